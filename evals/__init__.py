@@ -1,0 +1,1 @@
+"""Evaluations of trained models: one folder each, one function from a model to numbers."""

@@ -1,0 +1,205 @@
+"""The scores of every (subset, split, asks) group of test items, in the JSON shape of lm-eval."""
+
+import random
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from latentlm.data import Item
+
+from .measures import Block, bootstrap, centre, chance_mrr, delta_logp, gold_ranks, permutation_test
+from .score import SPARE_TOKENS, answer_logprobs, causal_model, generate_answers, written_form
+
+VERSION = 1  # of the scores: raise it when the same model and items would get other numbers
+SPLITS = ("same", "reverse", "both", "shortcut", "non_reciprocal")
+ERRORS = ("shortcut", "non_reciprocal")  # here the "answer" is a mistake, and lower is better
+EXAMPLES = 3
+
+
+def evaluate(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[Item],
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+    max_ranked: int = 100,
+    max_candidates: int = 50,
+    num_permutations: int = 2000,
+) -> dict:
+    """Score test items by what the model writes and by how it ranks the answers of the same pool.
+
+    Args:
+        model: a causal language model, with or without adapters.
+        tokenizer: the one it was trained with.
+        items: prompts with answers, e.g. ``recipe.data.items()``.
+        batch_size: sequences in one forward pass; does not change the result.
+        seed: of the choices below, the permutations and the bootstrap.
+        max_ranked: items ranked by likelihood in a group and pool, spread evenly over facts.
+        max_candidates: candidate answers in a pool; of a larger one, only items whose answer was drawn are ranked.
+        num_permutations: rounds of the entity-level null.
+    """
+    model = causal_model(model)
+    _check(items, batch_size=batch_size, max_ranked=max_ranked, max_candidates=max_candidates)
+    groups: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.subset, item.split, item.asks), []).append(item)
+    results, samples, examples, hits_of = {}, {}, {}, {}
+    for (subset, split, asks), rows in sorted(groups.items(), key=lambda g: (g[0][0], SPLITS.index(g[0][1]), g[0][2])):
+        task = f"reversal/{subset}/{split}/{asks}"
+        written = generate_answers(model, tokenizer, rows, batch_size=batch_size, label=f"generate {task}")
+        exact, contains = _hits(tokenizer, rows, written)
+        hits_of.setdefault(split, []).append((rows, exact))
+        # to echo is an error however likely the other answers are, so the error splits are not ranked
+        picks = [] if split in ERRORS else _picks(rows, items, max_ranked, max_candidates, seed)
+        blocks: list[Block] = [
+            (
+                answer_logprobs(model, tokenizer, chosen, names, batch_size=batch_size, label=f"rank {task}"),
+                _gold(chosen, names),
+            )
+            for chosen, names in picks
+        ]
+        scores = _rates("exact", exact, rows, seed) | _rates("contains", contains, rows, seed)
+        scores |= _likelihood(blocks, seed, num_permutations)
+        results[task] = {
+            "alias": f"{subset} {split} {asks}",
+            **{f"{name},none": value for name, value in scores.items()},
+        }
+        samples[task] = _counts(rows, picks)
+        pairs = zip(rows[:EXAMPLES], written, strict=False)
+        examples[task] = [{"prompt": row.prompt, "answer": row.answer, "generated": text} for row, text in pairs]
+    return {
+        "results": results,
+        "summary": _summary(results, samples, hits_of, seed),
+        "config": {
+            "model": type(model).__name__,
+            "decoding": f"greedy, longest answer + {SPARE_TOKENS} tokens",
+            "batch_size": batch_size,
+            "seed": seed,
+            "max_ranked": max_ranked,
+            "max_candidates": max_candidates,
+            "num_permutations": num_permutations,
+            "software": {name: version(name) for name in ("latentlm", "torch", "transformers")},
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        },
+        "versions": dict.fromkeys(results, VERSION),
+        "n-samples": samples,
+        "higher_is_better": {
+            task: dict.fromkeys(("exact", "contains"), task.split("/")[-2] not in ERRORS) for task in results
+        },
+        "examples": examples,
+    }
+
+
+def _check(items: Sequence[Item], **counts: int) -> None:
+    if not items:
+        raise ValueError("items: none to score: choose a data part with test items (plain text has none)")
+    for name, value in counts.items():
+        if value < (2 if name == "max_candidates" else 1):
+            raise ValueError(f"{name}: {value} is too few: give at least {2 if name == 'max_candidates' else 1}")
+    for item in items:
+        if item.split not in SPLITS:
+            raise ValueError(
+                f"items: split {item.split!r} of {item.prompt!r} is unknown: use one of {', '.join(SPLITS)}"
+            )
+        if not item.answer.startswith(" ") or not item.answer.strip():
+            raise ValueError(f"items: answer {item.answer!r} of {item.prompt!r} must be a space and then text")
+
+
+def _hits(
+    tokenizer: PreTrainedTokenizerBase, rows: list[Item], written: list[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    pairs = [
+        ({form.strip().lower() for form in (row.answer, written_form(tokenizer, row.answer))}, text.strip().lower())
+        for row, text in zip(rows, written, strict=True)
+    ]
+    exact = torch.tensor([text.startswith(tuple(forms)) for forms, text in pairs], dtype=torch.float64)
+    contains = [any(form in text for form in forms) for forms, text in pairs]
+    return exact, torch.tensor(contains, dtype=torch.float64)
+
+
+def _rates(name: str, hits: torch.Tensor, rows: list[Item], seed: int) -> dict[str, float]:
+    stderr, low, high = bootstrap(hits, [row.fact for row in rows], seed=seed)
+    return {name: float(hits.mean()), f"{name}_stderr": stderr, f"{name}_low": low, f"{name}_high": high}
+
+
+def _picks(
+    rows: list[Item], items: Sequence[Item], max_ranked: int, max_candidates: int, seed: int
+) -> list[tuple[list[Item], list[str]]]:
+    """Which items of a group are ranked among which answers: one entry per pool with something to choose from."""
+    picks = []
+    for pool in sorted({row.pool for row in rows}):
+        mine = [row for row in rows if row.pool == pool]
+        draw = random.Random(seed)
+        golds = sorted({row.answer for row in mine})
+        others = sorted({item.answer for item in items if item.pool == pool} - set(golds))
+        draw.shuffle(golds)
+        draw.shuffle(others)
+        names = sorted([*golds, *others][:max_candidates])
+        of_fact: dict[str, list[Item]] = {}
+        for row in sorted(mine, key=lambda row: (row.fact, row.prompt)):
+            if row.answer in names:
+                of_fact.setdefault(row.fact, []).append(row)
+        for queue in of_fact.values():
+            draw.shuffle(queue)
+        rounds = max((len(queue) for queue in of_fact.values()), default=0)
+        spread = [queue[k] for k in range(rounds) for queue in of_fact.values() if k < len(queue)]
+        if len(names) > 1:
+            picks.append((spread[:max_ranked], names))
+    return picks
+
+
+def _counts(rows: list[Item], picks: list[tuple[list[Item], list[str]]]) -> dict:
+    ranked = [row for chosen, _ in picks for row in chosen]
+    return {
+        "original": len(rows),
+        "effective": len(rows),
+        "facts": len({row.fact for row in rows}),
+        "ranked": len(ranked),
+        "ranked_facts": len({row.fact for row in ranked}),
+        "candidates": [len(names) for _, names in picks],
+    }
+
+
+def _gold(rows: list[Item], names: list[str]) -> torch.Tensor:
+    return torch.tensor([names.index(row.answer) for row in rows])
+
+
+def _likelihood(blocks: list[Block], seed: int, rounds: int) -> dict[str, float]:
+    if not blocks:  # a pool of one answer cannot be ranked
+        return {}
+    ranks = torch.cat([gold_ranks(centre(scores), gold) for scores, gold in blocks])
+    chance = torch.cat(
+        [torch.full_like(gold, chance_mrr(scores.shape[1]), dtype=torch.float64) for scores, gold in blocks]
+    )
+    found = {
+        "mrr": float((1 / ranks).mean()),
+        "mrr_chance": float(chance.mean()),
+        "rank": float(ranks.mean()),
+        "delta_logp": float(torch.cat([delta_logp(scores, gold) for scores, gold in blocks]).mean()),
+    }
+    test = permutation_test(blocks, seed=seed, rounds=rounds)
+    return found if test is None else found | {"delta_logp_p": test[0], "delta_logp_null_sd": test[1]}
+
+
+def _summary(results: dict, samples: dict, hits_of: dict, seed: int) -> dict[str, float | None]:
+    """Over all groups of a split: items pooled for `exact`, means weighted by ranked items for the rest."""
+    summary: dict[str, float | None] = {}
+    for split in (name for name in SPLITS if name in hits_of):
+        rows = [row for group, _ in hits_of[split] for row in group]
+        hits = torch.cat([exact for _, exact in hits_of[split]])
+        # a fact of one subset is not the same-named fact of another
+        _, low, high = bootstrap(hits, [f"{row.subset}/{row.fact}" for row in rows], seed=seed)
+        summary |= {f"{split}_exact": float(hits.mean()), f"{split}_exact_low": low, f"{split}_exact_high": high}
+        tasks = [task for task in results if task.split("/")[-2] == split and "mrr,none" in results[task]]
+        weight = sum(samples[task]["ranked"] for task in tasks)
+        for name in ("mrr", "delta_logp") if tasks else ():
+            total = sum(results[task][f"{name},none"] * samples[task]["ranked"] for task in tasks)
+            summary[f"{split}_{name}"] = total / weight
+    same, reverse = summary.get("same_exact"), summary.get("reverse_exact")
+    summary["reverse_over_same"] = reverse / same if same and reverse is not None else None
+    return summary

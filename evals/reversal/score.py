@@ -1,0 +1,208 @@
+"""Ask a causal language model: what does it write after a prompt, and how likely is each candidate answer.
+
+Letters: ``i`` items, ``c`` candidate answers.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+
+from latentlm.data import Item
+
+SPARE_TOKENS = 4  # room beyond the longest answer, so that an answer found one filler word late is still seen
+
+
+def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The generating network itself (adapters stay active), or ValueError if it does not predict the next token."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    if isinstance(inner, PreTrainedModel) and inner.can_generate() and not inner.config.is_encoder_decoder:
+        return inner
+    name = type(inner).__name__
+    raise ValueError(
+        f"model: {name} is not a causal language model: give one with a next-token head (AutoModelForCausalLM)"
+    )
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[Item],
+    *,
+    batch_size: int = 64,
+    label: str = "generate",
+) -> list[str]:
+    """Greedy continuation of every prompt, as long as the longest answer among `items` and a few tokens more.
+
+    Prompts are padded on the left, and position ids count from the first real token, so batching changes nothing.
+    """
+    prompts = [_prompt_ids(tokenizer, item.prompt) for item in items]
+    longest = max(len(_answer_ids(tokenizer, item.answer)) for item in items)
+    room = _check_room(model, max(map(len, prompts)), longest)
+    limits = GenerationConfig(
+        max_new_tokens=min(longest + SPARE_TOKENS, room),
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=_pad_id(tokenizer),
+    )
+    texts = [""] * len(items)
+    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
+    own = model.generation_config
+    # generate() would fill our gaps from the model's own file (penalties, minimum length)
+    model.generation_config = limits
+    try:
+        for rows in _progress(_chunks(order, batch_size), label, -(-len(order) // batch_size)):
+            ids, mask = _pad([prompts[i] for i in rows], _pad_id(tokenizer), model.device, left=True)
+            guard = LogitsProcessorList([_NanGuard([items[i].prompt for i in rows])])
+            with _evaluating(model):
+                out = model.generate(
+                    input_ids=ids, attention_mask=mask, generation_config=limits, logits_processor=guard
+                )
+            written = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+            for i, text in zip(rows, written, strict=True):
+                texts[i] = text
+    finally:
+        model.generation_config = own
+    return texts
+
+
+def answer_logprobs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[Item],
+    candidates: Sequence[str],
+    *,
+    batch_size: int = 64,
+    label: str = "rank",
+) -> Tensor:
+    """Summed log P(candidate | prompt) of every item and candidate, float64 ``[i c]`` on the CPU.
+
+    Prompt and candidate are tokenised apart and joined, so a candidate is the same tokens after every prompt.
+    """
+    prompts = [_prompt_ids(tokenizer, item.prompt) for item in items]
+    answers = [_answer_ids(tokenizer, answer) for answer in candidates]
+    _check_room(model, max(map(len, prompts)), max(map(len, answers)))
+    # prompts of equal length side by side: then few positions of a batch need logits
+    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
+    pairs = [(i, c) for i in order for c in range(len(candidates))]
+    trims = "logits_to_keep" in inspect.signature(model.forward).parameters
+    scores = torch.empty(len(items), len(candidates), dtype=torch.float64)
+    for chunk in _progress(_chunks(pairs, batch_size), label, -(-len(pairs) // batch_size)):
+        joined = [prompts[i] + answers[c] for i, c in chunk]
+        ids, mask = _pad(joined, _pad_id(tokenizer), model.device, left=False)
+        first = min(len(prompts[i]) for i, _ in chunk) - 1  # the earliest position whose prediction is scored
+        kept = torch.arange(first, ids.shape[1] - 1, device=ids.device)
+        with _evaluating(model):
+            extra = {"logits_to_keep": kept} if trims else {}
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **extra).logits
+        logits = logits if trims else logits[:, kept]
+        scored = -F.cross_entropy(logits.float().flatten(0, 1), ids[:, kept + 1].flatten(), reduction="none")
+        starts = torch.tensor([len(prompts[i]) - 1 for i, _ in chunk], device=ids.device)
+        ends = torch.tensor([len(row) - 1 for row in joined], device=ids.device)
+        inside = (kept >= starts[:, None]) & (kept < ends[:, None])
+        sums = torch.where(inside, scored.view(len(chunk), -1), 0.0).sum(1, dtype=torch.float64).cpu()
+        for (i, c), value in zip(chunk, sums, strict=True):
+            if value.isnan():
+                raise _nan_error(items[i].prompt)
+            scores[i, c] = value
+    return scores
+
+
+def written_form(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
+    """The answer as the tokenizer would write it: not every one gives back the spaces and dashes it has read."""
+    return tokenizer.decode(_answer_ids(tokenizer, answer))
+
+
+class _NanGuard:
+    """Stops generation at the first NaN: arg-max would quietly turn it into a token."""
+
+    def __init__(self, prompts: list[str]):
+        self.prompts = prompts
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        bad = scores.isnan().any(1)
+        if bad.any():
+            raise _nan_error(self.prompts[int(bad.nonzero()[0])])
+        return scores
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout and gradients; the model is handed back in the mode it came in."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def _nan_error(prompt: str) -> ValueError:
+    return ValueError(
+        f"model: the logits after {prompt[-60:]!r} are NaN: the weights have diverged, nothing can be scored"
+    )
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    ids = tokenizer(prompt)["input_ids"]
+    while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # some tokenisers close every text
+        ids = ids[:-1]
+    if not ids:
+        raise ValueError(f"items: prompt {prompt!r} has no tokens: an answer needs something to follow")
+    return ids
+
+
+def _answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+    # Read behind a letter: SentencePiece-like tokenisers put a mark of their own before the first word of a text.
+    alone, anchored = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "a" + answer))
+    fits = anchored[: len(alone)] == alone
+    ids = anchored[len(alone) :] if fits else tokenizer(answer, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ValueError(f"items: answer {answer!r} has no tokens: give text that starts with a space")
+    return ids
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    known = [i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None]
+    return known[0] if known else 0  # never read: masked
+
+
+def _check_room(model: PreTrainedModel, prompt: int, answer: int) -> int:
+    """Positions left after the longest prompt; ValueError if the longest answer does not fit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is None:  # recurrent networks have no limit
+        return answer + SPARE_TOKENS
+    if prompt + answer > limit:
+        need = f"the longest prompt ({prompt} tokens) and answer ({answer}) need {prompt + answer} positions"
+        raise ValueError(f"items: {need}, the model has {limit}: shorten the items or use a longer model")
+    return limit - prompt
+
+
+def _pad(rows: list[list[int]], pad: int, device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    gaps = [width - len(row) for row in rows]
+    ids = [[pad] * gap + row if left else row + [pad] * gap for gap, row in zip(gaps, rows, strict=True)]
+    mask = [
+        [0] * gap + [1] * len(row) if left else [1] * len(row) + [0] * gap for gap, row in zip(gaps, rows, strict=True)
+    ]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _chunks(rows: list, size: int) -> Iterator[list]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _progress(chunks: Iterable, label: str, total: int) -> Iterable:
+    shown = sys.stderr.isatty()
+    return track(chunks, label, total, transient=True, console=Console(stderr=True), disable=not shown)

@@ -1,0 +1,70 @@
+"""Several runs in one table: the trained direction beside the reverse one."""
+
+from rich.table import Table
+
+LEARNED = 0.9  # below this same-direction score the fact was not learned, and its reverse says nothing
+EXTRA = {"both": "both ways", "shortcut": "echo (low is good)", "non_reciprocal": "wrong converse (low is good)"}
+
+
+def table(results_by_run: dict[str, dict]) -> Table:
+    """One row per subset and run, the runs of a subset next to each other; exact match in % with its 95 % interval."""
+    if not results_by_run:
+        raise ValueError("results: none to compare: score a run first")
+    splits = {split for result in results_by_run.values() for _, split, _ in map(_parts, result["results"])}
+    extra = [split for split in EXTRA if split in splits]
+    view = Table(
+        title="Reversal: exact match, %",
+        caption=f"* same direction below {LEARNED:.0%}: not learned, so the reverse score does not count. "
+        "MRR and delta log p: reverse direction, among the answers of the same pool; p from swapping entities.",
+    )
+    view.add_column("subset", overflow="fold")
+    view.add_column("run", overflow="fold")
+    for name in ("same", "reverse", "MRR (chance)", "delta log p (p)", *(EXTRA[split] for split in extra)):
+        view.add_column(name, justify="right")
+    subsets = sorted({_parts(task)[0] for result in results_by_run.values() for task in result["results"]})
+    for subset in subsets:
+        for run, result in results_by_run.items():
+            found = {
+                split: [task for task in result["results"] if _parts(task)[:2] == (subset, split)] for split in splits
+            }
+            same, reverse = found.get("same", []), found.get("reverse", [])
+            learned = all(result["results"][task]["exact,none"] >= LEARNED for task in same)
+            view.add_row(
+                subset,
+                run,
+                _cell(result, same, _exact),
+                _cell(result, reverse, _exact) + ("" if learned or not reverse else "*"),
+                _cell(result, reverse, _mrr),
+                _cell(result, reverse, _delta),
+                *(_cell(result, found[split], _exact) for split in extra),
+            )
+        view.add_section()
+    return view
+
+
+def _parts(task: str) -> tuple[str, str, str]:
+    subset, split, asks = task.removeprefix("reversal/").rsplit("/", 2)
+    return subset, split, asks
+
+
+def _cell(result: dict, tasks: list[str], show) -> str:
+    """One line per thing asked; what is asked is named only where a split asks for several things."""
+    lines = [show(result["results"][task]) for task in tasks]
+    if len(tasks) > 1:
+        lines = [f"{_parts(task)[2]} {line}" for task, line in zip(tasks, lines, strict=True)]
+    return "\n".join(lines) or "-"
+
+
+def _exact(row: dict) -> str:
+    low, high = (100 * row[f"exact_{end},none"] for end in ("low", "high"))
+    return f"{100 * row['exact,none']:.1f} [{low:.0f}, {high:.0f}]"
+
+
+def _mrr(row: dict) -> str:
+    return f"{row['mrr,none']:.3f} ({row['mrr_chance,none']:.3f})" if "mrr,none" in row else "-"
+
+
+def _delta(row: dict) -> str:
+    if "delta_logp_p,none" not in row:
+        return "-"
+    return f"{row['delta_logp,none']:+.2f} ({row['delta_logp_p,none']:.3f})"

@@ -1,0 +1,5 @@
+"""``python -m latentlm`` and ``accelerate launch -m latentlm``."""
+
+from latentlm.cli import main
+
+main()

@@ -1,0 +1,27 @@
+"""Data parts: documents to train on, spans in them, test prompts, and the way from documents to batches."""
+
+from latentlm.data.collate import Collator
+from latentlm.data.encode import SETS, encode, encode_dataset
+from latentlm.data.facts import Facts
+from latentlm.data.items import Item, find_spans
+from latentlm.data.name_description import NameDescription
+from latentlm.data.text import Chat, Text
+from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
+
+Data = Facts | NameDescription | Text | Chat
+
+__all__ = [
+    "SETS",
+    "Chat",
+    "Collator",
+    "Data",
+    "Facts",
+    "Item",
+    "NameDescription",
+    "Text",
+    "bpe_tokenizer",
+    "encode",
+    "encode_dataset",
+    "find_spans",
+    "word_tokenizer",
+]

@@ -1,0 +1,114 @@
+"""From a document to token ids, and for each ordered pair of its spans where to read one and what the other is."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from datasets import Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+SETS = ("span_end", "other_ids")
+_IDS = List(Value("int64"))
+_FEATURES = Features(
+    {
+        "input_ids": _IDS,
+        "labels": _IDS,
+        "pairs": List({"end": Value("int64"), "alone": _IDS, "other": _IDS}),
+    }
+)
+
+
+def encode(document: dict, tokenizer: PreTrainedTokenizerBase, max_length: int, sets: Sequence[str] = ()) -> dict:
+    """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
+
+    A document with ``messages`` is rendered by the tokenizer's chat template, which brings its own special tokens.
+
+    A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
+    Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
+    `other` holds the ids of the other span as they continue a running text.
+
+    Returns:
+        ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
+        because `max_length` cuts one of their spans.
+    """
+    _check(tokenizer, max_length, sets)
+    chat, eos = "messages" in document, tokenizer.eos_token_id
+    text = _render(document["messages"], tokenizer) if chat else document["text"]
+    encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=bool(sets), verbose=False)
+    ids = list(encoding["input_ids"])
+    if not ids:
+        raise ValueError(f"the document {text!r} has no tokens; leave empty texts out")
+    if eos not in ids[-2 if chat else -1 :]:  # a chat template ends a turn with eos, often before a line break
+        ids.append(eos)
+    ids = ids[:max_length]
+    example = {"input_ids": ids, "labels": [-100, *ids[1:]], "pairs": [], "dropped": 0}
+    if not sets:
+        return example
+    spans = [(start, end) for start, end in document.get("spans", [])]
+    places = [_place(text, span, encoding["offset_mapping"]) for span in spans]
+    for i, source in enumerate(spans):
+        for j, other in enumerate(spans):
+            if i == j:
+                continue
+            in_place = source[1] <= other[0] and places[i][1] < places[j][0]
+            alone = [] if in_place else _alone(text[slice(*source)], tokenizer)
+            if max(places[i][1], places[j][1]) >= len(ids) or len(alone) > max_length:
+                example["dropped"] += 1
+                continue
+            end = places[i][1] if in_place else -1
+            example["pairs"].append({"end": end, "alone": alone, "other": _continued(text[slice(*other)], tokenizer)})
+    return example
+
+
+def encode_dataset(
+    documents: Iterable[dict], tokenizer: PreTrainedTokenizerBase, max_length: int, sets: Sequence[str] = ()
+) -> Dataset:
+    """All documents encoded, with the columns ``input_ids``, ``labels`` and ``pairs``."""
+    examples = [encode(document, tokenizer, max_length, sets) for document in documents]
+    if not examples:
+        raise ValueError("documents: there are none; check the data part's selection")
+    dropped = sum(example.pop("dropped") for example in examples)
+    if dropped:
+        logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
+    return Dataset.from_list(examples, features=_FEATURES)
+
+
+def _check(tokenizer: PreTrainedTokenizerBase, max_length: int, sets: Sequence[str]) -> None:
+    if max_length < 2:
+        raise ValueError(f"max_length: {max_length} leaves nothing to predict; set it to 2 or more")
+    if unknown := set(sets) - set(SETS):
+        raise ValueError(f"sets: unknown {sorted(unknown)}; choose from {', '.join(SETS)}")
+    if tokenizer.eos_token_id is None:
+        raise ValueError("tokenizer: it has no eos token; set tokenizer.eos_token")
+    if sets and not tokenizer.is_fast:
+        raise ValueError("tokenizer: spans need character offsets; load it with use_fast=True")
+
+
+def _render(messages: list[dict], tokenizer: PreTrainedTokenizerBase) -> str:
+    if tokenizer.chat_template is None:
+        raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
+    return str(tokenizer.apply_chat_template(messages, tokenize=False))
+
+
+def _place(text: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    start, end = span
+    if not 0 <= start < end <= len(text):
+        raise ValueError(f"span [{start}, {end}] is not inside the document {text!r}; give 0 <= start < end <= length")
+    tokens = [k for k, (low, high) in enumerate(offsets) if low < end and high > start]
+    if not tokens:
+        raise ValueError(f"span {text[start:end]!r} matches no token of the document {text!r}; check its offsets")
+    return tokens[0], tokens[-1]
+
+
+def _alone(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids = list(tokenizer(text, verbose=False)["input_ids"])
+    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def _continued(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    # read behind another word: tokenizers differ in whether a space belongs to the word it precedes
+    encoding = tokenizer(f"a {text}", add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [
+        token for token, (_, high) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True) if high > 1
+    ]

@@ -1,0 +1,48 @@
+"""A test prompt with its gold answer, and the search for spans in a document."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["same", "reverse", "both", "shortcut", "non_reciprocal"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt and what should (or must not) follow it.
+
+    Attributes:
+        subset: which facts it comes from, by how they were trained, e.g. ``description_a_to_b``.
+        split: ``same`` and ``reverse`` direction of a fact trained one way, ``both`` for a fact trained both ways.
+            In ``shortcut`` the answer is the queried entity itself (echoing is the error), in ``non_reciprocal`` it is
+            the wrong converse; for these two lower is better.
+        prompt: text without a space at its end.
+        answer: what follows the prompt; starts with a space.
+        fact: entity-level id; items of one fact are not independent.
+        asks: what kind of thing is asked, e.g. ``name``.
+        pool: items of one pool share their candidates, the distinct answers of that pool.
+    """
+
+    subset: str
+    split: Split
+    prompt: str
+    answer: str
+    fact: str
+    asks: str
+    pool: str
+
+
+def find_spans(text: str, strings: Sequence[str]) -> list[list[int]]:
+    """Character offsets ``[start, end]`` of the first match of each string, in the order of `strings`; case is ignored.
+
+    >>> find_spans("The Quiet Lantern is Vela Dorn.", ["Vela Dorn", "quiet lantern"])
+    [[21, 30], [4, 17]]
+    """
+    spans = []
+    for string in strings:
+        match = re.search(re.escape(string), text, re.IGNORECASE) if string else None
+        if match is None:
+            raise ValueError(f"no span {string!r} in the document {text!r}; give a string that occurs in it")
+        spans.append([match.start(), match.end()])
+    return spans

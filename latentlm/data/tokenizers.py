@@ -1,0 +1,41 @@
+"""Small tokenizers fitted on the texts at hand."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+_SPECIAL = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+
+
+def word_tokenizer(texts: Iterable[str], lowercase: bool = False) -> PreTrainedTokenizerFast:
+    """One id for every word and punctuation mark of `texts`; decoding joins words with single spaces."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token=_SPECIAL["unk_token"]))
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # "a , b ." -> "a, b."
+    trainer = trainers.WordLevelTrainer(vocab_size=2**31, show_progress=False, special_tokens=list(_SPECIAL.values()))
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() == len(_SPECIAL):
+        raise ValueError("texts: no words to fit a tokenizer on; give at least one text")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)
+
+
+def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level pairs, at most `vocab_size` ids; any text can be encoded and decodes to itself."""
+    special = {key: token for key, token in _SPECIAL.items() if key != "unk_token"}
+    smallest = 256 + len(special)
+    if vocab_size < smallest:
+        raise ValueError(f"vocab_size: {vocab_size} does not hold all bytes; set it to {smallest} or more")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        show_progress=False,
+        special_tokens=list(special.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)

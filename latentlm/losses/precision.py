@@ -1,0 +1,32 @@
+"""Losses compute in float32 or better, whatever the precision around them."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Hand `function` its floating tensors in at least float32, with autocast off.
+
+    Exponentials, squares and means over many samples lose their value in half precision, and autocast would bring the
+    matrix products back to it. float64 stays float64, so that gradients can be checked numerically.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        devices = {value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
+        with torch.autocast(devices.pop(), enabled=False):
+            return function(*map(_promote, args), **{key: _promote(value) for key, value in kwargs.items()})  # pyright: ignore[reportCallIssue]
+
+    return run
+
+
+def _promote(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(torch.promote_types(value.dtype, torch.float32))
+    return value

@@ -1,0 +1,104 @@
+"""Spread through second moments. Beyond the legend: ``M`` samples of all ranks."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentlm.dist import all_reduce_count, all_reduce_sum
+from latentlm.losses.precision import full_precision
+
+
+@dataclass(frozen=True)
+class Variance:
+    """Keep every coordinate's standard deviation above a floor.
+
+        L(z) = mean_g mean_d max(0, floor - sqrt(Var_d + eps)),   Var_d unbiased over the M samples
+
+    Shapes:    z [*g m d] -> []. m is the sample axis; statistics are taken per leading index g, then averaged.
+    Gradient:  through z. Zero above the floor; at exact collapse zero by symmetry, and small near it (below about
+               sqrt(eps)).
+    Scale:     between 0 and floor - sqrt(eps) (0.99 by default), whatever M and d.
+    Ranks:     mean and variance are those of all ranks' samples, uneven counts allowed. Not a sum over micro-batches.
+               No samples anywhere give 0; one is an error.
+    Source:    Bardes et al. 2022 (VICReg), arXiv:2105.04906, eq. 1 and 2. Differs: one branch (the official code halves
+               the sum over two).
+    Checked:   tests/test_parity_spread.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    See also:  Covariance (its companion), Sigreg (all moments).
+
+    Args:
+        floor: gamma, the standard deviation asked for.
+        eps: added to the variance, so that the root has a gradient at 0.
+    """
+
+    floor: float = 1.0
+    eps: float = 1e-4
+    decomposable: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.floor <= 0 or self.eps <= 0:
+            raise ValueError(f"{self}: floor and eps must be above 0")
+
+    @full_precision
+    def __call__(self, z: Float[Tensor, "*g m d"], step: int) -> Float[Tensor, ""]:
+        """One value for the set; `step` is for set losses that draw at random."""
+        samples = _count(self, z)
+        if samples == 0:
+            return z.sum()
+        variance = all_reduce_sum(_centred(z, samples).square().sum(-2)) / (samples - 1)
+        return (self.floor - (variance + self.eps).sqrt()).relu().mean()
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Make the coordinates uncorrelated.
+
+        L(z) = mean_g  sum_{i != j} C_ij^2 / norm,   C the unbiased covariance over the M samples
+
+    Shapes:    z [*g m d] -> []. m is the sample axis; statistics are taken per leading index g, then averaged.
+    Gradient:  through z. Vanishes at collapse, so it needs Variance beside it.
+    Scale:     grows with the fourth power of the latents' scale; with norm "d" also with d, with "d(d-1)" it is the
+               mean squared off-diagonal entry.
+    Ranks:     mean and covariance are those of all ranks' samples, uneven counts allowed. Not a sum over micro-batches.
+               No samples anywhere give 0; one is an error.
+    Source:    Bardes et al. 2022 (VICReg), arXiv:2105.04906, eq. 3 and 4. Differs: norm "d(d-1)" is offered too; one
+               branch.
+    Checked:   tests/test_parity_spread.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    See also:  Variance (its companion), Sigreg (all moments).
+
+    Args:
+        norm: what divides the sum: the width ("d", paper) or the number of off-diagonal entries ("d(d-1)").
+    """
+
+    norm: Literal["d", "d(d-1)"] = "d"
+    decomposable: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.norm not in ("d", "d(d-1)"):
+            raise ValueError(f"Covariance.norm is {self.norm!r}; choose 'd' or 'd(d-1)'")
+
+    @full_precision
+    def __call__(self, z: Float[Tensor, "*g m d"], step: int) -> Float[Tensor, ""]:
+        """One value for the set; `step` is for set losses that draw at random."""
+        samples, dim = _count(self, z), z.shape[-1]
+        if samples == 0:
+            return z.sum()
+        centred = _centred(z, samples)
+        covariance = all_reduce_sum(centred.mT @ centred) / (samples - 1)  # *g d d
+        off_diagonal = covariance.masked_fill(torch.eye(dim, dtype=torch.bool, device=z.device), 0)
+        # one coordinate has nothing to correlate with: 0 under both norms
+        norm = dim if self.norm == "d" else max(dim * (dim - 1), 1)
+        return off_diagonal.square().sum((-2, -1)).mean() / norm
+
+
+def _count(part: Variance | Covariance, z: Float[Tensor, "*g m d"]) -> int:
+    samples = all_reduce_count(z.shape[-2], z.device)
+    if samples == 1:
+        raise ValueError(f"{type(part).__name__} needs at least 2 samples over all ranks, got 1; use a larger batch")
+    return samples
+
+
+def _centred(z: Float[Tensor, "*g m d"], samples: int) -> Float[Tensor, "*g m d"]:
+    return z - all_reduce_sum(z.sum(-2, keepdim=True)) / samples

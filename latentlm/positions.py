@@ -1,0 +1,84 @@
+"""Where to look: makers of index tensors ``[b g n]`` into the ``t`` positions of a view, -1 where there is nothing.
+
+A group ``g`` is one anchor, ``n`` the positions that belong to it, so the next position, the other span and a block of
+masked patches are the same shape. Two index sets of equal ``b g`` are paired anchor by anchor.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from latentlm.types import View
+
+
+@dataclass(frozen=True)
+class Now:
+    """Every position of every segment, one anchor each: ``[b t 1]``."""
+
+    def __call__(self, view: View) -> Int[Tensor, "b t 1"]:
+        """Index of each position itself."""
+        where = torch.arange(view.segments.shape[1], device=view.segments.device).expand_as(view.segments)
+        return torch.where(view.segments >= 0, where, -1)[..., None]
+
+
+@dataclass(frozen=True)
+class Next:
+    """The positions `offset`, ..., `offset + horizon - 1` further on in the same segment: ``[b t horizon]``.
+
+    Args:
+        offset: how far ahead the first one is; at least 1.
+        horizon: how many consecutive positions each anchor has.
+    """
+
+    offset: int = 1
+    horizon: int = 1
+
+    def __post_init__(self):
+        if self.offset < 1 or self.horizon < 1:
+            raise ValueError(f"next: offset and horizon must be at least 1, got {self.offset} and {self.horizon}")
+
+    def __call__(self, view: View) -> Int[Tensor, "b t n"]:
+        """Index of the later positions; -1 where they would leave the segment."""
+        segments = view.segments
+        length = segments.shape[1]
+        steps = torch.arange(self.offset, self.offset + self.horizon, device=segments.device)
+        where = torch.arange(length, device=segments.device)[:, None] + steps  # t n
+        there = segments[:, where.clamp(max=length - 1)]  # b t n
+        inside = (where < length) & (there == segments[..., None]) & (segments[..., None] >= 0)
+        return torch.where(inside, where, -1)
+
+
+@dataclass(frozen=True)
+class Last:
+    """The last position of every segment: ``[b g 1]`` with g the largest number of segments in a row."""
+
+    def __call__(self, view: View) -> Int[Tensor, "b g 1"]:
+        """Index of each segment's last position."""
+        segments = view.segments
+        groups = max(int(segments.max()) + 1, 1)
+        where = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+        last = torch.full((segments.shape[0], groups + 1), -1, device=segments.device)
+        slot = torch.where(segments >= 0, segments, groups)  # padding goes to a slot that is cut off
+        return last.scatter_reduce(1, slot, where, reduce="amax")[:, :groups, None]
+
+
+At = Now | Next | Last | str
+"""Where a tap looks. A string that is no kind names an index set that the data brings."""
+
+
+def index(at: At, view: View) -> Int[Tensor, "b g n"]:
+    """Resolve `at` on a view."""
+    if isinstance(at, str):
+        if at not in view.sets:
+            have = ", ".join(sorted(view.sets)) or "none"
+            raise ValueError(f"at: the batch has no set named '{at}' (it has: {have}); use data that gives it")
+        return view.sets[at]
+    return at(view)
+
+
+def flat(index: Int[Tensor, "b g n"], length: int) -> Int[Tensor, "a n"]:
+    """Fold rows and groups into anchors and positions into one axis ``b*t``; -1 stays -1."""
+    rows = torch.arange(index.shape[0], device=index.device)[:, None, None] * length
+    return torch.where(index >= 0, index + rows, -1).flatten(0, 1)

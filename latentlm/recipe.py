@@ -1,0 +1,206 @@
+"""A recipe, whole: what is trained (objective), on what (model, data, batch), how (optim), and where (run)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from latentlm.config import ConfigError, dump, kind_of, override, parse, read_recipe, suggest
+from latentlm.data import Data
+from latentlm.objective import Objective
+from latentlm.positions import At
+from latentlm.targets import Data as DataTarget
+from latentlm.targets import TokenCode
+from latentlm.terms import Predict, Spread
+
+
+@dataclass(frozen=True)
+class Words:
+    """One token per word, fitted on the data: for invented facts."""
+
+
+@dataclass(frozen=True)
+class Bpe:
+    """Byte-level pairs fitted on the data.
+
+    Args:
+        vocab_size: tokens.
+    """
+
+    vocab_size: int = 3000
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters on the network; the heads are trained in full beside them.
+
+    Args:
+        rank: of the update.
+        alpha: its scale is alpha / rank.
+        dropout: on the adapter's input.
+        target_modules: ``all-linear`` or names; models without plain linear blocks (Mamba) need names.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pretrained model by `name`, or one from scratch by `config`.
+
+    Args:
+        name: hub name or folder; where given, `config` and `tokenizer` are not used.
+        config: for a model from scratch: ``model_type`` and the arguments of its transformers config.
+        tokenizer: for a model from scratch, fitted on the training documents.
+        lora: train adapters instead of all weights.
+        dtype: of the weights.
+        attn_implementation: transformers' name, such as sdpa or flash_attention_2.
+        layers_path: dotted name of the list of blocks, where it cannot be found.
+        trust_remote_code: run code that comes with the model.
+    """
+
+    name: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Words | Bpe = Words()
+    lora: Lora | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attn_implementation: str | None = None
+    layers_path: str | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self):
+        if self.name is None and "model_type" not in self.config:
+            raise ValueError("give 'name' (a hub name or folder) or 'config' with a model_type such as llama")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward sees.
+
+    Args:
+        size: documents in a forward on one device.
+        accumulation: forwards in one optimizer step.
+        max_length: tokens of a document that are kept.
+        layout: ``packed`` keeps several segments in a row (documents never see each other); ``rows`` gives each its own
+            row, for models that mix packed segments.
+        row_length: tokens in a packed row; without it a row is one document with its lone spans.
+    """
+
+    size: int = 32
+    accumulation: int = 1
+    max_length: int = 256
+    layout: Literal["packed", "rows"] = "packed"
+    row_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW with a schedule; the seed and precision belong to what changes results.
+
+    Args:
+        steps: optimizer steps; or `epochs`.
+        epochs: passes over the data, where `steps` is not given.
+        learning_rate, weight_decay, betas, max_grad_norm: of AdamW.
+        schedule: transformers' name of a learning-rate schedule.
+        warmup: steps of linear warm-up.
+        seed: of weights, data order and dropout.
+        precision: ``bf16`` runs the network under autocast.
+    """
+
+    steps: int | None = None
+    epochs: float = 3.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, ...] = (0.9, 0.999)
+    max_grad_norm: float = 1.0
+    schedule: str = "cosine"
+    warmup: int = 0
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What must not change results.
+
+    Args:
+        dir: run folder; by default ``runs/<recipe>``.
+        resume: go on from the newest checkpoint of the run folder.
+        log_every: steps between lines of metrics.jsonl.
+        save_every: steps between checkpoints; 0 saves only at the end.
+        keep: checkpoints kept.
+        report_to: tensorboard, trackio, wandb.
+        device: ``auto`` or ``cpu``.
+        workers: data loader processes.
+        activation_checkpointing: recompute blocks in the backward.
+        compile: torch.compile the model.
+    """
+
+    dir: str | None = None
+    resume: bool = False
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 2
+    report_to: tuple[str, ...] = ()
+    device: Literal["auto", "cpu"] = "auto"
+    workers: int = 0
+    activation_checkpointing: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """See the blocks."""
+
+    objective: Objective
+    model: Model
+    data: Data
+    batch: Batch = Batch()
+    optim: Optim = Optim()
+    run: Run = Run()
+
+    def __post_init__(self):
+        have = self.data.sets
+        for name, term in self.objective.terms.items():
+            for at in _sets(term):
+                if at not in have:
+                    told = suggest(at, have) if have else "; it has no spans"
+                    raise ConfigError(f"objective.terms.{name}: data {kind_of(type(self.data))} gives no '{at}'{told}")
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Named sets that the objective reads, in the data's order; nothing else is built."""
+        wanted = {at for term in self.objective.terms.values() for at in _sets(term)}
+        return tuple(name for name in self.data.sets if name in wanted)
+
+
+def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """A built-in recipe, a YAML file or a run folder, with dotlist overrides, checked whole."""
+    data = override(read_recipe(name), overrides)
+    return parse(Recipe, data, Path(name).name if Path(name).exists() else str(name))
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe; it is itself a valid one."""
+    path.write_text(yaml.safe_dump(dump(recipe), sort_keys=False, width=120), encoding="utf-8")
+
+
+def _sets(term: Any) -> list[str]:
+    found: list[At] = []
+    if isinstance(term, Predict):
+        found.append(term.source.at)
+        if isinstance(term.target, TokenCode):
+            found.append(term.target.ids)
+        elif isinstance(term.target, DataTarget):
+            found.append(term.target.at)
+        else:
+            found.append(term.target.tap.at)
+    elif isinstance(term, Spread):
+        found.append(term.source.at)
+    elif not hasattr(term.relation, "offset"):
+        found += [term.relation.source, term.relation.target]
+    return [at for at in found if isinstance(at, str)]

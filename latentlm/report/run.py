@@ -1,0 +1,146 @@
+"""What a run folder holds, read once and without judging it."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Curve = list[tuple[int, float]]
+
+# file -> the command that makes it
+MAKERS = {
+    "recipe.yaml": "latentlm train RECIPE",
+    "run.json": "latentlm train RECIPE",
+    "eval/reversal.json": "latentlm eval reversal {run}",
+    "depth.json": "latentlm train RECIPE",
+}
+SPLITS = ("same", "reverse", "both", "shortcut", "non_reciprocal")
+ERRORS = ("shortcut", "non_reciprocal")  # rates of a mistake: lower is better
+
+
+@dataclass(frozen=True)
+class Task:
+    """The scores of one group of test items."""
+
+    subset: str
+    split: str
+    asks: str
+    scores: dict[str, float]
+    counts: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Sorts a subset's trained direction before the reverse one."""
+        return self.subset, SPLITS.index(self.split) if self.split in SPLITS else len(SPLITS), self.asks
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder; None stands for a file that is not there."""
+
+    path: Path
+    label: str
+    curves: dict[str, Curve]
+    words: dict[str, list[tuple[int, str]]]
+    recipe: dict[str, Any] | None
+    facts: dict[str, Any] | None
+    depth: dict[str, Any] | None
+    tasks: list[Task] | None
+
+    def last(self, name: str) -> float | None:
+        """Latest value of a metric."""
+        return self.curves[name][-1][1] if name in self.curves else None
+
+    def command(self, file: str) -> str:
+        """The command line that makes a file of this run."""
+        return MAKERS[file].format(run=self.path)
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read all folders; labels are folder names, with the parent's where two are called alike."""
+    if not paths:
+        raise ValueError("runs: none given: name at least one run folder")
+    names = [path.resolve().name for path in paths]
+    labels = [
+        name if names.count(name) == 1 else f"{p.resolve().parent.name}/{name}"
+        for p, name in zip(paths, names, strict=True)
+    ]
+    if len(set(labels)) < len(labels):
+        labels = [f"{k + 1}: {label}" for k, label in enumerate(labels)]
+    return [_read(path, label) for path, label in zip(paths, labels, strict=True)]
+
+
+def _read(path: Path, label: str) -> Run:
+    metrics = path / "metrics.jsonl"
+    if not metrics.is_file():
+        raise ValueError(f"{path}: has no metrics.jsonl: name a run folder made by `latentlm train`")
+    curves, words = _curves(metrics)
+    reversal = _json(path / "eval" / "reversal.json")
+    recipe = path / "recipe.yaml"
+    return Run(
+        path=path,
+        label=label,
+        curves=curves,
+        words=words,
+        recipe=yaml.safe_load(recipe.read_text(encoding="utf-8")) or {} if recipe.is_file() else None,
+        facts=_json(path / "run.json"),
+        depth=_json(path / "depth.json"),
+        tasks=None if reversal is None else _tasks(reversal),
+    )
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: is not JSON ({error}): make it again") from None
+
+
+def _curves(path: Path) -> tuple[dict[str, Curve], dict[str, list[tuple[int, str]]]]:
+    """Metric -> values over steps. A resumed run logs a step twice: the later line counts."""
+    numbers: dict[str, dict[int, float]] = {}
+    words: dict[str, dict[int, str]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except json.JSONDecodeError:
+            if number == len(lines):  # a run that was killed leaves half a line
+                continue
+            raise ValueError(f"{path}: line {number} is not JSON: repair or remove it") from None
+        for name, value in row.items():
+            if name.startswith("monitor/") and isinstance(value, list):  # the failures found; none is good news
+                value = ", ".join(map(str, value)) or "ok"
+            if name == "step" or isinstance(value, list | dict | None):
+                continue
+            if isinstance(value, str | bool):
+                words.setdefault(name, {})[int(row["step"])] = str(value)
+            else:
+                numbers.setdefault(name, {})[int(row["step"])] = float(value)
+    return {n: sorted(v.items()) for n, v in numbers.items()}, {n: sorted(v.items()) for n, v in words.items()}
+
+
+def _tasks(reversal: dict[str, Any]) -> list[Task]:
+    tasks = []
+    for name, row in reversal.get("results", {}).items():
+        subset, split, asks = name.removeprefix("reversal/").rsplit("/", 2)
+        scores = {key.removesuffix(",none"): float(value) for key, value in row.items() if key.endswith(",none")}
+        tasks.append(Task(subset, split, asks, scores, reversal.get("n-samples", {}).get(name, {})))
+    return sorted(tasks, key=lambda task: task.key)
+
+
+def terms(runs: Sequence[Run]) -> list[str]:
+    """Names of the terms of all runs' objectives, the next-token term first."""
+    found = {name.removesuffix("/value") for run in runs for name in run.curves if name.endswith("/value")}
+    return sorted((name for name in found if not name.startswith("monitor/")), key=lambda name: (name != "data", name))
+
+
+def finite(curve: Curve) -> Curve:
+    """Without NaN and infinities."""
+    return [(step, value) for step, value in curve if math.isfinite(value)]

@@ -1,0 +1,117 @@
+"""Taps: which depth of a view, at which positions, pooled how, through which head."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from latentlm.positions import At, Now, flat, index
+from latentlm.types import Latents, View
+
+Depth = int | float | str
+"""A depth as written in a recipe.
+
+0 is the input of the first block. A fraction (``1/4``, ``0.25``) counts from the input to the top, so 1 is after the
+last block. An integer from 2 on is a block number, ``block 1`` says so explicitly. States are the raw residual stream.
+"""
+
+
+def resolve_depth(depth: Depth, num_layers: int) -> int:
+    """Depth as a number of blocks, 0..num_layers.
+
+    >>> [resolve_depth(d, 30) for d in (0, "1/5", 0.5, 1, 12, "block 1")]
+    [0, 6, 15, 30, 12, 1]
+    """
+    fraction, block = _read_depth(depth)
+    if block is None:
+        # at least one block: a small fraction of a shallow model must not silently become the embedding
+        return max(1, math.floor(fraction * num_layers + 0.5)) if fraction > 0 else 0
+    if block > num_layers:
+        raise ValueError(
+            f"depth {depth}: the model has {num_layers} blocks; use 0..{num_layers} or a fraction like 1/2"
+        )
+    return block
+
+
+def _read_depth(depth: Depth) -> tuple[float, int | None]:
+    hint = f"depth {depth!r}: use a fraction from 0 to 1 (1/4, 0.5, 1), a block number from 2 on, or 'block 1'"
+    if isinstance(depth, str):
+        numerator, slash, denominator = depth.partition("/")
+        try:
+            if slash:
+                value = float(numerator) / float(denominator)
+            elif depth.startswith("block "):
+                return 0.0, int(depth.removeprefix("block "))
+            else:
+                value = float(depth)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(hint) from None
+    else:
+        value = depth
+    if 0 <= value <= 1:
+        return float(value), None
+    if value == int(value) and value > 1:
+        return 0.0, int(value)
+    raise ValueError(hint)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Latents of one view.
+
+    Args:
+        depth: see `Depth`.
+        norm: ``final`` applies the network's own final norm, ``none`` takes the raw residual stream.
+        at: positions, or the name of an index set of the data.
+        pool: ``mean`` or ``last`` makes one vector of an anchor's positions.
+        head: name of a head in the objective's `heads`, applied last.
+    """
+
+    depth: Depth
+    norm: Literal["none", "final"] = "none"
+    at: At = Now()
+    pool: Literal["none", "mean", "last"] = "none"
+    head: str | None = None
+
+    def __post_init__(self):
+        _read_depth(self.depth)
+
+    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+        """Which anchors and positions exist; needs no states."""
+        mask = index(self.at, view).flatten(0, 1) >= 0
+        return mask if self.pool == "none" else mask.any(1, keepdim=True)
+
+    def read(self, view: View, keep: Bool[Tensor, " a"], heads: dict[str, Callable]) -> Latents:
+        """Latents of the anchors in `keep`; only these are gathered, so heads never run on the rest."""
+        state = view.states[resolve_depth(self.depth, view.num_layers)]
+        where = flat(index(self.at, view), state.shape[1])[keep]
+        mask = where >= 0
+        values = state.flatten(0, 1)[where.clamp(min=0)]
+        if self.norm == "final":
+            if view.norm is None:
+                raise ValueError("norm: this model has no final norm; use norm: none")
+            values = view.norm(values)
+        if self.pool != "none":
+            values, mask, where = _pool(values, mask, where, self.pool)
+        if self.head is not None:
+            values = heads[self.head](values)
+        return Latents(values, mask, where)
+
+
+def _pool(values: Tensor, mask: Tensor, where: Tensor, pool: str) -> tuple[Tensor, Tensor, Tensor]:
+    last = (mask * range_like(mask)).argmax(1, keepdim=True)
+    if pool == "last":
+        pooled = values.gather(1, last[..., None].expand(-1, -1, values.shape[-1]))
+    else:
+        pooled = values.masked_fill(~mask[..., None], 0).sum(1, keepdim=True)
+        pooled = pooled / mask.sum(1)[:, None, None].clamp(min=1).to(values.dtype)
+    return pooled, mask.any(1, keepdim=True), where.gather(1, last)
+
+
+def range_like(mask: Tensor) -> Tensor:
+    """1, 2, ..., n along the last axis."""
+    return mask.new_ones(mask.shape, dtype=torch.long).cumsum(-1)

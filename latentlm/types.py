@@ -1,0 +1,78 @@
+"""What flows between the parts, and the shape letters of the whole package.
+
+Letters: ``b`` batch rows, ``g`` groups in a row, ``n`` positions in a group, ``m`` samples of a statistic, ``d`` width,
+``t`` raw tokens or patches of a row, ``k`` slices, ``v`` vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Vectors picked out of a view, with what is needed to pair them with others.
+
+    ``b`` here counts anchors: the rows and groups of an index ``[b g n]`` folded into one axis.
+    Values at masked positions are arbitrary (even NaN) and must never be read. Where the target is the data itself,
+    values are ids ``[b n]``. ``index`` counts over all positions of all rows (``b*t``), -1 where there is none.
+    """
+
+    values: Shaped[Tensor, "b n *d"]
+    mask: Bool[Tensor, "b n"]
+    index: Int[Tensor, "b n"]
+
+
+@dataclass
+class View:
+    """One run of the network: the states at the depths somebody asked for, and how positions relate.
+
+    Attributes:
+        states: depth (0 = input of the first block, k = raw output of block k) -> hidden state.
+        segments: which document a position belongs to; -1 is padding. Segments never exchange information.
+        num_layers: number of blocks, so that a depth given as a fraction can be resolved.
+        sets: tensors named by the collator: index sets ``[b g n]`` into ``t`` or id sets ``[b g n]``, -1 pads.
+        inputs: the ids that were read, where the network reads ids.
+        embed: ids -> input embeddings of the network.
+        norm: the network's own final norm.
+        readout: latents after the final norm -> logits of the network's own output head, weights frozen.
+        labels: the data targets, already aligned with the position that predicts them (-100 = none).
+    """
+
+    states: dict[int, Float[Tensor, "b t d"]]
+    segments: Int[Tensor, "b t"]
+    num_layers: int
+    sets: dict[str, Tensor] = field(default_factory=dict)
+    inputs: Int[Tensor, "b t"] | None = None
+    labels: Int[Tensor, "b t"] | None = None
+    embed: Callable[[Tensor], Tensor] | None = None
+    norm: Callable[[Tensor], Tensor] | None = None
+    readout: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass
+class Context:
+    """Everything a term may read in one step: the view, the teachers' views of the same input, the shared heads."""
+
+    view: View
+    teachers: dict[str, View] = field(default_factory=dict)
+    heads: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step has to say about one term: a sum and how many positions it was summed over.
+
+    Carrying both makes means exact over micro-batches and ranks; `value` is the local mean.
+    """
+
+    sum: Float[Tensor, ""]
+    count: Float[Tensor, ""]
+    weight: float
+
+    @property
+    def value(self) -> Float[Tensor, ""]:
+        """Local mean; 0 where nothing was counted."""
+        return self.sum / self.count.clamp(min=1)

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The one command for humans, hooks and CI:  scripts/check.sh [fix | lint | types | test | all]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/setup.sh dev
+
+# busy-waiting threads of several processes on few cores cost more than they give
+export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} TOKENIZERS_PARALLELISM=false
+
+lint() { ruff format --check . && ruff check .; }
+types() { pyright latentlm; }
+tests() { pytest -n "${WORKERS:-2}" --dist worksteal "$@"; }
+
+case "${1:-test}" in
+  fix) ruff format . && ruff check --fix . ;;
+  lint) lint ;;
+  types) types ;;
+  test) tests "${@:2}" ;;
+  all) lint && types && tests -m "not gpu" ;;
+  *) echo "usage: scripts/check.sh [fix | lint | types | test | all]" >&2; exit 2 ;;
+esac

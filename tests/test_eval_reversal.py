@@ -1,0 +1,256 @@
+import json
+import math
+import random
+import re
+from dataclasses import dataclass
+
+import pytest
+import torch
+from latentlm_evals.reversal import evaluate, run, table
+from latentlm_evals.reversal.groups import _likelihood, _picks
+from latentlm_evals.reversal.measures import (
+    bootstrap,
+    centre,
+    chance_mrr,
+    delta_logp,
+    gold_ranks,
+    permutation_test,
+)
+from latentlm_evals.reversal.score import answer_logprobs, causal_model, generate_answers
+from rich.console import Console
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaModel
+
+from latentlm.data import Item
+from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
+
+NAMES = ["Vela Dorn", "Miro Keth", "Ana Losing", "Tibor Quill-Hart", "Zo"]
+THINGS = ["the painter of quiet lanterns", "a diver", "the last keeper of maps", "a baker of glass", "the tall judge"]
+PROMPTS = ["Everybody calls", "In the whole valley, from the river to the hills, people have always said that", "So,"]
+
+
+def items(split="reverse", subset="a_to_b", num=5):
+    return [
+        Item(subset, split, f"{start} {THINGS[k]} is", f" {NAMES[k]}", f"fact{k}", "name", f"{subset}_name")
+        for k in range(num)
+        for start in PROMPTS
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return bpe_tokenizer([*NAMES, *THINGS, *PROMPTS], 400)
+
+
+def tiny(kind, positions=128):
+    torch.manual_seed(0)
+    if kind == "gpt2":  # absolute positions: a wrong position id changes what is written
+        config = GPT2Config(
+            vocab_size=400, n_positions=positions, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5
+        )
+        model = GPT2LMHeadModel(config)
+    else:
+        config = LlamaConfig(
+            vocab_size=400,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=positions,
+            initializer_range=0.5,
+        )
+        model = LlamaForCausalLM(config)
+    return model.double()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_logprobs_equal_a_loop_over_single_sequences(tokenizer, kind, batch_size):
+    model, rows, names = tiny(kind).eval(), items()[:4], [f" {name}" for name in NAMES]
+    ours = answer_logprobs(model, tokenizer, rows, names, batch_size=batch_size)
+    for i, row in enumerate(rows):
+        for c, name in enumerate(names):
+            prompt, answer = tokenizer(row.prompt)["input_ids"], tokenizer(name)["input_ids"]
+            with torch.no_grad():
+                logp = model(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+            loop = sum(float(logp[len(prompt) + k - 1, token]) for k, token in enumerate(answer))
+            # the scorer rounds logits to float32 before the log-softmax
+            assert ours[i, c].item() == pytest.approx(loop, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_left_padding_writes_what_single_prompts_write(tokenizer, kind):
+    model, rows = tiny(kind), items()
+    model.generation_config.repetition_penalty = 5.0  # the checkpoint's own taste must not leak into greedy decoding
+    together = generate_answers(model, tokenizer, rows, batch_size=64)
+    assert len(set(together)) > 3
+    assert together == generate_answers(model, tokenizer, rows, batch_size=1)
+    assert model.generation_config.repetition_penalty == 5.0
+    model.eval()
+    ids = tokenizer(rows[0].prompt)["input_ids"]
+    longest = max(len(tokenizer(row.answer)["input_ids"]) for row in rows)
+    written = []
+    for _ in range(longest + 4):
+        written.append(int(model(input_ids=torch.tensor([ids + written])).logits[0, -1].argmax()))
+        if written[-1] == tokenizer.eos_token_id:
+            break
+    assert together[0] == tokenizer.decode(written, skip_special_tokens=True)
+
+
+def test_batch_size_and_item_order_do_not_change_scores(tokenizer):
+    model, rows = tiny("llama"), items() + items("same")
+    shuffled = random.Random(0).sample(rows, len(rows))
+    first, second, third = (
+        evaluate(model, tokenizer, part, batch_size=size, num_permutations=50)["results"]
+        for part, size in ((rows, 64), (rows, 1), (shuffled, 5))
+    )
+    for task, row in first.items():
+        for other in (second, third):
+            assert {k: v for k, v in other[task].items() if k != "alias"} == pytest.approx(
+                {k: v for k, v in row.items() if k != "alias"}
+            )
+
+
+@pytest.mark.parametrize("make", [lambda texts: bpe_tokenizer(texts, 400), word_tokenizer])
+def test_a_model_that_learned_one_direction_scores_high_there_only(make):
+    texts = [f"{start} {THINGS[k]} is {NAMES[k]}" for k in range(5) for start in PROMPTS]
+    tokenizer = make([*texts, *(f"{name} is known as" for name in NAMES)])
+    model = tiny("llama").float()
+    torch.nn.init.normal_(model.lm_head.weight, std=0.02)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    batch = tokenizer([text + tokenizer.eos_token for text in texts], return_tensors="pt", padding=True)
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    for _ in range(60):
+        loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    back = [
+        Item("a_to_b", "reverse", f"{NAMES[k]} is known as", f" {THINGS[k]}", f"fact{k}", "thing", "things")
+        for k in range(5)
+    ]
+    result = evaluate(model, tokenizer, items("same") + back)
+    same, reverse = (result["results"][f"reversal/a_to_b/{name}"] for name in ("same/name", "reverse/thing"))
+    assert same["exact,none"] == same["contains,none"] == same["mrr,none"] == 1
+    assert same["delta_logp,none"] > 1
+    assert same["delta_logp_p,none"] < 0.02  # 1 of 5! = 120 pairings
+    assert reverse["exact,none"] == 0
+    assert result["summary"]["reverse_over_same"] == 0
+    text = Console(width=160)
+    with text.capture() as shown:
+        text.print(table({"one": result, "two": result}))
+    assert re.search(r"a_to_b .* one .* 100\.0 \[48, 100\] .* 0\.0 \[0, 52\]", shown.get())
+
+
+def test_error_splits_are_counted_but_not_ranked(tokenizer):
+    result = evaluate(tiny("llama"), tokenizer, items("shortcut"))
+    assert result["higher_is_better"]["reversal/a_to_b/shortcut/name"]["exact"] is False
+    assert result["n-samples"]["reversal/a_to_b/shortcut/name"]["ranked"] == 0
+    assert result["summary"]["shortcut_exact"] == 0
+    assert result["summary"]["reverse_over_same"] is None
+
+
+def test_general_likelihood_of_a_candidate_is_no_knowledge():
+    """Two subsets, nothing known, but names of the other subset are unlikely everywhere."""
+    torch.manual_seed(0)
+    num = 60
+    gold = torch.arange(num // 2).repeat_interleave(10)
+    noise = torch.randn(len(gold), num, dtype=torch.float64)
+    mixed = noise - 5.0 * (torch.arange(num) >= num // 2)
+    own = noise[:, : num // 2]
+    assert gold_ranks(mixed, gold).mean() < 17  # the artefact: 30.5 of 60 is chance
+    assert float(delta_logp(mixed, gold).mean()) > 2
+    assert gold_ranks(centre(mixed), gold).mean() == pytest.approx(30.5, abs=3)
+    assert gold_ranks(centre(own), gold).mean() == pytest.approx(15.5, abs=1.5)
+    # one popular answer takes first place in every row unless its own mean is taken off
+    popular = own + 50.0 * (torch.arange(num // 2) == 0)
+    assert torch.equal(gold_ranks(centre(popular), gold), gold_ranks(centre(own), gold))
+    assert _likelihood([(popular, gold)], 0, 10)["mrr"] == _likelihood([(own, gold)], 0, 10)["mrr"]
+
+
+def test_candidates_come_from_the_pool_and_hold_the_answer():
+    rows = items() + items(subset="b_to_a", num=2)
+    other = Item("b_to_a", "reverse", "x", " Stranger", "f", "name", "other")
+    [(chosen, names)] = _picks(items(), [*rows, other], 100, 50, 0)
+    assert names == sorted(f" {name}" for name in NAMES)
+    assert len(chosen) == len(items())
+    [(chosen, names)] = _picks(items(), rows, 6, 3, 0)
+    assert len(names) == 3
+    assert {row.answer for row in chosen} == set(names)
+    assert sorted(row.fact for row in chosen) == sorted(2 * sorted({row.fact for row in chosen}))
+    assert _picks(items()[::-1], rows, 6, 3, 0) == [(chosen, names)]
+
+
+def test_a_constant_model_is_at_chance():
+    scores, gold = torch.zeros(4, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+    assert gold_ranks(scores, gold).tolist() == [3.0] * 4
+    assert chance_mrr(30) == pytest.approx(0.133, abs=5e-4)
+    assert permutation_test([(scores, gold)], rounds=200) == (1.0, 0.0)
+
+
+def test_permutation_null_is_calibrated_at_entity_level():
+    """Templates of an entity share their noise: p stays uniform, where a test over rows would see signal everywhere."""
+    gold = torch.arange(8).repeat_interleave(10)
+    found = []
+    for seed in range(200):
+        draw = torch.Generator().manual_seed(seed)
+        shared = torch.randn(8, 8, generator=draw, dtype=torch.float64)[gold]
+        scores = shared + 0.1 * torch.randn(80, 8, generator=draw, dtype=torch.float64)
+        found.append(permutation_test([(scores, gold)], seed=seed, rounds=200)[0])
+    p = torch.tensor(found).sort().values
+    distance = (p - torch.arange(1, 201) / 200).abs().max()
+    assert distance < 1.63 / math.sqrt(200)  # Kolmogorov-Smirnov, 1 %
+    planted = torch.randn(80, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    planted[torch.arange(80), gold] += 1.0
+    assert permutation_test([(planted, gold)], rounds=2000)[0] < 0.01
+    assert permutation_test([(planted[:10], gold[:10])]) is None  # one entity cannot be swapped
+
+
+def test_bootstrap_draws_facts_not_rows():
+    values = torch.tensor([1.0] * 10 + [0.0] * 10, dtype=torch.float64).repeat(10)
+    facts = [f"fact{k // 10}" for k in range(200)]  # every fact is all right or all wrong
+    rows = [f"row{k}" for k in range(200)]
+    clustered, single = bootstrap(values, facts)[0], bootstrap(values, rows)[0]
+    assert clustered == pytest.approx(math.sqrt(0.25 / 20), rel=0.1)
+    assert single == pytest.approx(math.sqrt(0.25 / 200), rel=0.1)
+    assert bootstrap(torch.zeros(300), [f"fact{k % 30}" for k in range(300)])[2] == pytest.approx(0.116, abs=1e-3)
+
+
+def test_what_cannot_be_scored_says_so(tokenizer):
+    model, rows = tiny("llama"), items()
+    with pytest.raises(ValueError, match="items: none"):
+        evaluate(model, tokenizer, [])
+    with pytest.raises(ValueError, match="LlamaModel is not a causal language model"):
+        causal_model(LlamaModel(model.config))
+    with pytest.raises(ValueError, match=r"need \d+ positions, the model has 16"):
+        evaluate(tiny("gpt2", positions=16), tokenizer, rows)
+    with pytest.raises(ValueError, match="must be a space"):
+        evaluate(model, tokenizer, [Item("s", "same", "a", "b", "f", "n", "p")])
+    torch.nn.init.constant_(model.lm_head.weight, math.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        generate_answers(model, tokenizer, rows)
+    with pytest.raises(ValueError, match="NaN"):
+        answer_logprobs(model, tokenizer, rows, [" Zo", " Vela"])
+
+
+@dataclass(frozen=True)
+class FixedItems:
+    def items(self):
+        return items("same") + items()
+
+
+def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
+    model, folder = tiny("llama").float(), tmp_path / "one"
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    with pytest.raises(ValueError, match="has no recipe"):
+        run(str(folder / "model"))
+    (folder / "recipe.yaml").write_text("{}")
+    result = run(str(folder), data=FixedItems(), device="cpu", batch_size=4, num_permutations=20)
+    assert json.loads((folder / "eval" / "reversal.json").read_text()) == result
+    direct = evaluate(model, tokenizer, FixedItems().items(), num_permutations=20)
+    for task, row in direct["results"].items():
+        assert result["results"][task]["delta_logp,none"] == pytest.approx(row["delta_logp,none"], rel=1e-4)
+    model.model.save_pretrained(tmp_path / "headless")
+    with pytest.raises(ValueError, match="holds a LlamaModel"):
+        run(str(tmp_path / "headless"), data=FixedItems())

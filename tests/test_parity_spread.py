@@ -1,0 +1,112 @@
+"""Variance and Covariance against loops, closed forms, and the cases where a statistic is undefined."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tolerance import assert_as_accurate
+
+from latentlm.losses import Covariance, Variance
+
+HADAMARD = torch.tensor(  # four orthogonal columns of +-1 with mean zero
+    [[a, b, a * b, c] for a in (1.0, -1.0) for b in (1.0, -1.0) for c in (1.0, -1.0)], dtype=torch.float64
+)
+
+
+def covariance(z):
+    """C of [m d], entry by entry."""
+    m, d = z.shape
+    mean = [sum(z[:, i]) / m for i in range(d)]
+    return [
+        [sum((z[s, i] - mean[i]) * (z[s, j] - mean[j]) for s in range(m)) / (m - 1) for j in range(d)] for i in range(d)
+    ]
+
+
+def naive_variance(z, floor=1.0, eps=1e-4):
+    groups = []
+    for group in z.flatten(0, -3):
+        c = covariance(group)
+        groups.append(sum((floor - (c[i][i] + eps).sqrt()).clamp(min=0) for i in range(len(c))) / len(c))
+    return torch.stack(groups).mean()
+
+
+def naive_covariance(z, norm="d"):
+    d, groups = z.shape[-1], []
+    for group in z.flatten(0, -3):
+        c = covariance(group)
+        total = sum(c[i][j] * c[i][j] for i in range(d) for j in range(d) if i != j)
+        groups.append(total / (d if norm == "d" else d * (d - 1)))
+    return torch.stack(groups).mean()
+
+
+CASES = [
+    (Variance(), naive_variance),
+    (Variance(floor=2.0, eps=1e-2), lambda z: naive_variance(z, 2.0, 1e-2)),
+    (Covariance(), naive_covariance),
+    (Covariance(norm="d(d-1)"), lambda z: naive_covariance(z, "d(d-1)")),
+]
+
+
+def draw(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("part", "naive"), CASES, ids=[repr(part) for part, _ in CASES])
+def test_matches_the_equation(part, naive):
+    z = 0.8 * draw(0, 2, 6, 4) + 3
+    torch.testing.assert_close(part(z, 0), naive(z), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(part(z.float(), 0).double(), naive(z), rtol=1e-4, atol=1e-6)
+    assert_as_accurate(lambda x: part(x, 0), naive, z)
+
+
+def test_known_answers():
+    constant = torch.full((8, 4), 2.5, dtype=torch.float64)
+    assert Variance()(constant, 0).item() == pytest.approx(0.99, abs=1e-12)
+    assert 25 * Variance()(constant, 0).item() == pytest.approx(24.75)  # VICReg's total at collapse
+    assert Covariance()(constant, 0).item() == 0
+    assert Variance()(HADAMARD, 0).item() == 0
+    assert Covariance()(HADAMARD, 0).item() == 0
+    copies = HADAMARD[:, :1].expand(8, 4)
+    assert Covariance()(copies, 0).item() == pytest.approx(3 * (8 / 7) ** 2, abs=1e-12)  # 3.918367
+    assert Covariance(norm="d(d-1)")(copies, 0).item() == pytest.approx((8 / 7) ** 2, abs=1e-12)
+
+
+def test_gradient_at_and_near_collapse():
+    exact = torch.ones(8, 4, dtype=torch.float64, requires_grad=True)
+    Variance()(exact, 0).backward()
+    assert exact.grad is not None
+    assert exact.grad.abs().max() == 0
+    near = (1 + 1e-3 * draw(1, 8, 4)).requires_grad_()
+    Variance()(near, 0).backward()
+    assert near.grad is not None
+    assert (near.grad.abs().sum(0) > 1e-4).all()
+
+
+@pytest.mark.parametrize("part", [Variance(), Covariance()])
+def test_too_few_samples(part):
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        part(draw(0, 1, 4), 0)
+    none = draw(0, 0, 4).requires_grad_()
+    value = part(none, 0)
+    value.backward()
+    assert value.item() == 0
+    assert none.grad is not None
+
+
+@pytest.mark.parametrize("norm", ["d", "d(d-1)"])
+def test_one_coordinate_has_no_correlation(norm):
+    assert Covariance(norm=norm)(draw(0, 6, 1), 0).item() == 0
+
+
+@given(st.integers(0, 10**6), st.floats(-100, 100), st.floats(0.1, 10))
+def test_shift_and_scale(seed, shift, scale):
+    z = draw(seed, 6, 4)
+    for part in (Variance(), Covariance()):
+        torch.testing.assert_close(part(z + shift, 0), part(z, 0))
+    torch.testing.assert_close(Covariance()(scale * z, 0), scale**4 * Covariance()(z, 0))
+
+
+def test_bad_options_are_refused():
+    for bad in (lambda: Variance(floor=0.0), lambda: Variance(eps=0.0)):
+        with pytest.raises(ValueError, match="above 0"):
+            bad()

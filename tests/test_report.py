@@ -1,0 +1,110 @@
+import json
+import math
+import random
+import re
+
+import pytest
+import yaml
+
+from latentlm.report import write_report
+
+TASKS = {
+    "description_a_to_b/same/name": 0.96,
+    "description_a_to_b/reverse/description": 0.02,
+    "description_b_to_a/same/description": 0.71,
+    "description_b_to_a/reverse/name": 0.0,
+    "description_both/both/name": 0.93,
+    "description_a_to_b/shortcut/description": 0.04,
+}
+
+
+def make_run(folder, seed, terms=("latent", "spread"), reverse_gain=0.0, steps=400):
+    draw = random.Random(seed)
+    folder.mkdir(parents=True)
+    with (folder / "metrics.jsonl").open("w") as out:
+        for step in range(0, steps, 2):
+            row = {"step": step, "learning_rate": 2e-3 * min(1, step / 40) * (1 - step / steps)}
+            row["data/value"] = 1.2 + 6 * math.exp(-step / 90) + draw.gauss(0, 0.12)
+            for k, term in enumerate(terms):
+                row[f"{term}/value"] = 0.3 + math.exp(-step / (60 + 90 * k)) + draw.gauss(0, 0.03)
+                row[f"{term}/weighted"] = row[f"{term}/value"] * 0.1
+                row[f"monitor/{term}/rank"] = 4 + 20 * (1 - math.exp(-step / 120)) + seed
+                row[f"monitor/{term}/verdict"] = [] if step > 60 or k else ["low-rank-target"]
+            row["loss"] = row["data/value"] + sum(row.get(f"{term}/weighted", 0) for term in terms)
+            if step % 80 == 0:
+                row["eval_loss"] = 1.4 + 5.5 * math.exp(-step / 90)
+            out.write(json.dumps(row) + "\n")
+    objective = {"data": {"weight": 1.0}, "terms": {t: {"kind": "predict", "weight": 0.1 * (seed + 1)} for t in terms}}
+    recipe = {"objective": objective, "data": {"kind": "facts", "seed": 0}, "optim": {"lr": 2e-3, "seed": seed}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    facts = {"command": "latentlm train recipes/text/a.yaml", "date": "2026-11-20", "commit": "0123abc"}
+    (folder / "run.json").write_text(json.dumps(facts | {"versions": {"torch": "2.13.0", "transformers": "5.23.0"}}))
+    (folder / "depth.json").write_text(
+        json.dumps({"depth": [0, 1, 2, 3, 4], "rank": [9, 21, 30, 27, 18 + seed], "dim": 128})
+    )
+    results, counts = {}, {}
+    for task, exact in TASKS.items():
+        value = min(1.0, exact + (reverse_gain if "/reverse/" in task else 0))
+        row = {"exact": value, "exact_low": max(0, value - 0.06), "exact_high": min(1, value + 0.09), "contains": value}
+        row |= {} if "shortcut" in task else {"mrr": 0.2, "mrr_chance": 0.13, "delta_logp": 0.3, "delta_logp_p": 0.04}
+        results[f"reversal/{task}"] = {"alias": task, **{f"{name},none": number for name, number in row.items()}}
+        counts[f"reversal/{task}"] = {"original": 200, "effective": 200, "facts": 50, "ranked": 100, "candidates": [50]}
+    (folder / "eval").mkdir()
+    (folder / "eval" / "reversal.json").write_text(json.dumps({"results": results, "n-samples": counts}))
+    return folder
+
+
+def test_page_is_whole_in_itself(tmp_path):
+    runs = [make_run(tmp_path / "plain", 0, terms=()), make_run(tmp_path / "latent", 1, reverse_gain=0.5)]
+    page = write_report(runs, tmp_path / "out" / "compare.html")
+    text = page.read_text()
+    assert sorted(path.name for path in page.parent.iterdir()) == [
+        "compare-depth.png",
+        "compare-losses.png",
+        "compare-reversal.png",
+        "compare.html",
+    ]
+    assert text.count("data:image/png;base64,") == 3
+    assert not re.search(r"https?://|<script|<link|@import|url\(", text)
+    assert "class=missing" not in text
+    for said in (
+        "objective.terms.latent.weight",
+        "0123abc",
+        "52.0 <small>[46, 61]</small>",
+        "versions.torch",
+        "(low-rank-target at step 0)",
+    ):
+        assert said in text
+    assert text.index("0.0 <small>[0, 9]</small>*") > text.index("71.0 <small>[65, 80]</small>")
+    assert write_report(runs[:1], tmp_path / "single") == tmp_path / "single" / "report.html"
+
+
+def test_missing_parts_are_named_with_their_command(tmp_path):
+    run = tmp_path / "short <run> $1$"
+    run.mkdir()
+    lines = [json.dumps({"step": step, "loss": value}) for step, value in ((0, 3.0), (1, 2.0), (1, 1.5), (2, math.nan))]
+    (run / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 3, "lo']))
+    text = write_report([run], tmp_path / "out").read_text()
+    for file in ("recipe.yaml", "run.json", "depth.json", "eval/reversal.json"):
+        assert f"short &lt;run&gt; $1$ has no {file}. Make it with" in text
+    assert "No monitor was on" in text
+    assert "<td>nan</td>" in text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"has no metrics\.jsonl"):
+        write_report([tmp_path], tmp_path / "out")
+    with pytest.raises(ValueError, match="runs: none"):
+        write_report([], tmp_path / "out")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "loss": 1}\nbroken\n{"step": 1}\n')
+    with pytest.raises(ValueError, match="line 2 is not JSON"):
+        write_report([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_called_alike_are_told_apart(tmp_path):
+    runs = [make_run(tmp_path / name / "run", 0, steps=20) for name in ("one", "two")]
+    text = write_report(runs, tmp_path / "out").read_text()
+    assert "one/run" in text
+    assert "two/run" in text
+    assert "the recipes are equal" in text
