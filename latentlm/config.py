@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,8 @@ def _parse_part(parts: list[type], data: dict, path: str) -> Any:
     by_kind = {kind_of(part): part for part in parts}
     if "kind" not in data:
         raise ConfigError(f"{path}: needs a 'kind'; known: {', '.join(sorted(by_kind))}")
-    if data["kind"] not in by_kind:
-        raise ConfigError(f"{path}: unknown kind '{data['kind']}'{suggest(data['kind'], list(by_kind))}")
+    if not isinstance(data["kind"], str) or data["kind"] not in by_kind:
+        raise ConfigError(f"{path}: unknown kind '{data['kind']}'{suggest(str(data['kind']), list(by_kind))}")
     return _build(by_kind[data["kind"]], {k: v for k, v in data.items() if k != "kind"}, path)
 
 
@@ -171,23 +172,33 @@ def dump(value: Any, annotation: Any = None) -> Any:
 
 
 def override(data: dict, assignments: Sequence[str]) -> dict:
-    """Apply ``a.b=value`` assignments (values are YAML) to a copy of plain data."""
+    """Apply ``a.b=value`` assignments (values are YAML) to a copy of plain data.
+
+    A new ``kind`` starts its block afresh, wherever it stands: the keys of the old kind mean nothing to it.
+    """
     data = _copy(data)
-    for assignment in assignments:
+    for assignment in sorted(assignments, key=lambda text: not text.partition("=")[0].endswith(".kind")):
         key, separator, text = assignment.partition("=")
         if not separator or not key:
             raise ConfigError(f"override '{assignment}': write key.path=value, for example optim.learning_rate=1e-4")
         *parents, last = key.split(".")
         node = data
         for depth, parent in enumerate(parents):
-            child = node.setdefault(parent, {})
+            child = node.get(parent)
+            if child is None or (last == "kind" and depth == len(parents) - 1 and isinstance(child, str)):
+                child = node[parent] = {}
             if not isinstance(child, dict):
                 raise ConfigError(f"override '{assignment}': '{'.'.join(parents[: depth + 1])}' is not a block")
             node = child
         try:
-            node[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            node[last] = text
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
+            value = text
+        if isinstance(value, str) and value.startswith("~/"):  # the shell does not expand it behind a key
+            value = str(Path(value).expanduser())
+        if last == "kind" and node.get("kind") != value:
+            node.clear()
+        node[last] = value
     return data
 
 
@@ -197,9 +208,7 @@ def _copy(data: Any) -> Any:
 
 def recipe_names() -> dict[str, Path]:
     """Every recipe that comes with the package: ``text/nitp`` -> its file."""
-    import latentlm_recipes
-
-    root = Path(latentlm_recipes.__path__[0])
+    root = Path(str(files("latentlm_recipes")))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("*/*.yaml"))}
 
 
@@ -214,11 +223,27 @@ def read_recipe(name: str | Path) -> dict:
             raise ConfigError(f"recipe '{name}': no such file and no built-in recipe{suggest(str(name), list(known))}")
         path = known[str(name)]
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        data, twice = yaml.safe_load(text), _given_twice(yaml.compose(text, yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise ConfigError(f"recipe '{path}'{line}: not valid YAML ({getattr(error, 'problem', error)})") from error
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"recipe '{path}'{line}: not valid YAML ({problem})") from error
+    if twice is not None:
+        raise ConfigError(f"recipe '{path}', line {twice.start_mark.line + 1}: the key '{twice.value}' is given twice")
     if not isinstance(data, dict):
         raise ConfigError(f"recipe '{path}': must be a mapping with the blocks objective, model, data, optim, run")
     return data
+
+
+def _given_twice(node: Any) -> Any:
+    """First key that its mapping holds twice: YAML itself would silently take the last one."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        again = (key for place, (key, _) in enumerate(node.value) if key.value in keys[:place])
+        inner = (_given_twice(value) for _, value in node.value)
+        return next(again, None) or next(filter(None, inner), None)
+    if isinstance(node, yaml.SequenceNode):
+        return next(filter(None, map(_given_twice, node.value)), None)
+    return None

@@ -4,10 +4,14 @@ A teacher is a set of named buffers, so checkpoints carry it. It is swapped in f
 `torch.func.functional_call`, so nothing is copied that is not trained: with LoRA that is the adapter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import cache
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class Teacher(nn.Module):
@@ -22,11 +26,15 @@ class Teacher(nn.Module):
         self.momentum = momentum
 
     def start(self, weights: dict[str, Tensor]) -> None:
-        """Take the first copies; names already restored from a checkpoint are left alone."""
+        """Take the first copies; those already restored from a checkpoint only follow to the device."""
         for name, weight in weights.items():
-            if _key(name) not in self._buffers:
+            copy = self._buffers.get(_key(name))
+            if copy is None:
                 # float32: in bf16 the step (1 - momentum) * difference would round away
-                self.register_buffer(_key(name), weight.detach().float().clone())
+                dtype = weight.dtype if self.momentum == 1 else torch.promote_types(weight.dtype, torch.float32)
+                self.register_buffer(_key(name), weight.detach().to(dtype, copy=True))
+            elif copy.device != weight.device:
+                self._buffers[_key(name)] = copy.to(weight.device)
 
     @torch.no_grad()
     def update(self, weights: dict[str, Tensor]) -> None:
@@ -34,7 +42,8 @@ class Teacher(nn.Module):
         if self.momentum == 1:
             return
         for name, weight in weights.items():
-            self._buffers[_key(name)].lerp_(weight.detach().float(), 1 - self.momentum)  # type: ignore[union-attr]
+            copy = self._buffers[_key(name)]
+            copy.lerp_(weight.detach().to(copy.dtype), 1 - self.momentum)  # type: ignore[union-attr]
 
     def weights(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
         """The copies, in the dtype of the weights they stand for."""
@@ -59,13 +68,37 @@ def trained(decoder: nn.Module, above: list[nn.Module]) -> dict[str, Tensor]:
 
 
 class StepClock:
-    """Tells when an optimizer step has happened, whoever ran it, by the version counters of the weights."""
+    """Tells whether an optimizer has stepped on some weights, whoever ran it.
+
+    Every torch optimizer reports its steps. The version counters of the weights would not do: fused optimizers leave
+    them as they are, and loading a checkpoint moves them.
+    """
 
     def __init__(self):
-        self._seen: tuple[int, ...] | None = None
+        self._weights: set[int] = set()
+        self._stepped = False
+        _listen().add(self)
 
-    def ticked(self, weights: Iterator[Tensor]) -> bool:
-        """Whether a weight was written to since the last call; the first call only looks."""
-        versions = tuple(weight._version for weight in weights)
-        before, self._seen = self._seen, versions
-        return before is not None and before != versions
+    def ticked(self, weights: Iterable[Tensor]) -> bool:
+        """Whether a step was made on these weights since the last call; the first call only looks."""
+        ticked, self._stepped = self._stepped, False
+        self._weights = {id(weight) for weight in weights}
+        return ticked
+
+    def hear(self, optimizer: Optimizer) -> None:
+        """An optimizer has stepped."""
+        held = (weight for group in optimizer.param_groups for weight in group["params"])
+        # sharding engines may step on flat copies of their own instead, which are no parameters
+        self._stepped |= any(id(weight) in self._weights or not isinstance(weight, nn.Parameter) for weight in held)
+
+
+@cache
+def _listen() -> WeakSet[StepClock]:
+    clocks: WeakSet[StepClock] = WeakSet()
+
+    def tell(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        for clock in clocks:
+            clock.hear(optimizer)
+
+    register_optimizer_step_post_hook(tell)
+    return clocks

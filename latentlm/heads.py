@@ -21,12 +21,13 @@ def dense(dim_in: int, dim_out: int, bias: bool = True) -> nn.Linear:
 
 def width(hidden: int | str, dim: int) -> int:
     """A hidden width: a number, or a multiple of `dim` written ``4x``."""
-    if isinstance(hidden, int):
-        return hidden
     try:
-        return int(float(hidden.removesuffix("x")) * dim)
-    except ValueError:
+        wide = hidden if isinstance(hidden, int) else int(float(hidden.removesuffix("x")) * dim)
+    except (ValueError, OverflowError):
         raise ValueError(f"hidden: {hidden!r} is neither a width nor a multiple like 4x") from None
+    if wide < 1:
+        raise ValueError(f"hidden: {hidden!r} of width {dim} leaves no units; use a larger one")
+    return wide
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Projector:
     hidden: int | str = "4x"
     num_layers: int = 2
     norm: Literal["none", "layer"] = "layer"
+
+    def __post_init__(self):
+        if self.dim < 1 or self.num_layers < 1:
+            raise ValueError(f"head: dim and num_layers must be at least 1, got {self.dim} and {self.num_layers}")
 
     def build(self, dim_in: int) -> nn.Module:
         """The projector for latents of width `dim_in`."""

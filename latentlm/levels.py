@@ -9,9 +9,9 @@ from typing import Literal
 from latentlm.losses import NextToken, PairLoss, RowLoss, SmoothL1
 from latentlm.positions import At, Next, Now
 from latentlm.predictors import Linear, Predictor
-from latentlm.tap import Depth, Tap, resolve_depth
+from latentlm.tap import Depth, Tap, read_depth, resolve_depth
 from latentlm.targets import Data, Ema, Frozen, Normalize, Online
-from latentlm.terms import Predict, Weight
+from latentlm.terms import Predict, Weight, schedule
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Mixture:
     """A row of weights by rule: shares for the diagonal and the deepest level, the rest spread evenly.
 
     A row's weights add up to 1. Where a share has no cell of its own in a row it goes to the rest; where there is no
-    rest the shares are scaled up.
+    rest the shares are scaled up. In the deepest level's own row its share stands before that of the diagonal.
 
     Args:
         diagonal: share of the level at the source's own depth.
@@ -64,6 +64,11 @@ class Mixture:
     last: float | None = None
     data: float | None = None
     rest: Literal["uniform"] = "uniform"
+
+    def __post_init__(self):
+        for share in (self.diagonal, self.deepest, self.last, self.data):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"weights: a share must lie in 0..1, got {share}")
 
     def row(self, source: int, targets: list[int | None], is_last: bool) -> list[float]:
         """Weights of one source row; targets are block depths, None is the data."""
@@ -84,7 +89,8 @@ class Mixture:
             raise ValueError(f"weights: the shares of a row add up to {spent:g}; they must not exceed 1")
         if free == 0:
             return [fixed[place] / spent if spent else 1 / len(targets) for place in range(len(targets))]
-        return [fixed.get(place, (1 - spent) / free) for place in range(len(targets))]
+        rest = (1 - spent) / free if spent < 1 - 1e-9 else 0.0  # shares such as .7 + .2 + .1 end beside 1
+        return [fixed.get(place, rest) for place in range(len(targets))]
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,8 @@ class Levels:
 
     Args:
         sources: depths that predict.
-        targets: depths that are predicted; ``data`` is the data itself, read through the network's own final norm and
-            readout.
+        targets: depths that are predicted; ``data`` is the label of the source's own position (the next id, whatever
+            `relation` says), read through the network's own final norm and readout.
         weights: a rule for the rows, or the full matrix (rows = sources).
         relation: how source and target positions belong together.
         target: teacher and normalisation of the latent levels.
@@ -119,6 +125,9 @@ class Levels:
             raise ValueError("levels: needs at least one source and one target")
         if "data" in self.targets and not isinstance(self.relation, Next):
             raise ValueError("levels: the data level goes with relation next; with spans, leave 'data' out of targets")
+        for depth in (*self.sources, *(target for target in self.targets if target != "data")):
+            read_depth(depth)
+        Predict(Tap(1), self.target.at(Tap(1)), self.loss, weight=self.weight)  # refuses what no cell can have
 
     def matrix(self, num_layers: int) -> list[list[float]]:
         """The weights w_st; every row adds up to 1."""
@@ -130,6 +139,8 @@ class Levels:
         if shape != [len(targets)] * len(sources):
             raise ValueError(f"weights: must be {len(sources)} rows of {len(targets)} numbers")
         for row in self.weights:
+            if min(row) < 0:
+                raise ValueError(f"weights: row {list(row)} has a weight below 0; use 0 for a cell that is off")
             if abs(sum(row) - 1) > 1e-6:
                 raise ValueError(f"weights: row {list(row)} adds up to {sum(row):g}; rows must add up to 1")
         return [list(row) for row in self.weights]
@@ -143,8 +154,8 @@ class Levels:
             for target, share in zip(self.targets, row, strict=True):
                 if share == 0:
                     continue
-                weight = Weight(self.weight) if isinstance(self.weight, float) else self.weight
-                common = {"predictor": self.predictor, "weight": weight.times(share / len(self.sources))}
+                weight = schedule(self.weight).times(share / len(self.sources))
+                common = {"predictor": self.predictor, "weight": weight}
                 if target == "data":
                     cell = Predict(Tap(source, at=here), Data(here), NextToken(), through="norm_readout", **common)
                 else:

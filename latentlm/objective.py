@@ -1,19 +1,24 @@
 """The objective: the data loss and the terms beside it; the only place that selects, averages, weighs and adds."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentlm.dist import all_reduce_sum
 from latentlm.heads import Head
 from latentlm.levels import Levels
 from latentlm.predictors import Dynamics, Shared
 from latentlm.tap import Depth, resolve_depth
-from latentlm.targets import Data, target_dim
-from latentlm.terms import Predict, Spread, weight_of
+from latentlm.targets import Data, TokenCode, target_dim
+from latentlm.terms import Predict, Spread, schedule
 from latentlm.types import Context, Report, View
+
+RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
 
 
 @dataclass(frozen=True)
@@ -33,22 +38,35 @@ class Objective:
     monitor: int = 50
 
     def __post_init__(self):
-        for name in self.terms:
-            if not name or "." in name or name in ("data", "monitor"):
-                raise ValueError(
-                    f"terms: '{name}' cannot be a term's name; use letters, digits and _ (not data, monitor)"
+        if self.monitor < 0:
+            raise ValueError(f"monitor: must be 0 (off) or more, got {self.monitor}")
+        for name in (*self.terms, *self.heads):
+            if not re.fullmatch(r"[\w-]+", name) or name in ("data", "monitor") or hasattr(nn.ModuleDict(), name):
+                raise ValueError(f"'{name}' cannot name a term or head; use letters, digits, _ and - (some are taken)")
+        for name, term in self.terms.items():
+            if schedule(term.weight).grad_ratio is not None and (self.monitor == 0 or self.data <= 0):
+                needs = (
+                    "is measured by the monitor; set monitor" if self.data > 0 else "has nothing to hold to; set data"
                 )
+                raise ValueError(f"terms.{name}.weight: grad_ratio {needs} above 0")
 
     def expand(self, num_layers: int) -> dict[str, Predict | Spread]:
         """Plain terms for a network of `num_layers` blocks; depths it does not have are refused here."""
         plain: dict[str, Predict | Spread] = {}
         for name, term in self.terms.items():
             try:
-                plain |= term.expand(name, num_layers) if isinstance(term, Levels) else {name: term}
-                for depth in depths({name: term}, None) if not isinstance(term, Levels) else ():
+                cells: dict[str, Predict | Spread] = {}
+                cells |= term.expand(name, num_layers) if isinstance(term, Levels) else {name: term}
+                for depth in {d for teacher in (None, *teachers(cells)) for d in depths(cells, teacher)}:
                     resolve_depth(depth, num_layers)
             except ValueError as error:
                 raise ValueError(f"objective.terms.{name}: {error}") from error
+            plain |= cells
+        ratios = [ratio for term in plain.values() if (ratio := schedule(term.weight).grad_ratio)]
+        if sum(ratio / (1 + ratio) for ratio in ratios) >= 1 and len(ratios) > 1:
+            raise ValueError(
+                f"objective: grad_ratio {ratios} cannot all hold at once, each counts the others; lower them"
+            )
         return plain
 
 
@@ -92,28 +110,75 @@ class Terms(nn.Module):
         self.heads = nn.ModuleDict({name: head.build(hidden) for name, head in heads.items()})
         widths = {name: head.dim for name, head in heads.items()}
         self.predictors = nn.ModuleDict()
+        shapes: dict[str, tuple[int, int]] = {}
         for name, term in terms.items():
             _check_heads(name, term, widths)
-            if isinstance(term, Predict) and not isinstance(term.predictor, Shared):
-                wide_in = widths[term.source.head] if term.source.head else hidden
-                wide_out = target_dim(term.target, hidden, embedding, widths)
-                self.predictors[name] = term.predictor.build(wide_in, wide_out, embedding)
-        for name, term in terms.items():
-            shared = term.predictor.term if isinstance(term, Predict) and isinstance(term.predictor, Shared) else None
-            if shared is not None and shared not in self.predictors:
-                raise ValueError(f"terms.{name}.predictor: no term '{shared}' with a predictor of its own")
+            if not isinstance(term, Predict):
+                continue
+            wide_in = widths[term.source.head] if term.source.head else hidden
+            shapes[name] = wide_in, target_dim(term.target, hidden, embedding, widths)
+            if not isinstance(term.predictor, Shared):
+                try:
+                    self.predictors[name] = term.predictor.build(*shapes[name], embedding)
+                except ValueError as error:
+                    raise ValueError(f"terms.{name}: {error}") from error
+        for name in shapes:
+            own = self._predictor(name)
+            if own not in self.predictors:
+                raise ValueError(f"terms.{name}.predictor: no term '{own}' with a predictor of its own")
+            if shapes[own] != shapes[name]:
+                raise ValueError(
+                    f"terms.{name}.predictor: widths {shapes[name]} are not those of '{own}', {shapes[own]}"
+                )
+            if self._conditional(own) and isinstance(terms[name].target, TokenCode):  # type: ignore[union-attr]
+                raise ValueError(f"terms.{name}.predictor: dynamics steps from position to position; a code has none")
+        self.ratios = {name: ratio for name, term in terms.items() if (ratio := schedule(term.weight).grad_ratio)}
+        self.measured: dict[str, tuple[float, float]] = {}  # gradient of the unweighted term, of all the rest
+        self.waiting = False
+        self.balance: Tensor  # multiplier and number of measurements of each term in `ratios`
+        if self.ratios:
+            first = [[schedule(terms[name].weight).value, 0.0] for name in self.ratios]
+            self.register_buffer("balance", torch.tensor(first))
+
+    def _predictor(self, name: str) -> str:
+        """Name of the term whose predictor this term uses."""
+        term = self.terms[name]
+        return term.predictor.term if isinstance(term, Predict) and isinstance(term.predictor, Shared) else name
+
+    def _conditional(self, name: str) -> bool:
+        term = self.terms[name]
+        return isinstance(term, Predict) and isinstance(term.predictor, Dynamics)
 
     def forward(self, context: Context, step: int) -> dict[str, Report]:
         """Sum and count of every term that is on at this step."""
-        context.heads = dict(self.heads.items())
+        context.heads = {name: partial(_call, head) for name, head in self.heads.items()}
+        self._rebalance()
+        values = {name: schedule(term.weight).value for name, term in self.terms.items()}
+        values |= dict(zip(self.ratios, self.balance[:, 0], strict=True)) if self.ratios else {}
         reports = {}
         for name, term in self.terms.items():
-            weight = weight_of(term).at(step)
+            weight = values[name] * schedule(term.weight).on(step)
             run = self._predict if isinstance(term, Predict) else self._spread
             # a term that is still off keeps its weights in the graph, or data parallel training waits for them for ever
             total, count = run(name, term, context, step)  # type: ignore[arg-type]
             reports[name] = Report(total, count, weight)
         return reports
+
+    @torch.no_grad()
+    def _rebalance(self) -> None:
+        """Move the multipliers of terms with a `grad_ratio` by what the last backward measured, on all ranks alike."""
+        if not (self.ratios and self.waiting):
+            return
+        norms = [self.measured.pop(name, (0.0, 0.0)) for name in self.ratios]
+        own, rest = all_reduce_sum(self.balance.new_tensor(norms)).T
+        wanted = self.balance.new_tensor(list(self.ratios.values())) * rest / own
+        known = wanted.isfinite() & (wanted > 0)
+        multiplier, seen = self.balance.T
+        # a running mean that turns into a moving one; of logarithms, because ratios are compared by factors
+        rate = (1 / (seen + 1)).clamp(min=RATE)
+        moved = torch.stack([multiplier.log().lerp(wanted.log(), rate).exp(), seen + 1], 1)
+        self.balance.copy_(torch.where(known[:, None], moved, self.balance))
+        self.waiting = False
 
     def counts(self, view: View) -> dict[str, Tensor]:
         """How many values each term will average, from the positions alone."""
@@ -124,70 +189,86 @@ class Terms(nn.Module):
         """Guesses and targets ``[m d]`` of a `Predict` term; targets of the data are ids ``[m]``."""
         term = self.terms[name]
         assert isinstance(term, Predict)
-        pair = term.mask(context.view)
-        keep = pair.any(1)
-        source = term.source.read(context.view, keep, context.heads)
-        target = term.target.read(context, keep)
-        own = term.predictor.term if isinstance(term.predictor, Shared) else name
-        predictor = self.predictors[own]
+        where = _places(term)
+        pair = context.once(where, lambda: term.mask(context.view))
+        keep = context.once((where, "any"), lambda: pair.any(1))
+        source = context.once((where, term.source), lambda: term.source.read(context.view, keep, context.heads))
+        target = context.once((where, term.target), lambda: term.target.read(context, keep))
+        own = self._predictor(name)
         conditions = None
-        if isinstance(self.terms[own].predictor, Dynamics):  # type: ignore[union-attr]
+        if self._conditional(own):
+            if source.values.shape[1] != 1:
+                raise ValueError(f"terms.{name}: dynamics starts from one position, but source has several; use pool")
             conditions = _embeddings(context.view, target.index)
-        weights = next(predictor.parameters(), None)
-        values = (
-            source.values
-            if weights is None or torch.is_autocast_enabled(source.values.device.type)
-            else (source.values.to(weights.dtype))
-        )
-        if conditions is not None:
-            conditions = conditions.to(values.dtype)
-        guess = predictor(values, conditions)
-        guess = guess.expand(-1, pair.shape[1], -1)[pair[keep]]  # m d
-        goal = target.values[pair[keep]]
+        guess = _call(self.predictors[own], source.values, conditions)
+        guess = guess.expand(-1, pair.shape[1], -1)  # a n d
+        if pair.shape[1] == 1:  # every kept anchor has its one pair: nothing to select, nothing to copy
+            guess, goal = guess.flatten(0, 1), target.values.flatten(0, 1)
+        else:
+            guess, goal = guess[pair[keep]], target.values[pair[keep]]
         if term.shuffle:
-            goal = goal.roll(1, 0)
+            goal = goal.roll(goal.shape[0] // 2, 0)  # not by 1: the neighbour's next position is one's own
         return _through(term, guess, goal, context.view)
 
     def _predict(self, name: str, term: Predict, context: Context, step: int) -> tuple[Tensor, Tensor]:
-        guess, goal = self.pairs(name, context)
-        values = term.loss(guess.float(), goal if isinstance(term.target, Data) else goal.float())
+        values = term.loss(*self.pairs(name, context))
         return values.sum(), torch.tensor(float(values.shape[0]), device=values.device)
 
     def _spread(self, name: str, term: Spread, context: Context, step: int) -> tuple[Tensor, Tensor]:
         mask = term.mask(context.view)
         keep = mask.any(1)
-        values = term.source.read(context.view, keep, context.heads).values.float()
+        values = term.source.read(context.view, keep, context.heads).values
         samples = values[mask[keep]] if term.samples == "positions" else values.transpose(0, 1)
-        value = term.loss(samples, step)
-        return value, torch.tensor(float(samples.shape[-2] > 0), device=value.device)
+        count = torch.tensor(float(samples.shape[-2] > 0), device=values.device)
+        # a rank without samples still takes part in the statistic of all, but does not count it a second time
+        return term.loss(samples, step) * count, count
 
 
-def total(
+def means(
     reports: dict[str, Report], scale: Float[Tensor, ""] | float = 1.0, counts: dict[str, Tensor] | None = None
-) -> Float[Tensor, ""]:
-    """The weighted sum of the terms.
+) -> dict[str, Float[Tensor, ""]]:
+    """What turns the sum of each term into its mean over the optimizer step.
 
-        L = sum_i w_i scale sum_i / count_i          or   L = sum_i w_i sum_i / N_i   where `counts` gives N_i
+        scale / count_i          or   1 / N_i   where `counts` gives N_i
 
     Args:
         reports: of this forward.
         scale: share of this forward in the optimizer step, where only that is known.
         counts: values averaged over the whole optimizer step on all ranks, by term: then means are exact.
     """
-    parts = []
-    for name, report in reports.items():
-        if counts is not None and name in counts:
-            parts.append(report.weight * report.sum / counts[name].clamp(min=1))
-        else:
-            parts.append(report.weight * report.value * scale)
-    return torch.stack(parts).sum()
+    if counts is not None:
+        return {name: 1 / counts[name].clamp(min=1) for name in reports}
+    return {name: scale / report.count.clamp(min=1) for name, report in reports.items()}
+
+
+def total(
+    reports: dict[str, Report], scale: Float[Tensor, ""] | float = 1.0, counts: dict[str, Tensor] | None = None
+) -> Float[Tensor, ""]:
+    """The weighted sum of the terms: ``L = sum_i w_i mean_i sum_i`` with `means`."""
+    share = means(reports, scale, counts)
+    return torch.stack([report.weight * report.sum * share[name] for name, report in reports.items()]).sum()
+
+
+def _places(term: Predict) -> tuple[Hashable, Hashable]:
+    """All that the mask of a term depends on; equal for terms that differ only in depths, heads and losses."""
+    tap = getattr(term.target, "tap", None)
+    there = term.target if tap is None else (tap.at, tap.pool)
+    return (term.source.at, term.source.pool), there
+
+
+def _call(module: Callable, values: Tensor, *more: Tensor | None) -> Tensor:
+    """Call a module in the precision of its weights: outside autocast a layer refuses any other."""
+    weight = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+    if weight is not None and not torch.is_autocast_enabled(values.device.type):
+        values = values.to(weight.dtype)
+    return module(values, *(each if each is None else each.to(values.dtype) for each in more))
 
 
 def _embeddings(view: View, where: Tensor) -> Tensor:
     assert view.embed is not None
     if view.inputs is None:
         raise ValueError("predictor dynamics needs input_ids, but the model was given inputs_embeds")
-    return view.embed(view.inputs.flatten()[where.clamp(min=0)])
+    return view.embed(view.inputs.flatten()[where.clamp(min=0)]).masked_fill((where < 0)[..., None], 0)
 
 
 def _through(term: Predict, guess: Tensor, goal: Tensor, view: View) -> tuple[Tensor, Tensor]:
@@ -199,7 +280,7 @@ def _through(term: Predict, guess: Tensor, goal: Tensor, view: View) -> tuple[Te
         raise ValueError("through: this model has no final norm; use through: readout")
 
     def logits(latents: Tensor) -> Tensor:
-        return readout(view.norm(latents) if term.through == "norm_readout" and view.norm else latents)
+        return readout(_call(view.norm, latents) if term.through == "norm_readout" and view.norm else latents)
 
     if isinstance(term.target, Data):
         return logits(guess), goal

@@ -74,7 +74,10 @@ def index(at: At, view: View) -> Int[Tensor, "b g n"]:
         if at not in view.sets:
             have = ", ".join(sorted(view.sets)) or "none"
             raise ValueError(f"at: the batch has no set named '{at}' (it has: {have}); use data that gives it")
-        return view.sets[at]
+        found = view.sets[at]
+        if found.dim() != 3:
+            raise ValueError(f"at: the set '{at}' has shape {list(found.shape)}; it needs [rows, groups, positions]")
+        return found
     return at(view)
 
 

@@ -6,7 +6,6 @@ Every built predictor is called ``(values [a s d], conditions [a n e] | None) ->
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +31,6 @@ class PositionWise(nn.Module):
 class Identity:
     """The guess is the source itself; source and target must have one width."""
 
-    conditional: ClassVar[bool] = False
-
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """No weights."""
         if dim_in != dim_out:
@@ -46,7 +43,6 @@ class Linear:
     """``W h + b``: what can be read off linearly, and nothing more."""
 
     bias: bool = True
-    conditional: ClassVar[bool] = False
 
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """One matrix."""
@@ -66,7 +62,10 @@ class Mlp:
     hidden: int | str = "2x"
     num_layers: int = 2
     residual: bool = False
-    conditional: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.num_layers < 2:
+            raise ValueError(f"mlp: num_layers must be at least 2, got {self.num_layers}; one layer is 'linear'")
 
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """The network for these widths."""
@@ -81,7 +80,6 @@ class Swiglu:
     """``W_o (silu(W_g h) * W_i h)``: NITP's projector (arXiv 2605.24956), d -> hidden -> d without biases."""
 
     hidden: int | str = "4x"
-    conditional: ClassVar[bool] = False
 
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """Three matrices."""
@@ -94,14 +92,14 @@ class Dynamics:
 
         h_1 = p(h, e_1),  h_i = p(h_{i-1}, e_i),  p(h, e) = h + f(LayerNorm([h ; e]))
 
-    with e_i the input embedding at the i-th target position and f three linear layers with GELU.
+    with e_i the input embedding at the i-th target position and f three linear layers with GELU. The embeddings receive
+    gradient.
 
     Args:
         hidden: width of f, a number or a multiple of the latents' width.
     """
 
     hidden: int | str = "2x"
-    conditional: ClassVar[bool] = True
 
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """The recurrent cell; embeddings may have another width than the latents."""
@@ -119,7 +117,6 @@ class Shared:
     """
 
     term: str
-    conditional: ClassVar[bool] = False
 
 
 Predictor = Identity | Linear | Mlp | Swiglu | Dynamics | Shared

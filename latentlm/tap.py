@@ -26,24 +26,27 @@ def resolve_depth(depth: Depth, num_layers: int) -> int:
     >>> [resolve_depth(d, 30) for d in (0, "1/5", 0.5, 1, 12, "block 1")]
     [0, 6, 15, 30, 12, 1]
     """
-    fraction, block = _read_depth(depth)
+    fraction, block = read_depth(depth)
     if block is None:
         # at least one block: a small fraction of a shallow model must not silently become the embedding
         return max(1, math.floor(fraction * num_layers + 0.5)) if fraction > 0 else 0
-    if block > num_layers:
+    if not 0 <= block <= num_layers:
         raise ValueError(
             f"depth {depth}: the model has {num_layers} blocks; use 0..{num_layers} or a fraction like 1/2"
         )
     return block
 
 
-def _read_depth(depth: Depth) -> tuple[float, int | None]:
+def read_depth(depth: Depth) -> tuple[float, int | None]:
+    """A depth as a fraction or a block number, before the network is known."""
     hint = f"depth {depth!r}: use a fraction from 0 to 1 (1/4, 0.5, 1), a block number from 2 on, or 'block 1'"
     if isinstance(depth, str):
         numerator, slash, denominator = depth.partition("/")
         try:
             if slash:
                 value = float(numerator) / float(denominator)
+                if value > 1:
+                    raise ValueError
             elif depth.startswith("block "):
                 return 0.0, int(depth.removeprefix("block "))
             else:
@@ -54,7 +57,7 @@ def _read_depth(depth: Depth) -> tuple[float, int | None]:
         value = depth
     if 0 <= value <= 1:
         return float(value), None
-    if value == int(value) and value > 1:
+    if value > 1 and float(value).is_integer():
         return 0.0, int(value)
     raise ValueError(hint)
 
@@ -78,7 +81,7 @@ class Tap:
     head: str | None = None
 
     def __post_init__(self):
-        _read_depth(self.depth)
+        read_depth(self.depth)
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Which anchors and positions exist; needs no states."""
@@ -90,7 +93,11 @@ class Tap:
         state = view.states[resolve_depth(self.depth, view.num_layers)]
         where = flat(index(self.at, view), state.shape[1])[keep]
         mask = where >= 0
-        values = state.flatten(0, 1)[where.clamp(min=0)]
+        # not state[where]: its backward sorts or walks element by element
+        values = state.flatten(0, 1).index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape)
+        if where.shape[1] > 1:  # a kept anchor of one position has that one
+            # zeros where there is nothing: a NaN there would come back as 0 * NaN in the gradients of what reads it
+            values = values.masked_fill(~mask[..., None], 0)
         if self.norm == "final":
             if view.norm is None:
                 raise ValueError("norm: this model has no final norm; use norm: none")
@@ -107,6 +114,7 @@ def _pool(values: Tensor, mask: Tensor, where: Tensor, pool: str) -> tuple[Tenso
     if pool == "last":
         pooled = values.gather(1, last[..., None].expand(-1, -1, values.shape[-1]))
     else:
+        # again: the norm may have moved the zeros
         pooled = values.masked_fill(~mask[..., None], 0).sum(1, keepdim=True)
         pooled = pooled / mask.sum(1)[:, None, None].clamp(min=1).to(values.dtype)
     return pooled, mask.any(1, keepdim=True), where.gather(1, last)

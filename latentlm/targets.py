@@ -21,7 +21,7 @@ Normalize = Literal["none", "layer", "l2"]
 
 def normalized(values: Tensor, how: Normalize) -> Tensor:
     """``layer``: zero mean and unit variance over the width (no weights); ``l2``: unit length."""
-    values = values.float()
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
     if how == "layer":
         return F.layer_norm(values, values.shape[-1:])
     return F.normalize(values, dim=-1) if how == "l2" else values
@@ -75,7 +75,7 @@ class Ema:
     Scale:     that of the residual stream unless `normalize` is set.
     Ranks:     local; ranks hold equal weights, so their copies are equal.
     Source:    BYOL, arXiv 2006.07733; data2vec, arXiv 2202.03555.
-    Checked:   tests/test_targets.py - momentum 0 copies, 1 freezes; equals a deep copy's states.
+    Checked:   tests/test_ema.py - equals a hand-written average; momentum 0 copies, 1 freezes; a deep copy's states.
 
     Args:
         tap: what is predicted, in the copy.
@@ -89,7 +89,7 @@ class Ema:
     teacher: ClassVar[str | None] = "ema"
 
     def __post_init__(self):
-        _refuse_head(self.tap, "ema")
+        _refuse_parts(self.tap, "ema")
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"ema: momentum must lie in 0..1, got {self.momentum}")
 
@@ -97,6 +97,7 @@ class Ema:
         """Anchors and positions that exist."""
         return self.tap.mask(view)
 
+    @torch.no_grad()
     def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
         return _from(context.teachers["ema"], self.tap, keep, context, self.normalize)
@@ -116,7 +117,7 @@ class Frozen:
     Scale:     that of the residual stream unless `normalize` is set.
     Ranks:     local.
     Source:    SALT, arXiv 2509.24317 (frozen teacher).
-    Checked:   tests/test_targets.py - equals the model before training, with and without LoRA.
+    Checked:   tests/test_ema.py - equals the model before training, with and without LoRA.
 
     Args:
         tap: what is predicted, in the frozen network.
@@ -128,12 +129,13 @@ class Frozen:
     teacher: ClassVar[str | None] = "frozen"
 
     def __post_init__(self):
-        _refuse_head(self.tap, "frozen")
+        _refuse_parts(self.tap, "frozen")
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""
         return self.tap.mask(view)
 
+    @torch.no_grad()
     def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
         return _from(context.teachers["frozen"], self.tap, keep, context, self.normalize)
@@ -175,7 +177,8 @@ class TokenCode:
         """Codes of the anchors kept."""
         assert context.view.embed is not None
         ids = index(self.ids, context.view).flatten(0, 1)[keep]
-        embedded = context.view.embed(ids.clamp(min=0)).float()  # a n e
+        embedded = context.view.embed(ids.clamp(min=0))  # a n e
+        embedded = embedded.to(torch.promote_types(embedded.dtype, torch.float32))
         if self.ordered:
             places, signs = signed_permutations(ids.shape[1], embedded.shape[-1], self.seed)
             places, signs = places.to(embedded.device), signs.to(embedded.device)
@@ -195,7 +198,7 @@ class Data:
     Scale:     -
     Ranks:     local.
     Source:    next-token prediction; at every depth: LayerSkip, arXiv 2404.16710.
-    Checked:   tests/test_targets.py - at the top equals the model's own loss.
+    Checked:   tests/test_levels.py - at the top equals the model's own loss.
 
     Args:
         at: the positions that predict.
@@ -228,9 +231,11 @@ def _from(view: View, tap: Tap, keep: Tensor, context: Context, normalize: Norma
     return Latents(normalized(latents.values, normalize), latents.mask, latents.index)
 
 
-def _refuse_head(tap: Tap, kind: str) -> None:
+def _refuse_parts(tap: Tap, kind: str) -> None:
     if tap.head is not None:
-        raise ValueError(f"{kind}: heads are not averaged, so a teacher's tap takes none; drop 'head'")
+        raise ValueError(f"{kind}: a teacher has no heads of its own; drop 'head' from its tap")
+    if tap.norm != "none":
+        raise ValueError(f"{kind}: a teacher has no final norm of its own; use norm: none and normalize: layer")
 
 
 @lru_cache(maxsize=32)

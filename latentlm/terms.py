@@ -8,7 +8,7 @@ from torch import Tensor
 from latentlm.losses import DataLoss, NextToken, PairLoss, RowLoss, SetLoss
 from latentlm.predictors import Linear, Predictor
 from latentlm.tap import Tap
-from latentlm.targets import Data, Target, TokenCode
+from latentlm.targets import Data, Online, Target, TokenCode
 from latentlm.types import View
 
 
@@ -20,8 +20,9 @@ class Weight:
         value: the multiplier once it is fully on.
         start: optimizer step at which the term comes on.
         ramp: steps over which it rises linearly from 0.
-        grad_ratio: instead of `value` alone, keep the gradient of the term at its source state this many times as large
-            as that of everything else there (measured every `monitor` steps; `value` is the first guess).
+        grad_ratio: keep the gradient of the term at its source state this many times as large as that of everything
+            else there, once it is fully on, also when the term is nearly solved. `value` is the first guess, replaced
+            at the first measurement (every `monitor` forwards); it stays where nothing below the source is trained.
     """
 
     value: float = 1.0
@@ -29,16 +30,27 @@ class Weight:
     ramp: int = 0
     grad_ratio: float | None = None
 
-    def at(self, step: int) -> float:
-        """The multiplier at an optimizer step, before any gradient ratio."""
+    def __post_init__(self):
+        if self.start < 0 or self.ramp < 0:
+            raise ValueError(f"weight: start and ramp must be 0 or more, got {self.start} and {self.ramp}")
+        if self.grad_ratio is not None and (self.grad_ratio <= 0 or self.value <= 0):
+            raise ValueError("weight: grad_ratio and the value it starts from must be above 0")
+
+    def on(self, step: int) -> float:
+        """How far the term is on at an optimizer step, 0..1."""
         if step < self.start:
             return 0.0
-        return self.value * (min(1.0, (step - self.start + 1) / self.ramp) if self.ramp else 1.0)
+        return min(1.0, (step - self.start + 1) / self.ramp) if self.ramp else 1.0
 
     def times(self, share: float) -> "Weight":
         """The same schedule, scaled."""
         ratio = None if self.grad_ratio is None else self.grad_ratio * share
         return replace(self, value=self.value * share, grad_ratio=ratio)
+
+
+def schedule(weight: float | Weight) -> Weight:
+    """A weight as a schedule."""
+    return weight if isinstance(weight, Weight) else Weight(weight)
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,8 @@ class Predict:
         weight: a number or a schedule.
         through: ``readout`` turns guess and target into logits of the network's own frozen head,
             ``norm_readout`` applies the network's final norm before that.
-        shuffle: control arm: targets are rolled by one pair, so only what all targets share can be predicted.
+        shuffle: control arm: every guess gets the target of the pair half a batch away, so only what all targets share
+            can be predicted.
     """
 
     source: Tap
@@ -74,6 +87,9 @@ class Predict:
             raise ValueError("through: target data needs the readout; use through: readout or norm_readout")
         if isinstance(self.target, TokenCode) and self.through != "none":
             raise ValueError("through: a token code has no logits; use through: none")
+        leaky = isinstance(self.target, Online) and not self.target.stop_grad
+        if leaky and schedule(self.weight).grad_ratio is not None:
+            raise ValueError("weight: grad_ratio cannot be measured where the target has gradient; give a number")
 
     def mask(self, view: View) -> Tensor:
         """Pairs that exist, ``[a n]``; needs no states."""
@@ -107,8 +123,3 @@ class Spread:
         """Samples that exist."""
         mask = self.source.mask(view)
         return mask if self.samples == "positions" else mask.all(1, keepdim=True).expand_as(mask)
-
-
-def weight_of(term: Predict | Spread) -> Weight:
-    """A term's weight as a schedule."""
-    return term.weight if isinstance(term.weight, Weight) else Weight(term.weight)

@@ -4,8 +4,9 @@ Letters: ``b`` batch rows, ``g`` groups in a row, ``n`` positions in a group, ``
 ``t`` raw tokens or patches of a row, ``k`` slices, ``v`` vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -59,18 +60,26 @@ class Context:
     view: View
     teachers: dict[str, View] = field(default_factory=dict)
     heads: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    known: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once in this step: the cells of a level table read the same few states."""
+        if key not in self.known:
+            self.known[key] = make()
+        return self.known[key]
 
 
 @dataclass(frozen=True)
 class Report:
     """What a step has to say about one term: a sum and how many positions it was summed over.
 
-    Carrying both makes means exact over micro-batches and ranks; `value` is the local mean.
+    Carrying both makes means exact over micro-batches and ranks; `value` is the local mean. The weight is a
+    tensor where it is adapted during training.
     """
 
     sum: Float[Tensor, ""]
     count: Float[Tensor, ""]
-    weight: float
+    weight: float | Float[Tensor, ""]
 
     @property
     def value(self) -> Float[Tensor, ""]:

@@ -1,0 +1,173 @@
+"""Predictors against their equations, and who shares weights with whom."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toy import DIM, objective, report, terms, view
+
+from latentlm.heads import Projector, dense, width
+from latentlm.objective import Terms
+from latentlm.predictors import Dynamics, Identity, Linear, Mlp, Swiglu
+
+
+def made(part, dim_in=DIM, dim_out=DIM, dim_condition=6):
+    torch.manual_seed(0)
+    return part.build(dim_in, dim_out, dim_condition).double()
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def layer_norm(x, norm):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight + norm.bias
+
+
+def linear(x, layer):
+    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_dynamics_is_the_recursion_of_the_paper(steps):
+    cell = made(Dynamics("2x"))
+    h, e = draw(5, 1, DIM), draw(5, steps, 6)
+    norm, first, _, second, _, third = cell.network
+    assert [layer.weight.shape for layer in (first, second, third)] == [(16, 14), (16, 16), (8, 16)]
+    state, want = h[:, 0], []
+    for i in range(steps):
+        x = layer_norm(torch.cat([state, e[:, i]], -1), norm)
+        state = state + linear(F.gelu(linear(F.gelu(linear(x, first)), second)), third)
+        want.append(state)
+    torch.testing.assert_close(cell(h, e), torch.stack(want, 1))
+
+
+def test_swiglu_is_its_equation():
+    layer = made(Swiglu("3x"), DIM, 5)
+    h = draw(4, 2, DIM)
+    gate, up, down = layer.network.gate.weight, layer.network.up.weight, layer.network.down.weight
+    assert gate.shape == up.shape == (24, DIM)
+    assert sum(p.numel() for p in layer.parameters()) == 2 * 24 * DIM + 24 * 5
+    g = h @ gate.T
+    torch.testing.assert_close(layer(h), (g * g.sigmoid() * (h @ up.T)) @ down.T)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_mlp_is_its_equation(residual):
+    layer = made(Mlp(hidden=12, num_layers=3, residual=residual))
+    h = draw(4, 2, DIM)
+    norm, first, _, second, _, third = layer.network.network if residual else layer.network
+    want = linear(F.gelu(linear(F.gelu(linear(layer_norm(h, norm), first)), second)), third)
+    torch.testing.assert_close(layer(h), want + h if residual else want)
+
+
+def test_linear_and_identity():
+    h = draw(4, 2, DIM)
+    layer = made(Linear(), DIM, 3)
+    torch.testing.assert_close(layer(h), linear(h, layer.network))
+    assert made(Linear(bias=False)).network.bias is None
+    assert made(Identity())(h) is h
+
+
+@pytest.mark.parametrize("part", [Projector(dim=3), Projector(3, "2x", 3, "none"), Projector(3, 7, 1)])
+def test_projector_is_its_equation(part):
+    torch.manual_seed(0)
+    head = part.build(DIM).double()
+    x = h = draw(4, 2, DIM)
+    layers = iter(head)
+    for place in range(part.num_layers):
+        x = linear(x, next(layers))
+        if place < part.num_layers - 1:
+            x = layer_norm(x, next(layers)) if part.norm == "layer" else x
+            assert isinstance(next(layers), torch.nn.GELU)
+            x = F.gelu(x)
+    assert x.shape == (4, 2, 3)
+    torch.testing.assert_close(head(h), x)
+
+
+def test_a_dense_layer_keeps_the_scale():
+    torch.manual_seed(0)
+    h = torch.randn(500, 256)
+    assert float(dense(256, 300)(h).detach().std()) == pytest.approx(1, abs=0.05)
+
+
+def test_widths_and_layers_that_cannot_be():
+    assert [width(h, 10) for h in (7, "4x", "0.5x", "12")] == [7, 40, 5, 120]
+    for hidden in ("wide", "x", "inf", "nan"):
+        with pytest.raises(ValueError, match="is neither a width nor a multiple like 4x"):
+            width(hidden, 10)
+    for hidden in (0, -3, "0.01x"):
+        with pytest.raises(ValueError, match="leaves no units"):
+            width(hidden, 10)
+    for part in (lambda: Mlp(num_layers=1), lambda: Projector(0), lambda: Projector(3, num_layers=0)):
+        with pytest.raises(ValueError, match="at least"):
+            part()
+
+
+TERM = "{kind: predict, source: {depth: 1%s}, target: %s, loss: mse, predictor: %s}"
+NEXT = "{kind: online, tap: {depth: 1/2, at: next}}"
+
+
+@pytest.mark.parametrize(
+    ("predictor", "message"),
+    [
+        ("identity", "terms.a: predictor: identity cannot go from width 5 to 8; use linear"),
+        ("dynamics", "terms.a: predictor: dynamics keeps the width, but source has 5 and target 8"),
+        ("{kind: mlp, residual: true}", "terms.a: predictor: a residual mlp needs equal widths, not 5 and 8"),
+        ("{kind: mlp, hidden: wide}", "terms.a: hidden: 'wide' is neither"),
+        ("{kind: shared, term: b}", "terms.a.predictor: no term 'b' with a predictor of its own"),
+        ("{kind: shared, term: a}", "terms.a.predictor: no term 'a' with a predictor of its own"),
+    ],
+)
+def test_predictors_that_do_not_fit_name_their_term(predictor, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        terms("{heads: {narrow: {dim: 5}}, terms: {a: " + TERM % (", head: narrow", NEXT, predictor) + "}}")
+
+
+def test_a_shared_predictor_is_one_predictor():
+    shared = TERM % ("", NEXT, "linear")
+    text = f"terms: {{a: {shared}, b: {TERM % ('', NEXT, '{kind: shared, term: a}')}}}"
+    built, seen = terms(text), view([[0, 0, 0]])
+    assert list(built.predictors) == ["a"]
+    reports = report(built, seen)
+    assert reports["a"].sum == reports["b"].sum
+    reports["b"].sum.backward()
+    assert built.predictors["a"].network.weight.grad.abs().sum() > 0
+    alone = terms(f"terms: {{a: {shared}}}")
+    report(alone, view([[0, 0, 0]]))["a"].sum.backward()
+    assert torch.equal(alone.predictors["a"].network.weight.grad, built.predictors["a"].network.weight.grad)
+
+
+def test_a_shared_predictor_must_fit():
+    other = TERM % (", head: narrow", NEXT, "linear")
+    text = (
+        f"{{heads: {{narrow: {{dim: 5}}}}, terms: {{a: {other}, b: {TERM % ('', NEXT, '{kind: shared, term: a}')}}}}}"
+    )
+    with pytest.raises(ValueError, match=r"terms\.b\.predictor: widths \(8, 8\) are not those of 'a', \(5, 8\)"):
+        terms(text)
+
+
+def test_dynamics_steps_from_one_position_to_others():
+    text = "terms: {a: " + TERM % (", at: x", "{kind: token_code, ids: x}", "dynamics") + "}"
+    with pytest.raises(ValueError, match=r"terms\.a\.predictor: dynamics steps from position to position"):
+        terms(text)
+    text = "terms: {a: " + TERM % (", at: x", "{kind: online, tap: {depth: 1, at: x}}", "dynamics") + "}"
+    with pytest.raises(ValueError, match=r"terms\.a: dynamics starts from one position, .*; use pool"):
+        report(terms(text), view([[0, 0, 0]], {"x": [[[0, 1]]]}))
+    seen = view([[0, 0, 0]])
+    seen.inputs = None
+    with pytest.raises(ValueError, match="dynamics needs input_ids"):
+        report(terms("terms: {a: " + TERM % ("", NEXT, "dynamics") + "}"), seen)
+
+
+def test_heads_of_another_precision_than_the_network():
+    text = "{heads: {h: {dim: 8}}, terms: {a: " + TERM % (", head: h", NEXT, "mlp") + "}}"
+    parsed = objective(text)
+    built = Terms(parsed.expand(4), parsed.heads, DIM, DIM)
+    seen = view([[0, 0, 0]], dtype=torch.bfloat16)
+    value = report(built, seen)["a"].sum
+    assert value.dtype == torch.float32
+    value.backward()
+    assert seen.states[4].grad.abs().sum() > 0
+    text = "terms: {a: {kind: predict, source: {depth: 1}, target: data, loss: next_token, through: norm_readout}}"
+    assert report(Terms(objective(text).expand(4), {}, DIM, DIM), seen)["a"].sum.isfinite()
