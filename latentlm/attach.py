@@ -6,6 +6,7 @@ with a state of its own.
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -13,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from latentlm.backbones import Backbone, hidden_state, readout
-from latentlm.ema import StepClock, trained
+from latentlm.call import Call
+from latentlm.ema import StepClock
+from latentlm.metrics import Metrics
 from latentlm.monitor import GradientProbe, measure
-from latentlm.objective import Objective, total
+from latentlm.objective import Objective, means, total
 from latentlm.tap import Depth, resolve_depth
-from latentlm.teaching import Reached, teacher_states
-from latentlm.types import Context, Report, View
-
-IGNORE = -100
+from latentlm.teaching import Reached, follow, teacher_states
+from latentlm.types import Context, View
 
 
 class Run:
@@ -33,72 +34,85 @@ class Run:
         wanted: depths read by the terms, of the network itself (None) and of each teacher.
     """
 
-    def __init__(self, model: nn.Module, backbone: Backbone, objective: Objective, wanted: dict[Any, set[Depth]]):
-        self.model, self.backbone, self.objective = model, backbone, objective
+    def __init__(self, model: Any, backbone: Backbone, objective: Objective, wanted: dict[Any, set[Depth]]):
+        self.model: Any = model  # heads, PEFT and TRL give it attributes that its class does not have
+        self.backbone, self.objective = backbone, objective
         self.wanted = {k: {resolve_depth(d, backbone.num_layers) for d in v} for k, v in wanted.items()}
         self.handles: list[Any] = []
-        self.clock, self.probe, self.metrics = StepClock(), GradientProbe(), Metrics()
-        self.forwards, self.step = 0, None
-        self.always = False
+        self.clock, self.seen = StepClock(), None
+        self.probe, self.metrics, self.forwards = GradientProbe(), Metrics(), 0
+        parts = backbone.decoder.named_modules()
+        self.norm = next((name for name, part in parts if part is backbone.norm), None)
         self.can_cache = "use_cache" in inspect.signature(model.forward).parameters
+        # set by a trainer: what the terms average over in this optimizer step, and whether it adds them by itself
         self.counts: dict[str, Tensor] | None = None
         self.num_items: Tensor | int | None = None
+        self.adds_latent = False
+        self.left: Tensor | None = None
+        self.missed = False
         self.clear()
 
     def clear(self) -> None:
         """Forget the forward that has ended."""
-        self.active, self.reading = False, None
-        self.inputs: dict[str, Any] = {}
+        self.reading: str | None = None
+        self.call: Call | None = None
         self.states: dict[int, Tensor] = {}
         self.teachers: dict[str, dict[int, Tensor]] = {}
         self.loss: Tensor | None = None
+        self.active = self.compiled = False
 
     def detach(self) -> None:
         """Remove every hook."""
         for handle in self.handles:
             handle.remove()
-        for module in (self.backbone.decoder, *self.backbone.layers):
+        for module in (self.model, self.backbone.decoder, *self.backbone.layers):
             module.__dict__.pop("_latent_run", None)
 
-    def tick(self) -> None:
-        """Count optimizer steps and let the averaging teachers follow."""
-        latent = self.model.latent
-        if self.step is None:
-            self.step = int(latent.step)
-        ticked = self.clock.ticked(w for w in self.model.parameters() if w.requires_grad)
-        if ticked:
-            self.step += 1
-            latent.step.fill_(self.step)
-        for kind, teacher in latent.teachers.items():
-            above = self.backbone.layers[max(self.wanted[kind]) :]
-            weights = trained(self.backbone.decoder, above)
-            teacher.start(weights)
-            if ticked:
-                teacher.update(weights)
+    @property
+    def fresh(self) -> bool:
+        """Whether the heads are not those of the last training forward, but a copy's or a checkpoint's."""
+        return self.seen != (id(self.model.latent), self.model.latent.step)
 
-    def view(self, states: dict[int, Tensor]) -> View:
+    def tick(self) -> bool:
+        """Count an optimizer step, if there was one, and let the teachers follow."""
+        latent = self.model.latent
+        if self.fresh:
+            self.clock = StepClock()
+        ticked = self.clock.ticked(weight for weight in self.model.parameters() if weight.requires_grad)
+        if ticked:
+            latent.advance()
+        self.seen = (id(latent), latent.step)
+        for kind in latent.teachers:
+            follow(self, kind, ticked)
+        return ticked
+
+    def view(self, states: dict[int, Tensor], call: Call) -> View:
         """A view of these states with everything that the call brought along."""
-        inputs = self.inputs
-        sets = {name: value for name, value in (inputs["latent"] or {}).items() if name != "segments"}
         return View(
             states=states,
-            segments=_segments(inputs),
+            segments=call.segments(),
             num_layers=self.backbone.num_layers,
-            sets=sets,
-            inputs=inputs["input_ids"],
-            labels=_next_labels(inputs),
-            embed=self.model.get_input_embeddings(),  # type: ignore[operator]
-            norm=self.backbone.norm,
+            sets=call.sets,
+            inputs=call.input_ids,
+            labels=call.next_labels(),
+            embed=self.model.get_input_embeddings(),
+            norm=None if self.norm is None else self.backbone.decoder.get_submodule(self.norm),
             readout=readout(self.model),
         )
 
-    def share(self) -> Tensor | float:
+    def share(self, call: Call) -> Tensor | float:
         """Share of this forward in the optimizer step, as the trainer counts it: label tokens here / in all."""
-        count, labels = self.inputs["num_items_in_batch"], _next_labels(self.inputs)
-        count = self.num_items if count is None else count
-        if count is None or labels is None:
-            return 1.0
-        return (labels != IGNORE).sum() / count
+        count = self.num_items if call.num_items_in_batch is None else call.num_items_in_batch
+        return 1.0 if count is None or call.next_labels() is None else call.num_labels() / count
+
+    def take(self) -> Tensor | None:
+        """The latent loss that the last forward left to its trainer, once."""
+        loss, self.left = self.left, None
+        return loss
+
+    def took(self, grad: Tensor) -> None:
+        """A backward has reached the latent loss."""
+        self.missed = False
 
 
 def latent_run(model: nn.Module) -> Run:
@@ -109,29 +123,9 @@ def latent_run(model: nn.Module) -> Run:
     raise ValueError(f"{type(model).__name__} has no latent heads; call get_latent_model first")
 
 
-class Metrics:
-    """Sums and counts since the last log, so that logged means are exact over micro-batches."""
-
-    def __init__(self):
-        self.sums: dict[str, list[Any]] = {}
-        self.latest: dict[str, float] = {}
-
-    def add(self, name: str, value: Tensor, count: Tensor | float) -> None:
-        """Add a detached sum over `count` values; nothing is synchronised with the host."""
-        have = self.sums.setdefault(name, [0.0, 0.0])
-        have[0], have[1] = have[0] + value.detach(), have[1] + count
-
-    def report(self, reports: dict[str, Report]) -> None:
-        """Add all terms of a forward."""
-        for name, report in reports.items():
-            self.add(f"{name}/value", report.sum, report.count)
-            self.add(f"{name}/weighted", report.weight * report.sum, report.count)
-
-
 def add_hooks(model: nn.Module, run: Run) -> None:
     """Register every hook of the model on its parts."""
-    model._latent_run = run
-    for module in (run.backbone.decoder, *run.backbone.layers):
+    for module in (model, run.backbone.decoder, *run.backbone.layers):
         module.__dict__["_latent_run"] = run  # not through setattr: the run refers back to the model
     for depth, layer in enumerate(run.backbone.layers):
         layer.__dict__["_latent_depth"] = depth
@@ -144,16 +138,33 @@ def add_hooks(model: nn.Module, run: Run) -> None:
         run.backbone.decoder.register_forward_pre_hook(_before_decoder, with_kwargs=True),
         run.backbone.decoder.register_forward_hook(_after_decoder),
         model.register_forward_hook(_after_model, with_kwargs=True),
+        model.register_state_dict_pre_hook(_before_saving),
     ]
 
 
+def _eager(hook: Callable) -> Any:
+    """Keep a hook out of compiled graphs: how many positions the heads read depends on the data."""
+    return torch.compiler.disable(hook)
+
+
+def _check_trained(latent: Any) -> None:
+    # through the wrapper that PEFT may have put around the heads
+    if not all(weight.requires_grad for weight in latent.terms.parameters()):
+        raise ValueError(
+            "latent heads: some of their weights are not trained; with PEFT use latentlm.latent_lora_config, "
+            "which trains and saves them in full"
+        )
+
+
 def _store(run: Run, depth: int, state: Tensor) -> None:
+    run.compiled = torch.compiler.is_compiling()
     if depth in run.wanted[run.reading]:
         (run.states if run.reading is None else run.teachers[run.reading])[depth] = state
 
 
-def _before_layer(layer: nn.Module, args: tuple, kwargs: dict) -> None:
-    run, depth = layer._latent_run, layer._latent_depth
+def _before_layer(layer: Any, args: tuple, kwargs: dict) -> None:
+    run: Run = layer._latent_run
+    depth: int = layer._latent_depth
     if not run.active:
         return
     if depth == 0:
@@ -163,76 +174,103 @@ def _before_layer(layer: nn.Module, args: tuple, kwargs: dict) -> None:
         raise Reached
 
 
-def _after_layer(layer: nn.Module, args: tuple, output: Any) -> None:
-    run = layer._latent_run
+def _after_layer(layer: Any, args: tuple, output: Any) -> None:
+    run: Run = layer._latent_run
     if run.active:
         _store(run, layer._latent_depth + 1, hidden_state(output))
 
 
-def _before_model(model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    run = model._latent_run
+@_eager
+def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    run: Run = model._latent_run
     run.clear()
-    kwargs = dict(kwargs)
+    named = dict(kwargs) if "input_ids" in kwargs or not args else {**kwargs, "input_ids": args[0]}
     latent = kwargs.pop("latent", None)
-    run.active = (model.training or run.always) and torch.is_grad_enabled()
+    run.active = model.training and torch.is_grad_enabled()
     if (run.active or latent is not None) and run.can_cache:
         # with a cache transformers no longer derives the mask of packed segments, and they would see each other
         kwargs["use_cache"] = False
     if run.active:
-        names = ("labels", "shift_labels", "attention_mask", "position_ids", "num_items_in_batch")
-        run.inputs = {name: kwargs.get(name) for name in names} | {"latent": latent}
-        run.inputs["input_ids"] = kwargs.get("input_ids", args[0] if args else None)
-        run.tick()
+        run.call = Call.read(named)
+        if run.fresh:
+            _check_trained(model.latent)
+        if run.tick() and run.missed:
+            raise ValueError(
+                "latent terms: the last step was made without them, no backward went through outputs.latent_loss; "
+                "use LatentTrainer (no label smoothing, no compute_loss_func) or add it to your own loss"
+            )
     return args, kwargs
 
 
-def _before_decoder(decoder: nn.Module, args: tuple, kwargs: dict) -> None:
-    run = decoder._latent_run
+@_eager
+def _before_decoder(decoder: Any, args: tuple, kwargs: dict) -> None:
+    run: Run = decoder._latent_run
     if run.active and run.reading is None:
         for kind in run.model.latent.teachers:
             teacher_states(run, kind, args, kwargs)
 
 
-def _after_decoder(decoder: nn.Module, args: tuple, output: Any) -> None:
-    run = decoder._latent_run
+@_eager
+def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
+    run: Run = decoder._latent_run
     if not run.active or run.reading is not None:
         return
-    terms = run.model.latent.terms
-    context = Context(run.view(run.states), {kind: run.view(states) for kind, states in run.teachers.items()})
-    reports = run.model.latent(context, run.step)
+    latent, call = run.model.latent, run.call
+    assert call is not None
+    context = Context(run.view(run.states, call), {kind: run.view(s, call) for kind, s in run.teachers.items()})
+    reports = latent(context)
     run.active = False  # before the backward: a recomputed block must not store again
     run.states, run.teachers = {}, {}
     if not reports:
         return
-    share = run.share()
+    share = run.share(call)
     run.loss = total(reports, share, run.counts)
     run.metrics.report(reports)
     every = run.objective.monitor
     if every and run.forwards % every == 0:
-        run.metrics.latest = measure(terms, context)
-        scales = {n: run.loss.new_tensor(r.weight) * share / r.count.clamp(min=1) for n, r in reports.items()}
-        run.probe.watch(terms, context, reports, run.loss, scales)
+        run.metrics.latest = measure(latent.terms, context)
+        if not run.compiled:  # else what the blocks above send back never shows at the state
+            run.probe.watch(latent.terms, context, reports, run.loss, means(reports, share, run.counts))
+        elif latent.terms.ratios:
+            raise ValueError("weight.grad_ratio: gradients inside a compiled model cannot be seen; do not compile it")
     run.forwards += 1
 
 
-def _after_model(model: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-    run = model._latent_run
-    inputs, latent = run.inputs, run.loss
+@_eager
+def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
+    run: Run = model._latent_run
+    call, latent = run.call, run.loss
     run.clear()
-    if not inputs or isinstance(output, tuple):
+    if call is None:
         return None
-    data = output.get("loss")
+    if isinstance(output, tuple):
+        raise ValueError("return_dict=False: the latent terms need the outputs by name; leave it out in training")
+    data, fused = output.get("loss"), bool(kwargs.get("fused_lm_head"))
+    if fused and not run.adds_latent:
+        raise ValueError(
+            "latent terms: this trainer reads its loss off a fused head, without them; use LatentSFTTrainer"
+        )
     if data is not None:
-        labels = _next_labels(inputs)
-        count = (labels != IGNORE).sum() if labels is not None else 1
-        whole = inputs["num_items_in_batch"]
+        count, whole = call.num_labels(), call.num_items_in_batch
         run.metrics.add("data/value", data.detach() * (count if whole is None else whole), count)
-    latent = latent if latent is not None or data is None else data.new_zeros(())
+        latent = data.new_zeros(()) if latent is None else latent
     extra = {"latent_loss": latent, "data_loss": None if data is None else data.detach().clone()}
     out = _extended(type(output))(**{**dict(output.items()), **extra})
-    if data is not None and not kwargs.get("fused_lm_head"):
-        out["loss"] = run.objective.data * data + latent
+    alone = fused or data is None
+    if not alone:
+        out["loss"] = run.objective.data * data + latent  # type: ignore[operator]
+    run.left = latent if fused else None
+    run.missed = False
+    if alone and latent is not None and latent.requires_grad:
+        run.missed = True
+        latent.register_hook(run.took)
     return out
+
+
+def _before_saving(model: Any, prefix: str, keep_vars: bool) -> None:
+    # the next forward would count the last step, but a run that goes on from the checkpoint never sees it
+    if not model._latent_run.fresh:
+        model._latent_run.tick()
 
 
 @cache
@@ -240,26 +278,3 @@ def _extended(output: type) -> type:
     # a declared class: data parallel wrappers rebuild outputs from their class and refuse keys added at run time
     fields = [(name, Any, None) for name in ("latent_loss", "data_loss")]
     return dataclasses.make_dataclass(f"Latent{output.__name__}", fields, bases=(output,))
-
-
-def _segments(inputs: dict[str, Any]) -> Tensor:
-    """Segment number of each position: what the data says, else the padding mask, else where positions restart."""
-    if inputs["latent"] and "segments" in inputs["latent"]:
-        return inputs["latent"]["segments"]
-    mask, positions, ids = inputs["attention_mask"], inputs["position_ids"], inputs["input_ids"]
-    if mask is not None and mask.dim() == 2:
-        return torch.where(mask.bool(), 0, -1)
-    if positions is not None and positions.dim() == 2:
-        jumps = positions.diff(dim=1, prepend=positions[:, :1] - 1) != 1
-        return jumps.cumsum(1)
-    if ids is None:
-        raise ValueError("latent terms need input_ids, attention_mask or position_ids to know the positions")
-    return torch.zeros_like(ids)
-
-
-def _next_labels(inputs: dict[str, Any]) -> Tensor | None:
-    """Labels moved to the position that predicts them."""
-    if inputs.get("shift_labels") is not None:
-        return inputs["shift_labels"]
-    labels = inputs.get("labels")
-    return None if labels is None else torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)

@@ -23,10 +23,11 @@ def rank_over_depth(model: nn.Module, batch: dict, samples: int = 2048) -> dict:
         layer.register_forward_hook(lambda m, a, o: found.append(hidden_state(o))) for layer in run.backbone.layers
     ]
     inputs = {k: v.to(place) for k, v in batch.items() if k in ("input_ids", "position_ids", "attention_mask")}
+    inputs["latent"] = batch["latent"]  # read just as in training
     training = model.training
     model.eval()
     try:
-        model(**inputs, use_cache=False)
+        model(**inputs)
     finally:
         model.train(training)
         for hook in hooks:

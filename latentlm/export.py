@@ -27,4 +27,5 @@ def export(run: Path, out: Path) -> None:
         raise ConfigError(f"export: {folder} holds no causal LM with latent heads")
     model = from_pretrained(folder, dtype=getattr(config, "dtype", None) or torch.float32)
     remove_latent(model).save_pretrained(out)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
+    if (folder / "tokenizer_config.json").exists():
+        AutoTokenizer.from_pretrained(folder).save_pretrained(out)

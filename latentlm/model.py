@@ -4,19 +4,25 @@ Hooks on the blocks only store. The heads run in a forward hook of the decoder, 
 and sharding, and which also fires when a trainer replaces the output head. The hook on the model adds to the loss.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
-from latentlm.attach import Run, add_hooks
+from latentlm.attach import Run, add_hooks, latent_run
 from latentlm.backbones import find_backbone
 from latentlm.config import ConfigError, dump, parse, read_recipe
 from latentlm.ema import Teacher
 from latentlm.objective import Objective, Terms, depths, teachers
+from latentlm.types import Context, Report
 
-CONFIG_KEY = "latentlm_objective"
+CONFIG_KEY = "latentlm"
+KEYS = ("latent_loss", "data_loss")
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 
 class LatentHeads(nn.Module):
@@ -28,23 +34,37 @@ class LatentHeads(nn.Module):
     def __init__(self, objective: Objective, num_layers: int, hidden: int, embedding: int):
         super().__init__()
         plain = objective.expand(num_layers)
+        for name in (*plain, *objective.heads):
+            if name.endswith("latent"):
+                raise ValueError(f"objective: '{name}' must not end in 'latent', PEFT would take it for all the heads")
         self.terms = Terms(plain, objective.heads, hidden, embedding)
         self.teachers = nn.ModuleDict({kind: Teacher(momentum) for kind, momentum in teachers(plain).items()})
-        self.step: Tensor
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.step = 0
 
-    def forward(self, context: Any, step: int) -> Any:
+    def forward(self, context: Context) -> dict[str, Report]:
         """Reports of all terms."""
-        return self.terms(context, step)
+        return self.terms(context, self.step)
+
+    def advance(self) -> None:
+        """Count an optimizer step."""
+        self.step += 1
+
+    def get_extra_state(self) -> Tensor:
+        """The step as a tensor, which is all that safetensors holds; reading a buffer would wait for the device."""
+        return torch.tensor(self.step)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on from the step of a checkpoint."""
+        self.step = int(state)
 
 
 def get_latent_model(
-    model: nn.Module,
+    model: AnyModel,
     objective: str | Path | dict | Objective,
     *,
     layers_path: str | None = None,
     seed: int = 0,
-) -> nn.Module:
+) -> AnyModel:
     """Add latent-prediction heads to a causal LM; returns the same object.
 
     In training the model's ``loss`` becomes ``data * next-token loss + sum of weighted terms`` and its output also
@@ -60,19 +80,20 @@ def get_latent_model(
     objective = as_objective(objective)
     if hasattr(model, "latent"):
         raise ValueError(f"{type(model).__name__} already has a child named 'latent'; attach to a fresh model")
-    backbone = find_backbone(model, layers_path)
-    embedding = model.get_input_embeddings().weight.shape[-1]  # type: ignore[operator]
+    backbone, causal_lm = find_backbone(model, layers_path), cast(Any, model)
+    embedding = causal_lm.get_input_embeddings().weight.shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with torch.device("cpu"):
             heads = LatentHeads(objective, backbone.num_layers, backbone.dim, embedding)
     place = next(model.parameters()).device
-    model.latent = heads if place.type == "meta" else heads.to(place)
+    causal_lm.latent = heads if place.type == "meta" else heads.to(place)
     if getattr(model, "loss_type", "ForCausalLM") is None:
-        model.loss_type = "ForCausalLM"  # without it the trainer counts label 0 as well and the loss is too small
-    ignored = list(getattr(model.config, "keys_to_ignore_at_inference", None) or [])
-    model.config.keys_to_ignore_at_inference = [*ignored, "latent_loss", "data_loss"]
-    setattr(model.config, CONFIG_KEY, dump(objective))
+        causal_lm.loss_type = "ForCausalLM"  # without it the trainer counts label 0 as well and the loss is too small
+    config = causal_lm.config
+    ignored = getattr(config, "keys_to_ignore_at_inference", None) or ()
+    config.keys_to_ignore_at_inference = [*(key for key in ignored if key not in KEYS), *KEYS]
+    setattr(config, CONFIG_KEY, {"objective": dump(objective), "layers_path": layers_path})
     wanted = {kind: depths(heads.terms.terms, kind) for kind in (None, *heads.teachers)}
     add_hooks(model, Run(model, backbone, objective, wanted))
     return model
@@ -89,16 +110,15 @@ def as_objective(objective: str | Path | dict | Objective) -> Objective:
     return parse(Objective, data, path)
 
 
-def from_pretrained(path: str | Path, **kwargs: Any) -> nn.Module:
+def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     """Load a model saved with its heads, and attach them again.
 
     Args:
         path: folder written by `save_pretrained` of a model with heads.
         kwargs: for `AutoModelForCausalLM.from_pretrained`.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
+    if not Path(path).is_dir():
+        raise ConfigError(f"{path}: no such folder; name one that save_pretrained has written")
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # the heads would be listed as unexpected
     try:
@@ -108,28 +128,32 @@ def from_pretrained(path: str | Path, **kwargs: Any) -> nn.Module:
     saved = getattr(model.config, CONFIG_KEY, None)
     if saved is None:
         raise ConfigError(f"{path}: has no latent heads (no {CONFIG_KEY} in config.json); use get_latent_model")
-    get_latent_model(model, saved)
-    state = {name: value for name, value in _tensors(Path(path)) if name.startswith("latent.")}
-    model.latent.load_state_dict({name.removeprefix("latent."): value for name, value in state.items()})
+    get_latent_model(model, saved["objective"], layers_path=saved["layers_path"])
+    latent_run(model).model.latent.load_state_dict(dict(_tensors(Path(path))))
     return model
 
 
-def _tensors(folder: Path):
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     from safetensors import safe_open
 
     for file in sorted(folder.glob("model*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dict
-                if name.startswith("latent."):
-                    yield name, tensors.get_tensor(name)
+                # some families are saved below a prefix of their released checkpoints
+                _, found, own = f".{name}".partition(".latent.")
+                if found:
+                    yield own, tensors.get_tensor(name)
 
 
-def remove_latent(model: nn.Module) -> nn.Module:
+def remove_latent(model: AnyModel) -> AnyModel:
     """Take heads and hooks off again; what is left is the plain model with its trained weights."""
-    run = model.__dict__.pop("_latent_run")
+    run = latent_run(model)
     run.detach()
-    del model.latent
-    delattr(model.config, CONFIG_KEY)
-    keys = model.config.keys_to_ignore_at_inference
-    model.config.keys_to_ignore_at_inference = [k for k in keys if k not in ("latent_loss", "data_loss")]
+    del run.model.latent
+    config = run.model.config
+    delattr(config, CONFIG_KEY)
+    kept = [key for key in config.keys_to_ignore_at_inference if key not in KEYS]
+    del config.keys_to_ignore_at_inference  # what the class says shows again
+    if kept != list(getattr(config, "keys_to_ignore_at_inference", ())):
+        config.keys_to_ignore_at_inference = kept
     return model

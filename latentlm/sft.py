@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trl import SFTTrainer
+from trl import SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from latentlm.trainer import LatentTrainerMixin
 
@@ -10,26 +10,23 @@ from latentlm.trainer import LatentTrainerMixin
 class LatentSFTTrainer(LatentTrainerMixin, SFTTrainer):
     """`trl.SFTTrainer` for a model with latent heads; same arguments."""
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._latent.adds_latent = True
+
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """TRL's loss plus the terms, scaled the same way."""
-        self._latent.num_items = num_items_in_batch  # TRL keeps it from the model
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        latent = getattr(outputs, "latent_loss", None)
-        if latent is not None and self.model.training:
-            labels = inputs["labels"]
-            here = (labels[..., 1:] != -100).sum()
-            self._latent.metrics.add("data/value", -outputs.log_probs.detach().sum(), here)
-            ranks = 1
-            if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-                ranks = self.accelerator.num_processes // self.get_tp_size()
-            weight = self._latent.objective.data
-            loss = weight * loss + ranks * latent.to(loss.device)
-        return (loss, outputs) if return_outputs else loss
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        for column in ("pairs", "latent"):
-            if column not in self._signature_columns:
-                self._signature_columns.append(column)
+        run = self._latent
+        run.num_items = num_items_in_batch  # TRL keeps it from the model
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        latent = run.take()
+        if latent is None:  # in evaluation there are no terms
+            return result
+        loss, *outputs = result if return_outputs else (result,)
+        ranks = 1
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            ranks = self.accelerator.num_processes // self.get_tp_size()
+        loss = run.objective.data * loss + ranks * latent.to(loss.device)
+        return (loss, *outputs) if return_outputs else loss

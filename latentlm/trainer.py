@@ -1,81 +1,96 @@
 """Trainers: what a Hugging Face trainer would leave out of a model with latent terms, as a thin mixin."""
 
+import warnings
 from typing import Any
 
 import torch
 from transformers import Trainer
 
 from latentlm.attach import Run, latent_run
-from latentlm.types import View
+from latentlm.call import Call
+from latentlm.teaching import follow
+
+# pyright cannot know which trainer the mixin is mixed into
+# pyright: reportAttributeAccessIssue=false
 
 
 class LatentTrainerMixin:
     """Exact means over accumulation and ranks, and every term in the logs.
 
-    For trainers that take `outputs.loss`; the term is already in it. `compute_loss_func` and label smoothing take the
+    For trainers that take `outputs.loss`; the terms are already in it. `compute_loss_func` and label smoothing take the
     labels away before the model sees them, so they are refused.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._latent = latent_run(self.model)  # type: ignore[attr-defined]
-        if self.args.label_smoothing_factor > 0:  # type: ignore[attr-defined]
-            raise ValueError("label_smoothing_factor: takes the labels from the model; set it to 0 for latent training")
-        if self.compute_loss_func is not None:  # type: ignore[attr-defined]
-            raise ValueError(
-                "compute_loss_func: takes the labels from the model; give the loss as an objective instead"
+        if self.compute_loss_func is not None or self.args.label_smoothing_factor:
+            name = "label_smoothing_factor" if self.compute_loss_func is None else "compute_loss_func"
+            raise ValueError(f"{name}: takes the labels from the model; leave it out, losses belong in the objective")
+        if self.args.n_gpu > 1:
+            raise ValueError("several GPUs in one process: latent heads need a process for each; start with torchrun")
+        if self.get_cp_size() * self.get_sp_size() > 1:
+            raise ValueError("context and sequence parallelism: they cut rows, and latent terms need whole ones")
+        if self.args.ddp_broadcast_buffers is None:
+            # teachers are buffers and equal on all ranks: sending them would cost a copy of the network each forward
+            self.args.ddp_broadcast_buffers = False
+        terms = self._latent.model.latent.terms.terms
+        coupled = ", ".join(name for name, term in terms.items() if not term.loss.decomposable)
+        if coupled and self.args.gradient_accumulation_steps > 1:
+            warnings.warn(
+                f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}: samples of {coupled} meet only "
+                "those of their own micro-batch; a larger per_device_train_batch_size is not the same",
+                stacklevel=2,
             )
+
+    @property
+    def _latent(self) -> Run:
+        return latent_run(self.model)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as ever; nothing is counted from before, and nothing outlives it."""
+        self._latent.metrics.sums = {}
+        try:
+            return super().train(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._latent.counts = self._latent.num_items = None
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Count what each term will average over in this optimizer step, on all ranks."""
         batches, count = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
-        self._latent.counts = self._count(batches) if count is not None else None
+        self._latent.counts = None if count is None else self._count(batches)
         return batches, count
 
-    def _count(self, batches: list[dict[str, Any]]) -> dict[str, torch.Tensor] | None:
-        terms = self._latent.model.latent.terms
-        sums = [terms.counts(_positions(self._latent, batch)) for batch in batches]
-        if not sums or not terms.terms:
+    def _count(self, batches: list[Any]) -> dict[str, torch.Tensor] | None:
+        run = self._latent
+        terms = run.model.latent.terms
+        if not batches or not terms.terms:
             return None
-        counts = torch.stack([torch.stack([each[name] for each in sums]).sum() for name in terms.terms]).float()
-        counts = self.accelerator.reduce(counts.to(self.args.device), "sum")  # type: ignore[attr-defined]
+        sums = [terms.counts(run.view({}, Call.read(batch))) for batch in batches]
+        counts = torch.stack([torch.stack([each[name] for each in sums]).sum() for name in terms.terms])
+        counts = counts.float().to(self.args.device)
+        if self.args.average_tokens_across_devices:  # otherwise the trainer scales by the rank's own count as well
+            counts = self.accelerator.reduce(counts, "sum") / self.get_tp_size()
         return dict(zip(terms.terms, counts, strict=True))
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Add the terms' means, the monitors and the latest gradient shares to a line of training logs."""
         if "loss" in logs:
-            logs.update(self._latent_logs())
+            run = self._latent
+            means = run.metrics.means(self.args.device, lambda sums: self.accelerator.reduce(sums, "sum"))
+            logs = logs | means | run.metrics.latest | run.probe.found
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
-    def _latent_logs(self) -> dict[str, float]:
-        metrics, device = self._latent.metrics, self.args.device  # type: ignore[attr-defined]
-        names = sorted(metrics.sums)
-        if not names:
-            return {}
-        pairs = [[torch.as_tensor(part, dtype=torch.float64, device=device) for part in metrics.sums[n]] for n in names]
-        sums = torch.stack([torch.stack(pair) for pair in pairs])
-        sums = self.accelerator.reduce(sums, "sum").tolist()  # type: ignore[attr-defined]
-        metrics.sums = {}
-        means = {name: total / count if count else 0.0 for name, (total, count) in zip(names, sums, strict=True)}
-        return means | metrics.latest | self._latent.probe.found
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # PEFT restores only what exists, and teachers begin to exist with the first step
+        for kind in self._latent.model.latent.teachers:
+            follow(self._latent, kind, ticked=False)
+        super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
 
-
-def _positions(run: Run, batch: dict[str, Any]) -> View:
-    """The view of a batch without its states."""
-    before = run.inputs
-    names = ("input_ids", "labels", "shift_labels", "attention_mask", "position_ids", "num_items_in_batch", "latent")
-    run.inputs = {name: batch.get(name) for name in names}
-    try:
-        return run.view({})
-    finally:
-        run.inputs = before
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()  # type: ignore[misc]
+        known: list[str] = self._signature_columns
+        self._signature_columns = [*known, *(name for name in ("pairs", "latent") if name not in known)]
 
 
 class LatentTrainer(LatentTrainerMixin, Trainer):
     """`transformers.Trainer` for a model with latent heads; same arguments."""
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        for column in ("pairs", "latent"):
-            if column not in self._signature_columns:
-                self._signature_columns.append(column)

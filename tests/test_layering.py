@@ -14,9 +14,9 @@ LADDER = [
     ["losses"],
     ["backbones", "tap", "heads", "predictors", "targets", "ema"],
     ["terms", "levels", "objective"],
-    ["monitor"],
-    ["teaching", "attach", "isolation", "depth", "model", "export"],
-    ["data", "recipe", "callbacks", "trainer", "sft"],
+    ["monitor", "metrics"],
+    ["call", "teaching", "attach", "isolation", "depth", "model", "export"],
+    ["data", "recipe", "network", "folder", "callbacks", "trainer", "sft"],
     ["train", "report"],
     ["cli", "__main__"],
 ]
