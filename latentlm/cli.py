@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Latent-prediction heads on intermediate hidden states beside next-token loss.",
 )  # fmt: skip
 
@@ -19,19 +19,34 @@ Overrides = Annotated[
 Runs = Annotated[list[str], typer.Argument(help="run folders, model folders or hub names")]
 
 
+class Stopped(Exception):  # noqa: N818 - not an error
+    """Ctrl-C, with what to do next."""
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="a built-in recipe's name, a YAML file or a run folder")],
     overrides: Overrides = None,
 ) -> None:
-    """Train a recipe into a run folder."""
+    """Train a recipe into a run folder.
+
+    The folder is run.dir, by default runs/RECIPE. Ctrl-C saves a checkpoint; run.resume=true goes on from it.
+    """
+    from latentlm.config import read_recipe
+
+    read_recipe(recipe)
+    from latentlm.folder import check_folder
     from latentlm.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides or [])  # before the slow imports: a typo should cost nothing
+    loaded = load_recipe(recipe, overrides or [])
+    check_folder(loaded)  # before the slow imports: a mistake should cost nothing
+    _quiet(data=True)
     from latentlm.train import train as run
 
-    folder = run(loaded, Path(recipe).stem)
-    typer.echo(f"{folder}")
+    try:
+        typer.echo(f"{run(loaded)}")
+    except KeyboardInterrupt as stop:  # typer would swallow how to go on
+        raise Stopped(*stop.args) from None
 
 
 @app.command(name="eval")
@@ -41,7 +56,10 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="recipe whose data is tested; default: the run's own")] = None,
     out: Annotated[str | None, typer.Option(help="result file; default: eval/NAME.json in the run folder")] = None,
 ) -> None:
-    """Evaluate runs or any Hugging Face checkpoint; prints a table and writes JSON."""
+    """Evaluate runs or other checkpoints.
+
+    Prints a table and writes JSON.
+    """
     from latentlm.config import ConfigError, suggest
 
     evals = {entry.name: entry for entry in entry_points(group="latentlm.evals")}
@@ -50,21 +68,26 @@ def evaluate(
     if out is not None and len(runs) > 1:
         raise ConfigError("--out: names one file, but there are several runs; leave it out")
     for run in runs:
-        if ("/" not in run or Path(run).is_absolute()) and not Path(run).exists():
-            raise ConfigError(f"{run}: no such run folder")
+        _check_run(run, data)
+    _quiet()
     from rich.console import Console
 
     suite = evals[name].load()
     results = {run: suite.run(run, data=data, out=out) for run in runs}
-    Console().print(suite.table(results))
+    console = Console()
+    # a pipe has no width of its own: 80 columns would tear the table apart
+    (console if console.is_terminal else Console(width=160)).print(suite.table(results))
 
 
 @app.command()
 def report(
-    runs: Runs,
+    runs: Annotated[list[str], typer.Argument(help="run folders")],
     out: Annotated[str | None, typer.Option(help="page; default: report.html in the first run folder")] = None,
 ) -> None:
-    """Write one HTML page (and PNGs) about one run or several side by side."""
+    """Write an HTML page about one run or several.
+
+    Several runs stand side by side. The pictures also lie beside the page as PNG files.
+    """
     from latentlm.report import write_report
 
     page = write_report([Path(run) for run in runs], Path(out) if out else Path(runs[0]) / "report.html")
@@ -76,7 +99,11 @@ def export(
     run: Annotated[str, typer.Argument(help="run folder, or a model folder saved with heads")],
     out: Annotated[str, typer.Argument(help="new folder")],
 ) -> None:
-    """Write a plain Hugging Face model without heads; AutoModelForCausalLM loads it without latentlm."""
+    """Write a plain Hugging Face model without heads.
+
+    AutoModelForCausalLM loads it without latentlm.
+    """
+    _quiet()
     from latentlm.export import export as write
 
     write(Path(run), Path(out))
@@ -96,9 +123,13 @@ def recipes() -> None:
 def main() -> None:
     """One line and exit code 2 for a mistake of the user, 130 for Ctrl-C; LATENTLM_DEBUG=1 shows tracebacks."""
     try:
-        app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort) as stop:
+        code = app(sys.argv[1:] or ["--help"], prog_name="latentlm", standalone_mode=False)
+        if code == 130:  # Ctrl-C while nothing was being trained
+            raise Stopped
+    except Stopped as stop:
         sys.exit(_say(str(stop) or "stopped", 130))
+    except BrokenPipeError:  # the reader has seen enough: `latentlm recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         # usage errors can format themselves, our own are ValueErrors; anything else is a bug and keeps its traceback
         if hasattr(error, "format_message"):
@@ -111,6 +142,41 @@ def main() -> None:
 def _say(line: str, code: int) -> int:
     typer.echo(f"latentlm: {line}", err=True)
     return code
+
+
+def _check_run(run: str, data: str | None) -> None:
+    """Refuse what cannot be scored before the slow imports."""
+    from latentlm.config import ConfigError
+
+    folder = Path(run)
+    if not folder.exists():
+        if run.count("/") != 1 or run.startswith((".", "/", "~")) or Path(run).parent.exists():
+            raise ConfigError(f"{run}: no such run folder")
+    elif data is None and not (folder / "recipe.yaml").is_file():
+        raise ConfigError(f"{run}: no run folder (no recipe.yaml); name one, or give the test data with --data RECIPE")
+    elif (folder / "recipe.yaml").is_file() and not (folder / "model").is_dir():
+        raise ConfigError(f"{run}: has no model yet; finish it with: latentlm train {run} run.resume=true")
+
+
+def _quiet(data: bool = False) -> None:
+    """Keep other libraries' bars and log lines out of what a run tells."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as bars
+
+    warnings.simplefilter("ignore", FutureWarning)  # told to those who write the libraries
+    warnings.showwarning = lambda message, *where, **more: _say(str(message), 0)
+    bars.disable_progress_bar()
+    # tied weights are no missing keys, checkpoints are ordered by step, and no network is told once
+    for name in ("transformers.trainer", "transformers.trainer_utils", "huggingface_hub.utils._http"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if data:
+        import datasets
+
+        datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs it also raises
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A recipe, whole: what is trained (objective), on what (model, data, batch), how (optim), and where (run)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,11 +8,18 @@ import yaml
 
 from latentlm.config import ConfigError, dump, kind_of, override, parse, read_recipe, suggest
 from latentlm.data import Data
+from latentlm.levels import Spans
 from latentlm.objective import Objective
 from latentlm.positions import At
 from latentlm.targets import Data as DataTarget
 from latentlm.targets import TokenCode
 from latentlm.terms import Predict, Spread
+
+
+def _check(low: int, **values: Any) -> None:
+    for key, value in values.items():
+        if value is not None and not low <= value < float("inf"):
+            raise ValueError(f"{key}: {value}; set it to {low} or more")
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ class Lora:
     alpha: int = 32
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self):
+        _check(1, rank=self.rank, alpha=self.alpha)
+        _check(0, dropout=self.dropout)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,12 @@ class Batch:
     layout: Literal["packed", "rows"] = "packed"
     row_length: int | None = None
 
+    def __post_init__(self):
+        _check(1, size=self.size, accumulation=self.accumulation)
+        _check(2, max_length=self.max_length, row_length=self.row_length)
+        if self.row_length is not None and self.layout == "rows":
+            raise ValueError("row_length: goes with layout packed; leave it out or use layout: packed")
+
 
 @dataclass(frozen=True)
 class Optim:
@@ -105,7 +122,7 @@ class Optim:
         steps: optimizer steps; or `epochs`.
         epochs: passes over the data, where `steps` is not given.
         learning_rate, weight_decay, betas, max_grad_norm: of AdamW.
-        schedule: transformers' name of a learning-rate schedule.
+        schedule: of the learning rate, after the warm-up.
         warmup: steps of linear warm-up.
         seed: of weights, data order and dropout.
         precision: ``bf16`` runs the network under autocast.
@@ -117,10 +134,19 @@ class Optim:
     weight_decay: float = 0.01
     betas: tuple[float, ...] = (0.9, 0.999)
     max_grad_norm: float = 1.0
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"] = "cosine"
     warmup: int = 0
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self):
+        _check(1, steps=self.steps)
+        _check(0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, warmup=self.warmup, seed=self.seed)
+        for key in ("epochs", "learning_rate"):
+            if not 0 < getattr(self, key) < float("inf"):
+                raise ValueError(f"{key}: {getattr(self, key)}; set it above 0")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: {list(self.betas)}; give two numbers from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -129,11 +155,11 @@ class Run:
 
     Args:
         dir: run folder; by default ``runs/<recipe>``.
-        resume: go on from the newest checkpoint of the run folder.
+        resume: go on from the newest checkpoint of the run folder, or start where there is none.
         log_every: steps between lines of metrics.jsonl.
         save_every: steps between checkpoints; 0 saves only at the end.
         keep: checkpoints kept.
-        report_to: tensorboard, trackio, wandb.
+        report_to: tensorboard, trackio, wandb; beside metrics.jsonl.
         device: ``auto`` or ``cpu``.
         workers: data loader processes.
         activation_checkpointing: recompute blocks in the backward.
@@ -145,16 +171,20 @@ class Run:
     log_every: int = 10
     save_every: int = 500
     keep: int = 2
-    report_to: tuple[str, ...] = ()
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     device: Literal["auto", "cpu"] = "auto"
     workers: int = 0
     activation_checkpointing: bool = False
     compile: bool = False
 
+    def __post_init__(self):
+        _check(1, log_every=self.log_every, keep=self.keep)
+        _check(0, save_every=self.save_every, workers=self.workers)
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """See the blocks."""
+    """What is trained, on what, how, and where: see the class of each block."""
 
     objective: Objective
     model: Model
@@ -179,9 +209,18 @@ class Recipe:
 
 
 def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """A built-in recipe, a YAML file or a run folder, with dotlist overrides, checked whole."""
+    """A built-in recipe, a YAML file or a run folder, with dotlist overrides, checked whole.
+
+    Without ``run.dir`` the run goes to ``runs/<name>``; resuming a run folder stays in it.
+    """
     data = override(read_recipe(name), overrides)
-    return parse(Recipe, data, Path(name).name if Path(name).exists() else str(name))
+    recipe = parse(Recipe, data, Path(name).name if Path(name).exists() else str(name))
+    folder = recipe.run.dir
+    if Path(name).is_dir() and recipe.run.resume and not any(text.startswith("run.dir=") for text in overrides):
+        folder = str(name)
+    elif folder is None:
+        folder = str(Path("runs") / (Path(name).stem if Path(name).exists() else name))
+    return replace(recipe, run=replace(recipe.run, dir=folder))
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
@@ -201,6 +240,6 @@ def _sets(term: Any) -> list[str]:
             found.append(term.target.tap.at)
     elif isinstance(term, Spread):
         found.append(term.source.at)
-    elif not hasattr(term.relation, "offset"):
+    elif isinstance(term.relation, Spans):
         found += [term.relation.source, term.relation.target]
     return [at for at in found if isinstance(at, str)]

@@ -1,145 +1,89 @@
-"""From a recipe to a trained run folder: tokenizer, model, heads, data, trainer; the loop is Hugging Face's."""
+"""From a recipe to a trained run folder: data, network, checks, and the loop, which is transformers'."""
 
-import json
-import platform
-import subprocess
-import sys
+import dataclasses
 import time
-from importlib.metadata import version
+from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from rich.progress import track
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
+    PreTrainedConfig,
     PrinterCallback,
     ProgressCallback,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations.integration_utils import TensorBoardCallback
 
-from latentlm.callbacks import Bar, Interrupt, Lines
+from latentlm.callbacks import Bar, Interrupt, Lines, console
 from latentlm.config import ConfigError
-from latentlm.data import Collator, bpe_tokenizer, encode_dataset, word_tokenizer
+from latentlm.data import Collator, encode_dataset
 from latentlm.depth import rank_over_depth
+from latentlm.folder import (
+    add_seconds,
+    check_folder,
+    is_finished,
+    is_first,
+    newest_checkpoint,
+    open_folder,
+    write_json,
+)
 from latentlm.isolation import mixes_segments
-from latentlm.model import get_latent_model
-from latentlm.recipe import Model, Recipe, Words, save_recipe
+from latentlm.network import build_model, build_tokenizer, read_config
+from latentlm.recipe import Recipe, Run
 from latentlm.trainer import LatentTrainer
 
-PACKAGES = ("latentlm", "torch", "transformers", "accelerate", "peft", "trl", "datasets")
 
-
-def train(recipe: Recipe, name: str = "run") -> Path:
+def train(recipe: Recipe) -> Path:
     """Run a recipe and return its run folder.
 
     The folder holds recipe.yaml (resolved, itself valid), run.json (versions, commit, command), metrics.jsonl,
     checkpoints, model/ (a Hugging Face checkpoint with tokenizer) and depth.json (rank of the latents at each depth).
     """
-    folder = Path(recipe.run.dir or Path("runs") / name)
-    _check_folder(folder, recipe)
-    _check_depths(recipe)
+    folder = check_folder(recipe)
+    if is_finished(folder, recipe):
+        console.print(f"{folder} is finished; nothing to do")
+        return folder
+    _check_trackers(recipe.run)
+    config = read_config(recipe)
     set_seed(recipe.optim.seed)
-    documents = recipe.data.documents()
-    if not documents:
-        raise ConfigError("data: there are no documents to train on; check the split and the filters")
+    documents = _documents(recipe)
     tokenizer = build_tokenizer(recipe.model, documents)
+    documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
     dataset = encode_dataset(documents, tokenizer, recipe.batch.max_length, recipe.sets)
-    model = build_model(recipe, tokenizer)
     collator = Collator(tokenizer.pad_token_id, recipe.sets, recipe.batch.layout, recipe.batch.row_length)
-    _check_isolation(model, collator, dataset, recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_recipe(recipe, folder / "recipe.yaml")
-    interrupt = Interrupt()
+    _check_lengths(config, collator, dataset)
+    model = build_model(recipe, config, tokenizer)
+    _check_isolation(model, collator, dataset)
+    bar = Bar(recipe.objective, folder)
     trainer = LatentTrainer(
         model=model,
         args=training_arguments(recipe, folder, len(dataset)),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[Lines(folder / "metrics.jsonl"), Bar(), interrupt],
+        callbacks=[Lines(folder / "metrics.jsonl"), bar],
     )
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    started = time.time()
-    checkpoints = any((folder / "checkpoints").glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=recipe.run.resume and checkpoints)
-    if interrupt.pressed:
-        raise KeyboardInterrupt(
-            f"stopped at step {trainer.state.global_step}; go on with run.dir={folder} run.resume=true"
-        )
-    if trainer.is_world_process_zero():
-        _write_json(folder / "run.json", _origin() | {"seconds": round(time.time() - started, 1)})
-    finished = _merged(trainer.model)
-    if trainer.is_world_process_zero():
-        finished.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
-        examples = [dataset[i] for i in range(min(256, len(dataset)))]
-        profile = rank_over_depth(finished, collator(examples) if examples else {})
-        _write_json(folder / "depth.json", profile)
+    open_folder(folder, recipe)
+    for callback in _trackers(recipe.run, folder):
+        trainer.add_callback(callback)
+    started = time.monotonic()
+    with Interrupt() as interrupt, closing(bar):
+        trainer.add_callback(interrupt)
+        trainer.train(resume_from_checkpoint=newest_checkpoint(folder) if recipe.run.resume else None)
+    if is_first():
+        add_seconds(folder, time.monotonic() - started)
+    if interrupt.stopped:
+        told = f"stopped at step {trainer.state.global_step}; go on with: latentlm train {folder} run.resume=true"
+        raise KeyboardInterrupt(told)
+    _save(trainer, recipe, folder, tokenizer)
     return folder
-
-
-def build_tokenizer(model: Model, documents: list[dict]) -> Any:
-    """The model's own tokenizer, or one fitted on the documents."""
-    if model.name is None:
-        texts = [document["text"] if "text" in document else str(document) for document in documents]
-        return (
-            word_tokenizer(texts)
-            if isinstance(model.tokenizer, Words)
-            else bpe_tokenizer(texts, model.tokenizer.vocab_size)
-        )
-    tokenizer = AutoTokenizer.from_pretrained(model.name, trust_remote_code=model.trust_remote_code)
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise ConfigError(
-                f"model.name: the tokenizer of {model.name} has neither pad nor eos; set tokenizer.pad_token"
-            )
-        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by segment, never by id
-    return tokenizer
-
-
-def build_model(recipe: Recipe, tokenizer: Any) -> nn.Module:
-    """The network with heads, and adapters where the recipe has them."""
-    spec = recipe.model
-    common: dict[str, Any] = {"dtype": getattr(torch, spec.dtype)}
-    if spec.attn_implementation:
-        common["attn_implementation"] = spec.attn_implementation
-    if spec.name is None:
-        config = dict(spec.config)
-        ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-        config = AutoConfig.for_model(**{"vocab_size": len(tokenizer), **ids, **config})
-        model = AutoModelForCausalLM.from_config(config, **common)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(spec.name, trust_remote_code=spec.trust_remote_code, **common)
-    get_latent_model(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
-    if spec.lora is None:
-        return model
-    from peft import get_peft_model
-
-    return get_peft_model(model, latent_lora_config(**_lora(spec)))
-
-
-def latent_lora_config(**kwargs: Any) -> Any:
-    """A `peft.LoraConfig` that trains and saves the heads in full and puts no adapter on them."""
-    from peft import LoraConfig
-
-    defaults = {"task_type": "CAUSAL_LM", "exclude_modules": r"(.*\.)?latent\..*", "modules_to_save": ["latent"]}
-    return LoraConfig(**{**defaults, **kwargs})
-
-
-def _lora(spec: Model) -> dict[str, Any]:
-    assert spec.lora is not None
-    targets = spec.lora.target_modules
-    return {
-        "r": spec.lora.rank,
-        "lora_alpha": spec.lora.alpha,
-        "lora_dropout": spec.lora.dropout,
-        "target_modules": targets if isinstance(targets, str) else list(targets),
-    }
 
 
 def training_arguments(recipe: Recipe, folder: Path, num_examples: int) -> TrainingArguments:
@@ -156,7 +100,8 @@ def training_arguments(recipe: Recipe, folder: Path, num_examples: int) -> Train
         adam_beta1=optim.betas[0],
         adam_beta2=optim.betas[1],
         max_grad_norm=optim.max_grad_norm,
-        lr_scheduler_type=optim.schedule,
+        # their plain "constant" has no warm-up
+        lr_scheduler_type="constant_with_warmup" if optim.schedule == "constant" else optim.schedule,
         warmup_steps=optim.warmup,
         seed=optim.seed,
         bf16=optim.precision == "bf16",
@@ -164,66 +109,87 @@ def training_arguments(recipe: Recipe, folder: Path, num_examples: int) -> Train
         save_strategy="steps" if run.save_every else "no",
         save_steps=run.save_every or 500,
         save_total_limit=run.keep,
-        report_to=list(run.report_to) or "none",
-        use_cpu=run.device == "cpu",
+        report_to=[name for name in run.report_to if name != "tensorboard"] or "none",
+        use_cpu=run.device == "cpu" or not torch.accelerator.is_available(),  # said outright, or bf16 is refused
         dataloader_num_workers=run.workers,
         activation_checkpointing=run.activation_checkpointing,
         torch_compile=run.compile,
         remove_unused_columns=False,
         dataloader_pin_memory=run.device == "auto" and torch.accelerator.is_available(),
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,
     )
 
 
-def _check_folder(folder: Path, recipe: Recipe) -> None:
-    """Refuse to write over anything."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"run.dir: {folder} is a file; use another run.dir=PATH")
-    if (folder / "recipe.yaml").exists() and not recipe.run.resume:
-        raise ConfigError(f"run.dir: {folder} already holds a run; use run.resume=true or another run.dir=PATH")
+def _save(trainer: LatentTrainer, recipe: Recipe, folder: Path, tokenizer: Any) -> None:
+    """Leave a Hugging Face folder, adapters merged, and the rank of its latents; every process takes part."""
+    model: Any = trainer.model
+    if recipe.model.lora is None:
+        trainer.save_model(str(folder / "model"))  # gathers what an engine has spread over processes
+    else:
+        model = model.merge_and_unload()
+    if is_first():
+        if recipe.model.lora is not None:
+            model.save_pretrained(folder / "model")
+        (folder / "model" / "training_args.bin").unlink(missing_ok=True)  # run.json and recipe.yaml say it in words
+        tokenizer.save_pretrained(folder / "model")
+    profile = rank_over_depth(model, _sample(trainer.train_dataset, trainer.data_collator))
+    if is_first():
+        write_json(folder / "depth.json", profile)
 
 
-def _check_depths(recipe: Recipe) -> None:
-    """Refuse depths that the network does not have before its weights are loaded."""
-    spec = recipe.model
+def _sample(dataset: Any, collator: Any, num_tokens: int = 2048) -> dict:
+    """Documents from all over the data, without lone spans: the same for every objective."""
+    lengths = [len(ids) for ids in dataset["input_ids"]]
+    step = max(1, round(sum(lengths) / num_tokens))
+    where = range(0, len(lengths), step)
+    return dataclasses.replace(collator, sets=())([dataset[i] for i in where])
+
+
+def _trackers(run: Run, folder: Path) -> list[TrainerCallback]:
+    """Tensorboard's own place would be deep inside the checkpoints."""
+    if "tensorboard" not in run.report_to:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(folder / "tensorboard"))]
+
+
+def _check_trackers(run: Run) -> None:
+    for name in run.report_to:
+        if find_spec(name) is None:
+            raise ConfigError(f"run.report_to: {name} is not installed; pip install {name}")
+
+
+def _documents(recipe: Recipe) -> list[dict]:
     try:
-        if spec.name is None:
-            config = AutoConfig.for_model(**spec.config)
-        else:
-            config = AutoConfig.from_pretrained(spec.name, trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError) as error:
-        key = "model.config" if spec.name is None else "model.name"
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
-    num_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if num_layers is not None:
-        recipe.objective.expand(num_layers)
+        documents = recipe.data.documents()
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"data.{error}") from error
+    if not documents:
+        raise ConfigError("data: there are no documents to train on; check the split and the filters")
+    return documents
 
 
-def _check_isolation(model: nn.Module, collator: Collator, dataset: Dataset, recipe: Recipe) -> None:
+def _check_lengths(config: PreTrainedConfig, collator: Collator, dataset: Any) -> None:
+    """Refuse what would stop the loop somewhere in the middle."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max(len(ids) for ids in dataset["input_ids"])
+    if limit is not None and longest > limit:
+        raise ConfigError(f"batch.max_length: a document has {longest} tokens, the model {limit} positions; lower it")
+    if collator.row_length is not None and (longest := max(map(collator.length, dataset))) > collator.row_length:
+        raise ConfigError(
+            f"batch.row_length: {collator.row_length} is less than the {longest} tokens of the longest document "
+            "with its lone spans; raise it, or lower batch.max_length"
+        )
+
+
+def _check_isolation(model: nn.Module, collator: Collator, dataset: Any) -> None:
     """Refuse to train a model that lets packed segments see each other."""
-    if recipe.batch.layout == "packed" and mixes_segments(
-        model, collator([dataset[i] for i in range(min(4, len(dataset)))])
-    ):
+    if collator.layout == "rows" or not (collator.sets or collator.row_length):
+        return
+    heads = [dataset[i]["input_ids"][:32] for i in (0, -1)]
+    row = dataclasses.replace(collator, sets=(), row_length=sum(map(len, heads)))
+    if mixes_segments(model, row([{"input_ids": ids, "labels": ids, "pairs": []} for ids in heads])):
         raise ConfigError("batch.layout: this model mixes packed segments; use batch.layout=rows")
-
-
-def _merged(model: nn.Module) -> Any:
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model  # type: ignore[operator]
-
-
-def _origin() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
-    return {
-        "command": " ".join(["latentlm", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "commit": commit.stdout.strip() or None,
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.cuda.device_count()} GPUs",
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-
-
-def _write_json(path: Path, data: dict) -> None:
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# The main job: next-token prediction alone against text/reversal, same seed, data and steps, on invented facts;
-# ends with a table and a report.   scripts/reversal.sh [FOLDER] [key=value ...]    (default: runs/demo)
+# The main job: next-token prediction alone against text/reversal, same seed, data and steps, on invented facts; ends
+# with a table and a report.   scripts/reversal.sh [FOLDER] [key=value ...]    (default: runs/demo)
+# Ctrl-C saves both runs; the same command goes on from there.
 set -euo pipefail
-out=${1:-runs/demo}
-[ $# -eq 0 ] || shift
+out=runs/demo
+case ${1:-} in
+  "" | *=*) ;;
+  *) out=$1 && shift ;;
+esac
 source "$(dirname "$0")/setup.sh" report
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
 mkdir -p "$out"
 
 # one process an arm: two threads of one small model are slower than one
-latentlm train text/next_token run.dir="$out/next_token" "$@" 2> "$out/next_token.log" &
+latentlm train text/next_token run.dir="$out/next_token" run.resume=true "$@" 2>"$out/next_token.log" &
 control=$!
-trap 'kill $control 2>/dev/null || true' EXIT
-latentlm train text/reversal run.dir="$out/reversal" "$@"
+trap 'kill $control 2>/dev/null; wait $control || true' EXIT # gives it the time to save
+latentlm train text/reversal run.dir="$out/reversal" run.resume=true "$@"
 wait $control || { cat "$out/next_token.log" >&2; exit 1; }
 latentlm eval reversal "$out/next_token" "$out/reversal"
 latentlm report "$out/next_token" "$out/reversal" --out "$out/report.html"

@@ -87,9 +87,18 @@ def test_pairs_cut_by_max_length_are_dropped_and_counted(caplog):
     example = encode(DOCUMENTS[0], tokenizer, 5, FACTS.sets)
     assert len(example["input_ids"]) == 5
     assert (example["pairs"], example["dropped"]) == ([], 2)
-    data = encode_dataset(DOCUMENTS[:4], tokenizer, 5, FACTS.sets)
+    data = encode_dataset(DOCUMENTS[:4], tokenizer, 8, FACTS.sets)
     assert data.column_names == ["input_ids", "labels", "pairs"]
-    assert "8 pairs" in caplog.text
+    assert "4 pairs" in caplog.text
+
+
+def test_a_term_without_a_single_pair_is_refused():
+    tokenizer = TOKENIZERS["word"]
+    with pytest.raises(ValueError, match=r"max_length: 5 cuts a span of every document"):
+        encode_dataset(DOCUMENTS[:4], tokenizer, 5, FACTS.sets)
+    with pytest.raises(ValueError, match=r"documents: none has two spans, but span_end"):
+        encode_dataset([{"text": "plain", "spans": []}], tokenizer, 5, ("span_end",))
+    assert len(encode_dataset(DOCUMENTS[:4], tokenizer, 5)) == 4  # nothing reads the spans
 
 
 def test_dataset_rows_are_the_examples():

@@ -147,6 +147,6 @@ def test_an_unreachable_hub_is_named(monkeypatch):
     def offline(*args, **kwargs):
         raise OSError("offline")
 
-    monkeypatch.setattr("latentlm.data.name_description.snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(ValueError, match=r"^hub: cannot fetch lberglund/reversal_curse.* set folder"):
         NameDescription().documents()

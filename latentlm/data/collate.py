@@ -73,6 +73,11 @@ class Collator:
                 self._place(document, rows)
         return self._batch(rows)
 
+    def length(self, example: dict) -> int:
+        """Tokens of a document with its lone spans, which a packed row must hold."""
+        document, alone = self._unit(example)
+        return len(document) + sum(map(len, alone))
+
     def _unit(self, example: dict) -> tuple[_Row, list[_Row]]:
         document = _Row([(list(example["input_ids"]), list(example["labels"]))])
         alone: dict[tuple[int, ...], _Row] = {}  # a span with several partners is read once

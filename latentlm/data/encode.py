@@ -2,24 +2,15 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-
-from datasets import Dataset, Features, List, Value
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
 SETS = ("span_end", "other_ids")
-_IDS = List(Value("int64"))
-_FEATURES = Features(
-    {
-        "input_ids": _IDS,
-        "labels": _IDS,
-        "pairs": List({"end": Value("int64"), "alone": _IDS, "other": _IDS}),
-    }
-)
+Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
-def encode(document: dict, tokenizer: PreTrainedTokenizerBase, max_length: int, sets: Sequence[str] = ()) -> dict:
+def encode(document: dict, tokenizer: Tokenizer, max_length: int, sets: Sequence[str] = ()) -> dict:
     """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
 
     A document with ``messages`` is rendered by the tokenizer's chat template, which brings its own special tokens.
@@ -61,20 +52,26 @@ def encode(document: dict, tokenizer: PreTrainedTokenizerBase, max_length: int, 
     return example
 
 
-def encode_dataset(
-    documents: Iterable[dict], tokenizer: PreTrainedTokenizerBase, max_length: int, sets: Sequence[str] = ()
-) -> Dataset:
-    """All documents encoded, with the columns ``input_ids``, ``labels`` and ``pairs``."""
+def encode_dataset(documents: Iterable[dict], tokenizer: Tokenizer, max_length: int, sets: Sequence[str] = ()) -> Any:
+    """All documents encoded: a `datasets.Dataset` with the columns ``input_ids``, ``labels`` and ``pairs``."""
+    from datasets import Dataset, Features, List, Value
+
     examples = [encode(document, tokenizer, max_length, sets) for document in documents]
     if not examples:
         raise ValueError("documents: there are none; check the data part's selection")
     dropped = sum(example.pop("dropped") for example in examples)
+    if sets and not any(example["pairs"] for example in examples):
+        if dropped:
+            raise ValueError(f"max_length: {max_length} cuts a span of every document; raise it")
+        raise ValueError(f"documents: none has two spans, but {', '.join(sets)} need them; give spans or other data")
     if dropped:
         logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
-    return Dataset.from_list(examples, features=_FEATURES)
+    ids = List(Value("int64"))
+    pair = {"end": Value("int64"), "alone": ids, "other": ids}
+    return Dataset.from_list(examples, features=Features({"input_ids": ids, "labels": ids, "pairs": List(pair)}))
 
 
-def _check(tokenizer: PreTrainedTokenizerBase, max_length: int, sets: Sequence[str]) -> None:
+def _check(tokenizer: Tokenizer, max_length: int, sets: Sequence[str]) -> None:
     if max_length < 2:
         raise ValueError(f"max_length: {max_length} leaves nothing to predict; set it to 2 or more")
     if unknown := set(sets) - set(SETS):
@@ -85,7 +82,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, max_length: int, sets: Sequence[s
         raise ValueError("tokenizer: spans need character offsets; load it with use_fast=True")
 
 
-def _render(messages: list[dict], tokenizer: PreTrainedTokenizerBase) -> str:
+def _render(messages: list[dict], tokenizer: Tokenizer) -> str:
     if tokenizer.chat_template is None:
         raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
     return str(tokenizer.apply_chat_template(messages, tokenize=False))
@@ -101,12 +98,12 @@ def _place(text: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]])
     return tokens[0], tokens[-1]
 
 
-def _alone(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _alone(text: str, tokenizer: Tokenizer) -> list[int]:
     ids = list(tokenizer(text, verbose=False)["input_ids"])
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
 
 
-def _continued(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _continued(text: str, tokenizer: Tokenizer) -> list[int]:
     # read behind another word: tokenizers differ in whether a space belongs to the word it precedes
     encoding = tokenizer(f"a {text}", add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [

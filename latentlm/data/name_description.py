@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import snapshot_download
-
 from latentlm.data.items import Item, Split, find_spans
 
 _HUB_FOLDER = "name_description_dataset"
@@ -90,10 +88,11 @@ class NameDescription:
             if not Path(self.folder).is_dir():
                 raise ValueError(f"folder: {self.folder} is not a folder; give the one with p2d_prompts_train.jsonl")
             return Path(self.folder)
+        from huggingface_hub import snapshot_download
+
         try:
-            return (
-                Path(snapshot_download(self.hub, repo_type="dataset", allow_patterns=f"{_HUB_FOLDER}/*")) / _HUB_FOLDER
-            )
+            copy = snapshot_download(self.hub, repo_type="dataset", allow_patterns=f"{_HUB_FOLDER}/*")
+            return Path(copy) / _HUB_FOLDER
         except (OSError, ValueError) as error:
             raise ValueError(f"hub: cannot fetch {self.hub}; go online once, or set folder to a local copy") from error
 

@@ -1,14 +1,14 @@
 """Plain texts and conversations from a hub data set, a file or a folder."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-
-from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetsError
+from typing import Any
 
 from latentlm.data.encode import SETS
 from latentlm.data.items import Item
 
+Dataset = Any  # datasets.Dataset: too slow to import for checking a recipe
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
 
 
@@ -51,7 +51,7 @@ class Text:
             if not all(isinstance(part, str) for part in parts):
                 raise ValueError(f"source: row {number} of {self.source} has no string in {columns}; leave it out")
             if text := "".join(parts).strip("\n"):
-                spans = [list(span) for span in row["spans"]] if self.spans else []
+                spans = _spans(row["spans"], number, self.source) if self.spans else []
                 documents.append({"text": "".join(parts) if spans else text, "spans": spans})
         if not documents:
             raise ValueError(f"source: all texts of {self.source} are blank; choose another source or split")
@@ -107,6 +107,12 @@ def _is_message(message: object) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
+def _spans(spans: object, number: int, source: str) -> list[list[int]]:
+    if isinstance(spans, list) and all([type(offset) for offset in pair or ()] == [int, int] for pair in spans):
+        return spans
+    raise ValueError(f"source: row {number} of {source}: spans must be a list of [start, end]; got {spans!r}")
+
+
 def _check_count(max_documents: int | None) -> None:
     if max_documents is not None and max_documents < 1:
         raise ValueError(f"max_documents: {max_documents}; set it to 1 or more, or leave it out")
@@ -118,13 +124,30 @@ def _load(source: str, subset: str | None, split: str) -> Dataset:
         raise ValueError(f"source: cannot read {path.suffix or 'no suffix'} of {source}; use {' '.join(_FORMATS)}")
     if not path.exists() and (path.suffix in _FORMATS or path.is_absolute() or source.startswith(".")):
         raise ValueError(f"source: there is no file or folder {source}; check the path")
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
     try:
         if path.is_file():
             return load_dataset(_FORMATS[path.suffix], data_files={"train": source}, split=split)
         return load_dataset(source, subset, split=split)
     except (OSError, ValueError, DatasetsError, StopIteration) as error:  # the last one: a file without rows
-        reason = " ".join(str(error.__cause__ or error).split())[:200] or "no rows"
+        reason = _bad_line(path) or " ".join(str(error.__cause__ or error).split())[:200] or "no rows"
         raise ValueError(f"source: cannot read split {split} of {source} ({reason}); check its format") from error
+
+
+def _bad_line(path: Path) -> str | None:
+    """Which line of a .jsonl file cannot be read: the reader's own message counts in blocks."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        return None
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            json.loads(line or b"{}")
+        except UnicodeDecodeError:
+            return f"line {number} is not UTF-8 text"
+        except ValueError:
+            return f"line {number} is not JSON"
+    return None
 
 
 def _take(data: Dataset, columns: list[str], max_documents: int | None, source: str) -> list[dict]:
@@ -133,4 +156,8 @@ def _take(data: Dataset, columns: list[str], max_documents: int | None, source: 
     if not len(data):
         raise ValueError(f"source: {source} is empty; choose another source or split")
     count = len(data) if max_documents is None else min(max_documents, len(data))
-    return data.select_columns(columns).select(range(count)).to_list()
+    try:
+        return data.select_columns(columns).select(range(count)).to_list()
+    except UnicodeDecodeError as error:
+        reason = _bad_line(Path(source)) or "it is not UTF-8 text"
+        raise ValueError(f"source: cannot read {source} ({reason}); save it as UTF-8") from error

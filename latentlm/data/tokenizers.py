@@ -1,14 +1,14 @@
 """Small tokenizers fitted on the texts at hand."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
 
 
-def word_tokenizer(texts: Iterable[str], lowercase: bool = False) -> PreTrainedTokenizerFast:
+def word_tokenizer(texts: Iterable[str], lowercase: bool = False) -> Any:
     """One id for every word and punctuation mark of `texts`; decoding joins words with single spaces."""
     tokenizer = Tokenizer(models.WordLevel(unk_token=_SPECIAL["unk_token"]))
     if lowercase:
@@ -19,10 +19,10 @@ def word_tokenizer(texts: Iterable[str], lowercase: bool = False) -> PreTrainedT
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() == len(_SPECIAL):
         raise ValueError("texts: no words to fit a tokenizer on; give at least one text")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)
+    return _wrapped(tokenizer, _SPECIAL)
 
 
-def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     """Byte-level pairs, at most `vocab_size` ids; any text can be encoded and decodes to itself."""
     special = {key: token for key, token in _SPECIAL.items() if key != "unk_token"}
     smallest = 256 + len(special)
@@ -38,4 +38,10 @@ def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerF
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return _wrapped(tokenizer, special)
+
+
+def _wrapped(tokenizer: Tokenizer, special: dict[str, str]) -> Any:
+    from transformers import PreTrainedTokenizerFast  # slow to import, and checking a recipe does not need it
+
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)

@@ -1,0 +1,130 @@
+"""The network of a recipe: its config, tokenizer, weights, heads and adapters; mistakes are told in that order."""
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from latentlm.config import ConfigError, suggest
+from latentlm.data import bpe_tokenizer, word_tokenizer
+from latentlm.model import get_latent_model
+from latentlm.recipe import Lora, Model, Recipe, Words
+
+
+def read_config(recipe: Recipe) -> PreTrainedConfig:
+    """The network's config, checked against the objective's depths before any weights are there."""
+    spec = recipe.model
+    config = _config_from_scratch(spec.config) if spec.name is None else _config_of(spec.name, spec)
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not spec.trust_remote_code:
+        raise ConfigError(f"model.name: {spec.name} is a {config.model_type}, not a causal language model; use one")
+    num_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if num_layers is not None:
+        recipe.objective.expand(num_layers)
+    return config
+
+
+def build_tokenizer(spec: Model, documents: list[dict]) -> Any:
+    """The model's own tokenizer, or one fitted on the documents; it has eos, and pad is eos where it is missing."""
+    if spec.name is None:
+        texts = [document["text"] for document in documents]
+        with _told("model.tokenizer"):
+            fit_words = isinstance(spec.tokenizer, Words)
+            return word_tokenizer(texts) if fit_words else bpe_tokenizer(texts, spec.tokenizer.vocab_size)  # type: ignore[union-attr]
+    with _told("model.name", f"{spec.name} has no tokenizer that can be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(spec.name, trust_remote_code=spec.trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model.name: the tokenizer of {spec.name} has no eos; set eos_token in its files")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by segment, never by id
+    return tokenizer
+
+
+def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.Module:
+    """The network with heads, and adapters where the recipe has them."""
+    spec = recipe.model
+    options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "trust_remote_code": spec.trust_remote_code}
+    if spec.attn_implementation:
+        options["attn_implementation"] = spec.attn_implementation
+    with _told("model"):
+        if spec.name is None:
+            for key, value in _fitted(tokenizer).items():
+                if key not in spec.config:
+                    setattr(config, key, value)
+            model = AutoModelForCausalLM.from_config(config, **options)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(spec.name, **options)
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
+    if len(tokenizer) > rows:
+        raise ConfigError(f"model: {rows} embeddings for the {len(tokenizer)} tokens of the tokenizer; give as many")
+    get_latent_model(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
+    return model if spec.lora is None else _with_adapters(model, spec.lora)
+
+
+def latent_lora_config(**kwargs: Any) -> Any:
+    """A `peft.LoraConfig` that trains and saves the heads in full and puts no adapter on them.
+
+    Args:
+        kwargs: of `peft.LoraConfig`.
+    """
+    from peft import LoraConfig
+
+    defaults = {"task_type": "CAUSAL_LM", "exclude_modules": r"(.*\.)?latent\..*", "modules_to_save": ["latent"]}
+    return LoraConfig(**{**defaults, **kwargs})
+
+
+def _with_adapters(model: nn.Module, lora: Lora) -> nn.Module:
+    from peft import get_peft_model
+
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    options = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": targets}
+    with _told("model.lora"):
+        return get_peft_model(model, latent_lora_config(**options))  # type: ignore[arg-type]
+
+
+def _config_from_scratch(given: dict[str, Any]) -> PreTrainedConfig:
+    kind = given["model_type"]
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        near = difflib.get_close_matches(str(kind), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "use one such as llama, gpt2 or qwen3"
+        raise ConfigError(f"model.config.model_type: no causal language model '{kind}'; {hint}")
+    with _told("model.config"):
+        blank, config = AutoConfig.for_model(kind), AutoConfig.for_model(**given)
+    known = {*blank.to_dict(), *blank.attribute_map}
+    for key in given.keys() - known:
+        # transformers keeps any key; one that changes nothing else is a typo, an older name of something is not
+        rest = {name: value for name, value in config.to_dict().items() if name != key}
+        without = AutoConfig.for_model(**{name: value for name, value in given.items() if name != key})
+        if rest == without.to_dict():
+            raise ConfigError(f"model.config: unknown key '{key}' for {kind}{suggest(key, sorted(known))}")
+    return config
+
+
+def _config_of(name: str, spec: Model) -> PreTrainedConfig:
+    if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).exists():
+        raise ConfigError(f"model.name: there is no folder {name}; check the path")
+    with _told("model.name", f"cannot load {name}; check the name, or go online once to fetch it"):
+        return AutoConfig.from_pretrained(name, trust_remote_code=spec.trust_remote_code)
+
+
+def _fitted(tokenizer: Any) -> dict[str, Any]:
+    """What the config of a network from scratch takes from its tokenizer."""
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    return {"vocab_size": len(tokenizer), **ids}
+
+
+@contextmanager
+def _told(key: str, what: str = "") -> Iterator[None]:
+    """One line under the recipe's key instead of another library's words alone."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError, KeyError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
+        raise ConfigError(f"{key}: {what} ({reason})" if what else f"{key}: {reason}") from error

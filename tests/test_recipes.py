@@ -1,0 +1,122 @@
+"""Every built-in recipe, shrunk: it trains, logs its terms by name, and does the same twice.
+
+python tests/test_recipes.py        writes tests/golden_smoke_text.jsonl anew, after a change that is meant to differ
+"""
+
+import json
+import math
+import os
+import platform
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+from latentlm.config import dump, kind_of, read_recipe, recipe_names
+from latentlm.data import Facts
+from latentlm.recipe import load_recipe, save_recipe
+from latentlm.terms import Predict
+from latentlm.train import train
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from compare import first_difference, read
+
+GOLDEN = Path(__file__).parent / "golden_smoke_text.jsonl"
+RECIPES = list(recipe_names())
+
+
+def tiny(name: str) -> list[str]:
+    """Overrides that make a recipe cost a second; the objective is left as it is, but for its monitors."""
+    model = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
+    model |= {"num_attention_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True}
+    facts = {"kind": "facts", "num_a_to_b": 4, "num_b_to_a": 4, "num_both": 8, "templates_per_fact": 2}
+    return [
+        f"model={json.dumps({'config': model})}",
+        f"data={json.dumps(facts)}",
+        "batch={size: 8, max_length: 48}",
+        "optim={steps: 4, learning_rate: 1e-3}",
+        "run={log_every: 1, save_every: 0}",
+        "objective.monitor=2",
+    ]
+
+
+def losses(run: Path) -> dict[int, dict[str, float]]:
+    """Step -> the loss and the value of every term."""
+    return {
+        step: {key: value for key, value in row.items() if key == "loss" or key.endswith("/value")}
+        for step, row in read(run).items()
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_and_logs_its_terms_and_does_the_same_twice(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(name, tiny(name))
+    expected = {"data", *recipe.objective.expand(4)} if recipe.objective.data else {*recipe.objective.expand(4)}
+    runs = [train(load_recipe(name, [*tiny(name), f"run.dir={run}"])) for run in ("a", "b")]
+    assert sorted(losses(runs[0])) == [1, 2, 3, 4]
+    for row in losses(runs[0]).values():
+        assert {key.removesuffix("/value") for key in row if key != "loss"} == expected
+        assert all(math.isfinite(value) for value in row.values())
+    assert first_difference(losses(runs[0]), losses(runs[1])) is None
+    saved = load_recipe(runs[0])
+    assert (saved.objective, saved.model, saved.data) == (recipe.objective, recipe.model, recipe.data)
+    assert (saved.batch, saved.optim) == (recipe.batch, recipe.optim)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_resolved_recipe_is_valid_and_stays_what_it_is(name, tmp_path):
+    recipe = load_recipe(name)
+    save_recipe(recipe, tmp_path / "resolved.yaml")
+    again = load_recipe(tmp_path / "resolved.yaml")
+    assert again == recipe
+    assert dump(again) == yaml.safe_load((tmp_path / "resolved.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_header_says_what_it_is_and_gives_the_equation(name):
+    lines = recipe_names()[name].read_text(encoding="utf-8").splitlines()
+    header = [line for line in lines if line.startswith("#")]
+    assert lines[: len(header)] == header, "comments stand at the top"
+    assert re.match(r"# [A-Z].+: .+\.$", lines[0]), "first line: what it is called, colon, what it does"
+    assert any(re.match(r"#   L = .+", line) for line in header), "no line with the equation, '#   L = ...'"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("text/")])
+def test_recipes_on_invented_facts_differ_from_the_control_in_the_objective_alone(name):
+    ours, control = read_recipe(name), read_recipe("text/next_token")
+    if ours["data"]["kind"] != "facts":
+        pytest.skip("other data")
+    assert {key: ours[key] for key in ours if key != "objective"} == {
+        key: control[key] for key in control if key != "objective"
+    }
+
+
+def test_the_smoke_recipe_has_every_kind_of_term():
+    terms = load_recipe("smoke/text").objective.terms.values()
+    assert {kind_of(type(term)) for term in terms} == {"predict", "levels", "spread"}
+    assert {kind_of(type(term.target)) for term in terms if isinstance(term, Predict)} == {"token_code", "ema"}
+    assert isinstance(load_recipe("smoke/text").data, Facts)
+
+
+def test_the_smoke_recipe_follows_its_golden_trajectory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    difference = first_difference(read(GOLDEN), losses(train(load_recipe("smoke/text"))), tolerance=1e-4)
+    assert difference is None, f"{difference}; golden: {GOLDEN.read_text().splitlines()[0]}"
+
+
+def write_golden() -> None:
+    """The versions, and the losses of the smoke recipe."""
+    rows = [{"step": step, **row} for step, row in losses(train(load_recipe("smoke/text", ["run.dir=run"]))).items()]
+    versions = {name: version(name) for name in ("torch", "transformers")} | {"machine": platform.machine()}
+    GOLDEN.write_text("".join(json.dumps(row) + "\n" for row in [{"versions": versions}, *rows]))
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    os.chdir(tempfile.mkdtemp())
+    write_golden()
