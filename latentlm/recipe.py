@@ -96,21 +96,21 @@ class Batch:
         size: documents in a forward on one device.
         accumulation: forwards in one optimizer step.
         max_length: tokens of a document that are kept.
-        layout: ``packed`` keeps several segments in a row (documents never see each other); ``rows`` gives each its own
-            row, for models that mix packed segments.
+        layout: ``packed`` keeps several segments in a row (documents never see each other); ``flat`` keeps all of them
+            in one row, as flash attention needs it; ``rows`` gives each its own row, for models that mix segments.
         row_length: tokens in a packed row; without it a row is one document with its lone spans.
     """
 
     size: int = 32
     accumulation: int = 1
     max_length: int = 256
-    layout: Literal["packed", "rows"] = "packed"
+    layout: Literal["packed", "flat", "rows"] = "packed"
     row_length: int | None = None
 
     def __post_init__(self):
         _check(1, size=self.size, accumulation=self.accumulation)
         _check(2, max_length=self.max_length, row_length=self.row_length)
-        if self.row_length is not None and self.layout == "rows":
+        if self.row_length is not None and self.layout != "packed":
             raise ValueError("row_length: goes with layout packed; leave it out or use layout: packed")
 
 

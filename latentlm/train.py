@@ -187,9 +187,13 @@ def _check_lengths(config: PreTrainedConfig, collator: Collator, dataset: Any) -
 
 def _check_isolation(model: nn.Module, collator: Collator, dataset: Any) -> None:
     """Refuse to train a model that lets packed segments see each other."""
-    if collator.layout == "rows" or not (collator.sets or collator.row_length):
+    if collator.layout == "rows" or not (collator.sets or collator.row_length or collator.layout == "flat"):
         return
     heads = [dataset[i]["input_ids"][:32] for i in (0, -1)]
-    row = dataclasses.replace(collator, sets=(), row_length=sum(map(len, heads)))
-    if mixes_segments(model, row([{"input_ids": ids, "labels": ids, "pairs": []} for ids in heads])):
-        raise ConfigError("batch.layout: this model mixes packed segments; use batch.layout=rows")
+    flat = collator.layout == "flat"
+    pack = dataclasses.replace(collator, sets=(), row_length=None if flat else sum(map(len, heads)))
+    # twice the same two documents: packed in two rows, because some attention isolates segments in a single row only
+    batch = pack([{"input_ids": ids, "labels": ids, "pairs": []} for ids in heads * 2])
+    if mixes_segments(model, batch):
+        other = "" if flat else ", with flash attention flat"
+        raise ConfigError(f"batch.layout: this model mixes packed segments; use batch.layout=rows{other}")

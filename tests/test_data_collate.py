@@ -14,8 +14,13 @@ DOCUMENTS = FACTS.documents()
 TOKENIZER = bpe_tokenizer([document["text"] for document in DOCUMENTS], 400)
 EXAMPLES = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS))
 PAD = TOKENIZER.pad_token_id
-COLLATORS = [Collator(PAD, SETS, "rows"), Collator(PAD, SETS), Collator(PAD, SETS, "packed", 128)]
-layouts = pytest.mark.parametrize("collator", COLLATORS, ids=["rows", "packed", "row_length"])
+COLLATORS = [
+    Collator(PAD, SETS, "rows"),
+    Collator(PAD, SETS),
+    Collator(PAD, SETS, "packed", 128),
+    Collator(PAD, SETS, "flat"),
+]
+layouts = pytest.mark.parametrize("collator", COLLATORS, ids=["rows", "packed", "row_length", "flat"])
 
 
 def _segments(batch):
@@ -91,6 +96,12 @@ def test_positions_mask_and_padding_agree_with_the_segments(collator):
     assert all(labels[0] == -100 for _, labels, _ in _segments(batch))
 
 
+def test_flat_is_one_row_without_padding():
+    batch = COLLATORS[3](EXAMPLES)
+    assert len(batch["input_ids"]) == 1
+    assert bool((batch["latent"]["segments"] >= 0).all())
+
+
 def test_packing_conserves_tokens_and_fills_rows():
     per_row, packed = COLLATORS[1](EXAMPLES), COLLATORS[2](EXAMPLES)
     assert packed["input_ids"].shape[1] == 128
@@ -111,7 +122,7 @@ def test_larger_batches_only_add_padding(collator):
     assert sorted(_segments(whole)) == sorted(segment for part in parts for segment in _segments(part))
 
 
-@pytest.mark.parametrize("collator", COLLATORS[1:], ids=["packed", "row_length"])
+@pytest.mark.parametrize("collator", COLLATORS[1:], ids=["packed", "row_length", "flat"])
 def test_a_model_reads_packed_spans_as_it_reads_rows(collator):
     torch.manual_seed(0)
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -131,7 +142,7 @@ def test_a_model_reads_packed_spans_as_it_reads_rows(collator):
 
 
 def test_without_sets_there_are_only_documents():
-    for layout in ("rows", "packed"):
+    for layout in ("rows", "packed", "flat"):
         batch = Collator(PAD, (), layout)(EXAMPLES)
         assert list(batch["latent"]) == ["segments"]
         assert sorted(ids for ids, _, _ in _segments(batch)) == sorted(e["input_ids"] for e in EXAMPLES)

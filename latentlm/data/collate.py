@@ -32,8 +32,9 @@ class Collator:
 
     ``packed``: a row holds one document and its lone spans, or with `row_length` as many documents as fit (first fit);
     `position_ids` restart at every segment and no mask is given, so that attention is derived from the positions. The
-    padding is one more segment. ``rows``: every document and every lone span is a row with an `attention_mask`, for
-    models that cannot keep packed segments apart.
+    padding is one more segment. ``flat``: everything in one row without padding, the only packing that flash attention
+    tells apart. ``rows``: every document and every lone span is a row with an `attention_mask`, for models that cannot
+    keep packed segments apart.
 
     Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.span_end [b g 1];
                latent.other_ids [b g n]. Pair g of a row is the same in both; -1 pads both, and there is always one g.
@@ -48,15 +49,15 @@ class Collator:
 
     pad_id: int
     sets: tuple[str, ...] = ()
-    layout: Literal["rows", "packed"] = "packed"
+    layout: Literal["rows", "packed", "flat"] = "packed"
     row_length: int | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.sets) - set(SETS):
             raise ValueError(f"sets: unknown {sorted(unknown)}; choose from {', '.join(SETS)}")
-        if self.layout not in ("rows", "packed"):
-            raise ValueError(f"layout: {self.layout!r}; choose rows or packed")
-        if self.row_length is not None and (self.layout == "rows" or self.row_length < 2):
+        if self.layout not in ("rows", "packed", "flat"):
+            raise ValueError(f"layout: {self.layout!r}; choose rows, packed or flat")
+        if self.row_length is not None and (self.layout != "packed" or self.row_length < 2):
             raise ValueError(f"row_length: {self.row_length} with layout {self.layout!r}; needs packed and 2 or more")
 
     def __call__(self, examples: Sequence[dict]) -> dict:
@@ -91,6 +92,9 @@ class Collator:
         return document, list(alone.values())
 
     def _place(self, unit: _Row, rows: list[_Row]) -> None:
+        if self.layout == "flat" and rows:
+            rows[0].extend(unit)
+            return
         if self.row_length is None:
             rows.append(unit)
             return
@@ -118,10 +122,10 @@ class Collator:
                 start += len(ids)
             positions[r, start:] = torch.arange(shape[1] - start)
         batch = {"input_ids": input_ids, "labels": labels}
-        if self.layout == "packed":
-            batch["position_ids"] = positions
-        else:
+        if self.layout == "rows":
             batch["attention_mask"] = (segments >= 0).long()
+        else:
+            batch["position_ids"] = positions
         sets = {
             "span_end": _ragged([[[end] for end, _ in row.pairs] for row in rows]),
             "other_ids": _ragged([[other for _, other in row.pairs] for row in rows]),
