@@ -55,6 +55,8 @@ def evaluate(
     runs: Runs,
     data: Annotated[str | None, typer.Option(help="recipe whose data is tested; default: the run's own")] = None,
     out: Annotated[str | None, typer.Option(help="result file; default: eval/NAME.json in the run folder")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="questions of each kind; default: all")] = None,
+    ranked: Annotated[int, typer.Option(min=1, help="questions of each kind whose answers are ranked")] = 100,
 ) -> None:
     """Evaluate runs or other checkpoints.
 
@@ -73,7 +75,7 @@ def evaluate(
     from rich.console import Console
 
     suite = evals[name].load()
-    results = {run: suite.run(run, data=data, out=out) for run in runs}
+    results = {run: suite.run(run, data=data, out=out, limit=limit, max_ranked=ranked) for run in runs}
     console = Console()
     # a pipe has no width of its own: 80 columns would tear the table apart
     (console if console.is_terminal else Console(width=160)).print(suite.table(results))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from latentlm_evals.reversal import evaluate, run, table
+from latentlm_evals.reversal.checkpoint import spread
 from latentlm_evals.reversal.groups import _likelihood, _picks
 from latentlm_evals.reversal.measures import (
     bootstrap,
@@ -254,3 +255,17 @@ def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
     model.model.save_pretrained(tmp_path / "headless")
     with pytest.raises(ValueError, match="holds a LlamaModel"):
         run(str(tmp_path / "headless"), data=FixedItems())
+
+
+def test_a_limit_keeps_questions_of_every_kind_and_fact():
+    rows = [
+        Item(subset, split, f"{fact} {n}", " x", f"{subset}{fact}", "name", subset)
+        for subset in ("a", "b")
+        for split in ("same", "reverse")
+        for fact in range(5)
+        for n in range(4)
+    ]
+    kept = spread(rows, 5)
+    assert len(kept) == 4 * 5
+    assert {(item.split, item.fact) for item in kept} == {(item.split, item.fact) for item in rows}
+    assert spread(rows, None) == spread(rows, 20) == rows

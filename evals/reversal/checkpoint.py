@@ -1,6 +1,7 @@
 """From a folder on disk to a scored model, as the command line does it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
+from latentlm.data import Item
 from latentlm.recipe import load_recipe
 
 from .groups import evaluate
@@ -20,6 +22,7 @@ def run(
     data: Any = None,
     out: str | Path | None = None,
     device: str | None = None,
+    limit: int | None = None,
     **settings: Any,
 ) -> dict:
     """Score a run folder, or any checkpoint of a causal language model, and write the result.
@@ -29,6 +32,7 @@ def run(
         data: where the test items come from, if not the run's own recipe: a recipe file or a data part.
         out: result file; a run folder's default is ``eval/reversal.json`` in it, a checkpoint's is none.
         device: torch device; the GPU if there is one.
+        limit: questions of each subset, split and asked kind, spread over the facts; all without it.
         settings: passed on to `evaluate`.
     """
     folder = Path(run_dir_or_model)
@@ -41,13 +45,24 @@ def run(
         raise ValueError(f"{folder}: has no model/ to score: let the training finish first")
     name = str(folder / "model") if is_run else run_dir_or_model
     model, tokenizer = load(name, device)
-    result = evaluate(model, tokenizer, part.items(), **settings)
-    result["config"] |= {"model_path": name, "data": repr(part)}
+    result = evaluate(model, tokenizer, spread(part.items(), limit), **settings)
+    result["config"] |= {"model_path": name, "data": repr(part), "limit": limit}
     target = folder / "eval" / "reversal.json" if out is None and is_run else out
     if target is not None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         Path(target).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most `limit` items of each subset, split and asked kind, evenly spaced, so that every fact has its turn."""
+    if limit is None:
+        return list(items)
+    groups: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.subset, item.split, item.asks), []).append(item)
+    places = [(rows, min(limit, len(rows))) for rows in groups.values()]
+    return [rows[i * len(rows) // count] for rows, count in places for i in range(count)]
 
 
 def load(name: str, device: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
