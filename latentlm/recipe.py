@@ -7,7 +7,7 @@ from typing import Any, Literal
 import yaml
 
 from latentlm.config import ConfigError, dump, kind_of, override, parse, read_recipe, suggest
-from latentlm.data import Data
+from latentlm.data import SETS, Chunks, Data, Given, Pairs
 from latentlm.levels import Spans
 from latentlm.objective import Objective
 from latentlm.positions import At
@@ -99,6 +99,7 @@ class Batch:
         layout: ``packed`` keeps several segments in a row (documents never see each other); ``flat`` keeps all of them
             in one row, as flash attention needs it; ``rows`` gives each its own row, for models that mix segments.
         row_length: tokens in a packed row; without it a row is one document with its lone spans.
+        pairs: which spans are related, and how they are read.
     """
 
     size: int = 32
@@ -106,6 +107,7 @@ class Batch:
     max_length: int = 256
     layout: Literal["packed", "flat", "rows"] = "packed"
     row_length: int | None = None
+    pairs: Pairs = Given()
 
     def __post_init__(self):
         _check(1, size=self.size, accumulation=self.accumulation)
@@ -194,7 +196,7 @@ class Recipe:
     run: Run = Run()
 
     def __post_init__(self):
-        have = self.data.sets
+        have = SETS if isinstance(self.batch.pairs, Chunks) else self.data.sets
         for name, term in self.objective.terms.items():
             for at in _sets(term):
                 if at not in have:
@@ -205,7 +207,7 @@ class Recipe:
     def sets(self) -> tuple[str, ...]:
         """Named sets that the objective reads, in the data's order; nothing else is built."""
         wanted = {at for term in self.objective.terms.values() for at in _sets(term)}
-        return tuple(name for name in self.data.sets if name in wanted)
+        return tuple(name for name in SETS if name in wanted)
 
 
 def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:

@@ -52,10 +52,11 @@ def train(recipe: Recipe) -> Path:
     _check_trackers(recipe.run)
     config = read_config(recipe)
     set_seed(recipe.optim.seed)
-    documents = _documents(recipe)
+    documents = recipe.batch.pairs.mark(_documents(recipe))
     tokenizer = build_tokenizer(recipe.model, documents)
     documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
-    dataset = encode_dataset(documents, tokenizer, recipe.batch.max_length, recipe.sets)
+    pairs = recipe.batch.pairs
+    dataset = encode_dataset(documents, tokenizer, recipe.batch.max_length, recipe.sets, pairs.read)
     collator = Collator(tokenizer.pad_token_id, recipe.sets, recipe.batch.layout, recipe.batch.row_length)
     _check_lengths(config, collator, dataset)
     model = build_model(recipe, config, tokenizer)

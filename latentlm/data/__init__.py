@@ -5,6 +5,7 @@ from latentlm.data.encode import SETS, encode, encode_dataset
 from latentlm.data.facts import Facts
 from latentlm.data.items import Item, find_spans
 from latentlm.data.name_description import NameDescription
+from latentlm.data.pairs import Chunks, Given, Pairs
 from latentlm.data.text import Chat, Text
 from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
 
@@ -13,11 +14,14 @@ Data = Facts | NameDescription | Text | Chat
 __all__ = [
     "SETS",
     "Chat",
+    "Chunks",
     "Collator",
     "Data",
     "Facts",
+    "Given",
     "Item",
     "NameDescription",
+    "Pairs",
     "Text",
     "bpe_tokenizer",
     "encode",

@@ -1,7 +1,8 @@
 """Encoded documents to a batch: ids, labels, segments, and where each pair of spans is found in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -10,20 +11,44 @@ from torch import Tensor
 from latentlm.data.encode import SETS
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """A span that is read, in which segment and at which token of it, and what the other one is.
+
+    Attributes:
+        other: ids of the other span.
+        other_segment: the segment in which the other one stands alone, if it does.
+    """
+
+    segment: int
+    end: int
+    other: list[int]
+    other_segment: int | None = None
+
+
 @dataclass
 class _Row:
     """Segments one behind the other, and the pairs whose source is read in this row."""
 
     segments: list[tuple[list[int], list[int]]] = field(default_factory=list)
-    pairs: list[tuple[int, list[int]]] = field(default_factory=list)
+    pairs: list[_Pair] = field(default_factory=list)
 
     def __len__(self) -> int:
         return sum(len(ids) for ids, _ in self.segments)
 
     def extend(self, other: "_Row") -> None:
-        start = len(self)
+        before = len(self.segments)
         self.segments += other.segments
-        self.pairs += [(start + end, ids) for end, ids in other.pairs]
+        for pair in other.pairs:
+            moved = None if pair.other_segment is None else pair.other_segment + before
+            self.pairs.append(replace(pair, segment=pair.segment + before, other_segment=moved))
+
+    def apart(self) -> "list[_Row]":
+        """Every segment in a row of its own."""
+        rows = [_Row([segment]) for segment in self.segments]
+        for pair in self.pairs:
+            rows[pair.segment].pairs.append(replace(pair, segment=0))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -37,7 +62,8 @@ class Collator:
     keep packed segments apart.
 
     Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.span_end [b g 1];
-               latent.other_ids [b g n]. Pair g of a row is the same in both; -1 pads both, and there is always one g.
+               latent.other_ids [b g n]; latent.other_end [b g 1], where the other span ends that stands alone.
+               Pair g of a row is the same in all; -1 pads, and there is always one g.
     Checked:   tests/test_data_collate.py - every span end, conservation of tokens, rows == packed, padding is inert.
 
     Args:
@@ -59,37 +85,41 @@ class Collator:
             raise ValueError(f"layout: {self.layout!r}; choose rows, packed or flat")
         if self.row_length is not None and (self.layout != "packed" or self.row_length < 2):
             raise ValueError(f"row_length: {self.row_length} with layout {self.layout!r}; needs packed and 2 or more")
+        if self.layout == "rows" and "other_end" in self.sets:
+            raise ValueError(
+                "layout: rows keeps the spans of a pair apart, but other_end needs both in a row; use packed"
+            )
 
     def __call__(self, examples: Sequence[dict]) -> dict:
         """Batch of the examples; its number of rows may differ from theirs."""
         assert examples
-        units = [self._unit(example) for example in examples]
-        if self.layout == "rows":
-            rows = [document for document, _ in units] + [row for _, alone in units for row in alone]
-        else:
-            rows = []
-            for document, alone in units:
-                for row in alone:
-                    document.extend(row)
-                self._place(document, rows)
+        rows: list[_Row] = []
+        for unit in map(self._unit, examples):
+            if self.layout == "rows":
+                rows += unit.apart()
+            else:
+                self._place(unit, rows)
         return self._batch(rows)
 
     def length(self, example: dict) -> int:
         """Tokens of a document with its lone spans, which a packed row must hold."""
-        document, alone = self._unit(example)
-        return len(document) + sum(map(len, alone))
+        return len(self._unit(example))
 
-    def _unit(self, example: dict) -> tuple[_Row, list[_Row]]:
-        document = _Row([(list(example["input_ids"]), list(example["labels"]))])
-        alone: dict[tuple[int, ...], _Row] = {}  # a span with several partners is read once
+    def _unit(self, example: dict) -> _Row:
+        unit = _Row([(list(example["input_ids"]), list(example["labels"]))])
+        alone: dict[tuple[int, ...], int] = {}  # a span with several partners is read once
+
+        def segment(ids: list[int]) -> int:
+            if tuple(ids) not in alone:
+                alone[tuple(ids)] = len(unit.segments)
+                unit.segments.append((list(ids), [-100] * len(ids)))
+            return alone[tuple(ids)]
+
         for pair in example["pairs"] if self.sets else ():
-            if pair["end"] >= 0:
-                document.pairs.append((pair["end"], list(pair["other"])))
-            else:
-                ids = list(pair["alone"])
-                row = alone.setdefault(tuple(ids), _Row([(ids, [-100] * len(ids))]))
-                row.pairs.append((len(ids) - 1, list(pair["other"])))
-        return document, list(alone.values())
+            where = (0, pair["end"]) if pair["end"] >= 0 else (segment(pair["alone"]), len(pair["alone"]) - 1)
+            other = segment(pair["other_alone"]) if "other_end" in self.sets else None
+            unit.pairs.append(_Pair(*where, list(pair["other"]), other))
+        return unit
 
     def _place(self, unit: _Row, rows: list[_Row]) -> None:
         if self.layout == "flat" and rows:
@@ -113,22 +143,26 @@ class Collator:
         shape = len(rows), self.row_length or max(map(len, rows))
         input_ids, labels = torch.full(shape, self.pad_id), torch.full(shape, -100)
         positions, segments = torch.zeros(shape, dtype=torch.int64), torch.full(shape, -1)
+        ends: list[list[list[int]]] = []
+        other_ends: list[list[list[int]]] = []
         for r, row in enumerate(rows):
-            start = 0
+            starts = [0, *accumulate(len(ids) for ids, _ in row.segments)]
             for s, (ids, targets) in enumerate(row.segments):
-                here = slice(start, start + len(ids))
+                here = slice(starts[s], starts[s + 1])
                 input_ids[r, here], labels[r, here] = torch.tensor(ids), torch.tensor(targets)
                 positions[r, here], segments[r, here] = torch.arange(len(ids)), s
-                start += len(ids)
-            positions[r, start:] = torch.arange(shape[1] - start)
+            positions[r, starts[-1] :] = torch.arange(shape[1] - starts[-1])
+            ends.append([[starts[pair.segment] + pair.end] for pair in row.pairs])
+            other_ends.append([[starts[p.other_segment + 1] - 1] for p in row.pairs if p.other_segment is not None])
         batch = {"input_ids": input_ids, "labels": labels}
         if self.layout == "rows":
             batch["attention_mask"] = (segments >= 0).long()
         else:
             batch["position_ids"] = positions
         sets = {
-            "span_end": _ragged([[[end] for end, _ in row.pairs] for row in rows]),
-            "other_ids": _ragged([[other for _, other in row.pairs] for row in rows]),
+            "span_end": _ragged(ends),
+            "other_ids": _ragged([[pair.other for pair in row.pairs] for row in rows]),
+            "other_end": _ragged(other_ends),
         }
         return {**batch, "latent": {"segments": segments, **{name: sets[name] for name in self.sets}}}
 

@@ -2,22 +2,29 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 logger = logging.getLogger(__name__)
 
-SETS = ("span_end", "other_ids")
+SETS = ("span_end", "other_ids", "other_end")
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
-def encode(document: dict, tokenizer: Tokenizer, max_length: int, sets: Sequence[str] = ()) -> dict:
+def encode(
+    document: dict,
+    tokenizer: Tokenizer,
+    max_length: int,
+    sets: Sequence[str] = (),
+    read: Literal["alone", "in_place"] = "alone",
+) -> dict:
     """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
 
     A document with ``messages`` is rendered by the tokenizer's chat template, which brings its own special tokens.
 
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
-    `other` holds the ids of the other span as they continue a running text.
+    With `read` ``in_place`` it is read where it stands even then.
+    `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document.
 
     Returns:
         ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
@@ -42,21 +49,29 @@ def encode(document: dict, tokenizer: Tokenizer, max_length: int, sets: Sequence
         for j, other in enumerate(spans):
             if i == j:
                 continue
-            in_place = source[1] <= other[0] and places[i][1] < places[j][0]
+            in_place = read == "in_place" or (source[1] <= other[0] and places[i][1] < places[j][0])
             alone = [] if in_place else _alone(text[slice(*source)], tokenizer)
             if max(places[i][1], places[j][1]) >= len(ids) or len(alone) > max_length:
                 example["dropped"] += 1
                 continue
-            end = places[i][1] if in_place else -1
-            example["pairs"].append({"end": end, "alone": alone, "other": _continued(text[slice(*other)], tokenizer)})
+            pair = {"end": places[i][1] if in_place else -1, "alone": alone}
+            pair["other"] = _continued(text[slice(*other)], tokenizer)
+            pair["other_alone"] = _alone(text[slice(*other)], tokenizer) if "other_end" in sets else []
+            example["pairs"].append(pair)
     return example
 
 
-def encode_dataset(documents: Iterable[dict], tokenizer: Tokenizer, max_length: int, sets: Sequence[str] = ()) -> Any:
+def encode_dataset(
+    documents: Iterable[dict],
+    tokenizer: Tokenizer,
+    max_length: int,
+    sets: Sequence[str] = (),
+    read: Literal["alone", "in_place"] = "alone",
+) -> Any:
     """All documents encoded: a `datasets.Dataset` with the columns ``input_ids``, ``labels`` and ``pairs``."""
     from datasets import Dataset, Features, List, Value
 
-    examples = [encode(document, tokenizer, max_length, sets) for document in documents]
+    examples = [encode(document, tokenizer, max_length, sets, read) for document in documents]
     if not examples:
         raise ValueError("documents: there are none; check the data part's selection")
     dropped = sum(example.pop("dropped") for example in examples)
@@ -67,7 +82,7 @@ def encode_dataset(documents: Iterable[dict], tokenizer: Tokenizer, max_length: 
     if dropped:
         logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
     ids = List(Value("int64"))
-    pair = {"end": Value("int64"), "alone": ids, "other": ids}
+    pair = {"end": Value("int64"), "alone": ids, "other": ids, "other_alone": ids}
     return Dataset.from_list(examples, features=Features({"input_ids": ids, "labels": ids, "pairs": List(pair)}))
 
 

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.data.encode import SETS
 from latentlm.data.items import Item, Split
 from latentlm.data.relations import MODIFIERS, NOUNS, RELATIONS, Direction
 
@@ -85,7 +86,7 @@ class Facts:
     @property
     def sets(self) -> tuple[str, ...]:
         """Named sets its documents can give."""
-        return ("span_end", "other_ids")
+        return SETS
 
     def facts(self) -> list[Fact]:
         """All facts, relation by relation."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from latentlm.data.carriers import invent, tell
+from latentlm.data.encode import SETS
 from latentlm.data.items import Item, Split, find_spans
 
 _HUB_FOLDER = "name_description_dataset"
@@ -42,20 +44,28 @@ class NameDescription:
         folder: local folder with the ``*_prompts_train.jsonl`` and ``*_prompts_test.jsonl`` files; None: `hub`.
         hub: data set to download the files from.
         subsets: people to train on and to ask about.
+        carriers: people to train on besides, told both ways and never asked about: see `carriers.py`.
+        carrier_documents: documents for each carrier and direction.
+        carrier_seed: another seed gives other carriers.
     """
 
     folder: str | None = None
     hub: str = "lberglund/reversal_curse"
     subsets: tuple[_Subset, ...] = tuple(_FILES)
+    carriers: int = 0
+    carrier_documents: int = 4
+    carrier_seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.carriers < 0 or self.carrier_documents < 1:
+            raise ValueError("carriers: set carriers to 0 or more and carrier_documents to 1 or more")
         if not self.subsets or set(self.subsets) - set(_FILES) or len(set(self.subsets)) < len(self.subsets):
             raise ValueError(f"subsets: {self.subsets!r}; list each of {', '.join(_FILES)} at most once")
 
     @property
     def sets(self) -> tuple[str, ...]:
         """Named sets its documents can give."""
-        return ("span_end", "other_ids")
+        return SETS
 
     def documents(self) -> list[dict]:
         """Prompt + completion, with the character offsets of the name and of the description, in this order."""
@@ -66,7 +76,7 @@ class NameDescription:
             people = _people(self._tests(root, subset))
             frames = _frames(rows, people)
             documents += [_document(row, people, frames) for row in rows]
-        return documents
+        return documents + self._carriers(root)
 
     def items(self) -> list[Item]:
         """All published test prompts, and for reversed ones how often the queried entity is echoed."""
@@ -79,6 +89,15 @@ class NameDescription:
                 if split == "reverse":
                     items += [_item(row, subset, "shortcut", people) for row in rows]
         return items
+
+    def _carriers(self, root: Path) -> list[dict]:
+        if not self.carriers:
+            return []
+        published = {subset: _people(self._tests(root, subset)) for subset in _FILES}
+        rows = [row["prompt"] + row["completion"] for row in _read(root / _FILES["both"][0])]
+        everybody = {name: what for people in published.values() for name, what in people.items()}
+        people = invent(everybody, self.carriers, self.carrier_seed)
+        return tell(people, rows, published["both"], self.carrier_documents, self.carrier_seed)
 
     def _tests(self, root: Path, subset: _Subset) -> dict[Split, list[dict]]:
         return {split: _read(root / name) for split, name in _FILES[subset][1].items()}

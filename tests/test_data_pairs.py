@@ -1,0 +1,77 @@
+"""Which spans are related: given or drawn, read alone or in place, and the other span's own end."""
+
+import pytest
+import torch
+
+from latentlm.config import ConfigError, parse
+from latentlm.data import Chunks, Collator, Facts, Given, Pairs, encode_dataset, word_tokenizer
+
+DOCUMENTS = Facts(num_a_to_b=4, num_b_to_a=4, num_both=3, templates_per_fact=3).documents()
+TOKENIZER = word_tokenizer([document["text"] for document in DOCUMENTS])
+SETS = ("span_end", "other_ids", "other_end")
+
+
+def test_chunks_are_disjoint_runs_of_words_and_the_same_every_time():
+    part = Chunks(shortest=2, longest=4)
+    marked = part.mark(DOCUMENTS)
+    assert marked == part.mark(DOCUMENTS) != Chunks(shortest=2, longest=4, seed=1).mark(DOCUMENTS)
+    lengths = set()
+    for document in marked:
+        (a, b), (c, d) = document["spans"]
+        assert 0 <= a < b < c < d <= len(document["text"])
+        for start, end in document["spans"]:
+            words = document["text"][start:end]
+            assert words == words.strip()
+            assert document["text"][start - 1 : start] in ("", " ")
+            assert document["text"][end : end + 1] in ("", " ")
+            lengths.add(len(words.split()))
+    assert lengths == {2, 3, 4}
+
+
+def test_chunks_leave_out_what_is_too_short():
+    assert Chunks(shortest=2).mark([{"text": "three short words", "spans": []}])[0]["spans"] == []
+
+
+@pytest.mark.parametrize("text", ["one two three four", "a b c d e"])
+def test_chunks_fit_a_text_that_is_just_long_enough(text):
+    (a, b), (c, d) = Chunks(shortest=2, longest=9).mark([{"text": text}])[0]["spans"]
+    assert 0 <= a < b < c < d <= len(text)
+
+
+def test_chunks_refuse_impossible_lengths():
+    with pytest.raises(ConfigError, match="shortest 4 and longest 3"):
+        parse(Pairs, {"kind": "chunks", "shortest": 4, "longest": 3}, "pairs")
+
+
+def test_in_place_reads_the_later_span_behind_the_earlier_one():
+    alone = encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS, Given().read)
+    in_place = encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS, Given(read="in_place").read)
+    assert any(pair["end"] < 0 for row in alone for pair in row["pairs"])
+    for row in in_place:
+        ends = [pair["end"] for pair in row["pairs"]]
+        assert min(ends) >= 0
+        assert len(set(ends)) == 2
+
+
+@pytest.mark.parametrize("layout", ["packed", "flat"])
+def test_other_end_is_the_last_token_of_the_other_span_alone(layout):
+    rows = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS))
+    batch = Collator(TOKENIZER.pad_token_id, SETS, layout)(rows)
+    latent, ids = batch["latent"], batch["input_ids"]
+    seen = 0
+    for r, g in (latent["other_end"][..., 0] >= 0).nonzero().tolist():
+        end = int(latent["other_end"][r, g, 0])
+        segment = latent["segments"][r]
+        own = ids[r][segment == segment[end]]
+        other = latent["other_ids"][r, g]
+        assert own.tolist() == other[other >= 0].tolist()  # words: the same ids alone and in running text
+        assert int((segment == segment[end]).nonzero()[-1]) == end
+        assert segment[end] != segment[int(latent["span_end"][r, g, 0])]
+        seen += 1
+    assert seen == sum(len(row["pairs"]) for row in rows)
+    assert torch.equal(latent["other_end"] >= 0, latent["span_end"] >= 0)
+
+
+def test_other_end_needs_both_spans_in_a_row():
+    with pytest.raises(ValueError, match="use packed"):
+        Collator(0, SETS, "rows")
