@@ -3,6 +3,7 @@
 from latentlm.data.collate import Collator
 from latentlm.data.encode import SETS, encode, encode_dataset
 from latentlm.data.facts import Facts
+from latentlm.data.images import Images
 from latentlm.data.items import Item, find_spans
 from latentlm.data.name_description import NameDescription
 from latentlm.data.pairs import Chunks, Given, Pairs
@@ -19,6 +20,7 @@ __all__ = [
     "Data",
     "Facts",
     "Given",
+    "Images",
     "Item",
     "NameDescription",
     "Pairs",

@@ -1,0 +1,138 @@
+"""Images to a batch: pixels of every view, what of them is seen, and the positions that an objective reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from latentlm.config import ConfigError
+from latentlm.data.images.masks import Mask
+from latentlm.data.images.views import Views, luma
+
+
+def image_sets(views: Views, mask: Mask | None) -> tuple[str, ...]:
+    """Names of the index sets that such a batch can have."""
+    paired = ("class_a", "class_b") if views.total > 1 else ()
+    return ("class", "class_global", *paired, "patches", *(("visible", "masked") if mask else ()))
+
+
+@dataclass(frozen=True)
+class ImageCollator:
+    """Batch of the views of images.
+
+    After the run the row of an image holds, for each view, the class token and then its p patches in raster order, so
+    patch j of view w is at ``w * (1 + p) + 1 + j``. The masks fall on global views only; local ones are seen whole.
+
+    =============  ==========  ================================================================================
+    set            shape       positions
+    =============  ==========  ================================================================================
+    class          b 1 v       class tokens of all views, one group
+    class_global   b 1 num     those of the global views
+    class_a, _b    b pairs 1   class tokens of two different views, paired: any view and a global one
+    patches        b v p       all patches, a group for each view
+    visible        b v k       patches that the network sees
+    masked         b num*g n   patches to predict, a group for each block of each global view
+    =============  ==========  ================================================================================
+
+    Shapes:    pixel_values [b*v c s s], image-major; latent.views [v]; with a mask latent.keep [b*v k] (patch numbers,
+               -1 pads) or latent.mask [b*v p] (True where a mask token stands); sets as above, -1 pads.
+    Checked:   tests/test_data_images.py - every set points where it should, conservation, any batch alike.
+
+    Args:
+        views, mask: see their classes.
+        size: side of the views, the model's image_size.
+        patch: side of a patch.
+        channels: 1 or 3; grey is repeated, colours become grey.
+        mean, std: of each channel, or one for all; pixels are ``(x / 255 - mean) / std``.
+        sets: names of the index sets to emit.
+    """
+
+    views: Views
+    mask: Mask | None
+    size: int
+    patch: int
+    channels: int
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    sets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or self.size % self.patch:
+            raise ConfigError(f"model: image_size {self.size} is no multiple of patch_size {self.patch}; choose one")
+        if self.channels not in (1, 3):
+            raise ConfigError(f"model: num_channels {self.channels}; images have 1 or 3")
+        if unknown := set(self.sets) - set(image_sets(self.views, self.mask)):
+            have = ", ".join(image_sets(self.views, self.mask))
+            raise ConfigError(f"data: gives no {', '.join(sorted(unknown))}; with these views and mask it has: {have}")
+        if self.mask is not None:
+            try:
+                self.mask(np.arange(256, dtype=np.uint64), self.side)
+            except ValueError as error:
+                raise ConfigError(f"data.{error}") from error
+
+    @property
+    def side(self) -> int:
+        """Patches along a side."""
+        return self.size // self.patch
+
+    def __call__(self, examples: Sequence[dict]) -> dict:
+        """Batch of examples, each with ``image`` (uint8 ``[c h w]``) and ``key``."""
+        keys = np.array([example["key"] for example in examples], dtype=np.uint64)
+        images = torch.from_numpy(np.stack([example["image"] for example in examples]))
+        latent: dict[str, Tensor] = {"views": torch.arange(self.views.total)}
+        seen, blocks = self._masks(keys)
+        if self.mask is not None:
+            rows = seen.flatten(0, 1)
+            latent |= {"keep": places(rows)} if self.mask.drop else {"mask": ~rows}
+        latent |= {name: self._set(name, seen, blocks) for name in self.sets}
+        return {"pixel_values": self._pixels(images, keys), "latent": latent}
+
+    def _pixels(self, images: Tensor, keys: np.ndarray) -> Tensor:
+        views = self.views(images, keys, self.size)
+        if views.shape[1] != self.channels:
+            views = luma(views) if self.channels == 1 else views.expand(-1, 3, -1, -1)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (views - mean) / std
+
+    def _masks(self, keys: np.ndarray) -> tuple[Bool[Tensor, "b v p"], Bool[Tensor, "b num g p"]]:
+        num, patches = self.views.num, self.side**2
+        seen = torch.ones(len(keys), self.views.total, patches, dtype=torch.bool)
+        if self.mask is None:
+            return seen, seen.new_zeros(len(keys), num, 1, patches)
+        # every view has numbers of its own, also where the same example is masked twice
+        own = (keys[:, None] + np.arange(num, dtype=np.uint64)).reshape(-1)
+        there, blocks = self.mask(own, self.side)
+        seen[:, :num] = there.view(len(keys), num, patches)
+        return seen, blocks.unflatten(0, (len(keys), num))
+
+    def _set(self, name: str, seen: Tensor, blocks: Tensor) -> Int[Tensor, "b g n"]:
+        b, v, p = seen.shape
+        num, first = self.views.num, torch.arange(v) * (1 + p)  # the class tokens
+        if name == "class":
+            return first.expand(b, 1, v)
+        if name == "class_global":
+            return first[:num].expand(b, 1, num)
+        if name in ("class_a", "class_b"):
+            pairs = first[torch.tensor([(w, other) for other in range(num) for w in range(v) if w != other])]
+            return pairs[:, int(name == "class_b"), None].expand(b, -1, 1)
+        if name == "patches":
+            return (first[:, None] + 1 + torch.arange(p)).expand(b, v, p)
+        if name == "visible":
+            return _shift(places(seen.flatten(0, 1)).unflatten(0, (b, v)), first[:, None] + 1)
+        found = places(blocks.flatten(0, 2)).unflatten(0, blocks.shape[:3])
+        return _shift(found, first[:num, None, None] + 1).flatten(1, 2)
+
+
+def places(chosen: Bool[Tensor, "b p"]) -> Int[Tensor, "b k"]:
+    """Numbers of the chosen columns of each row, in order, -1 pads; k is the most that a row has, at least 1."""
+    order = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)
+    num = chosen.sum(1)
+    kept = order[:, : max(int(num.max()), 1)]
+    return torch.where(torch.arange(kept.shape[1]) < num[:, None], kept, -1)
+
+
+def _shift(index: Tensor, by: Tensor) -> Tensor:
+    return torch.where(index >= 0, index + by, -1)

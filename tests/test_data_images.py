@@ -1,0 +1,142 @@
+"""Batches of images: every set points where it should, conservation, determinism, mistakes in one line."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from latentlm.config import ConfigError, dump, parse
+from latentlm.data.images import Blocks, Digits, ImageCollator, Images, InverseBlock, Random, Views
+from latentlm.data.images.keyed import example_keys, uniforms
+
+VIEWS = Views(2, (0.5, 1.0), local=1, flip=0.5)
+MASKS = [None, Random(), Random((0.2, 0.4), 0.5, drop=False), Blocks(min_seen=1), InverseBlock(predict=0.3)]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return Images(Digits()).dataset()
+
+
+def _batch(dataset, mask, views=VIEWS, num=6, **kwargs):
+    collator = Images(Digits(), views, mask).collator(8, 2, kwargs.pop("channels", 1), ())
+    return replace(collator, sets=Images(Digits(), views, mask).sets)(dataset.__getitems__(range(num)))
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+def test_every_set_points_where_it_should(dataset, mask):
+    batch = _batch(dataset, mask)
+    latent, p = batch["latent"], 16
+    assert batch["pixel_values"].shape == (18, 1, 8, 8)
+    assert latent["views"].tolist() == [0, 1, 2]
+    first = torch.tensor([0, 17, 34])
+    assert torch.equal(latent["class"], first.expand(6, 1, 3))
+    assert torch.equal(latent["class_global"], first[:2].expand(6, 1, 2))
+    pairs = [*zip(latent["class_a"][0].flatten().tolist(), latent["class_b"][0].flatten().tolist(), strict=True)]
+    assert sorted(pairs) == [(0, 17), (17, 0), (34, 0), (34, 17)]  # every view and every other global one
+    every = torch.cat([first[:, None], latent["patches"][0]], 1)
+    assert every.flatten().tolist() == list(range(3 * (1 + p)))
+    if mask is None:
+        assert set(latent) == {"views", "class", "class_global", "class_a", "class_b", "patches"}
+        return
+    for i in range(6):
+        for w in range(3):
+            here = set(latent["patches"][i, w].tolist())
+            seen = {j for j in latent["visible"][i, w].tolist() if j >= 0}
+            if mask.drop:
+                keep = {j for j in latent["keep"][i * 3 + w].tolist() if j >= 0}
+            else:
+                keep = set((~latent["mask"][i * 3 + w]).nonzero().flatten().tolist())
+            assert seen == {w * 17 + 1 + j for j in keep}
+            if w == 2:
+                assert seen == here  # a local view is seen whole
+                continue
+            blocks = latent["masked"][i].unflatten(0, (2, -1))[w]
+            masked = {j for j in blocks.flatten().tolist() if j >= 0}
+            assert masked <= here - seen
+            if not isinstance(mask, Blocks) and getattr(mask, "predict", 1.0) == 1.0:
+                assert masked | seen == here  # nothing is lost
+
+
+def test_views_of_an_example_are_hidden_differently(dataset):
+    keep = _batch(dataset, Random(0.5))["latent"]["keep"].unflatten(0, (6, 3))
+    assert not torch.equal(keep[:, 0], keep[:, 1])
+
+
+@pytest.mark.parametrize("mask", [Random(), Blocks(min_seen=1)], ids=str)
+def test_an_example_is_the_same_in_any_batch_worker_and_run(mask):
+    part = Images(Digits(), VIEWS, mask)
+    collator = part.collator(8, 2, 1, ("visible",))
+    dataset = part.dataset(seed=3)
+    whole = collator(dataset.__getitems__(range(8)))
+    alone = collator([part.dataset(seed=3)[5]])
+    torch.testing.assert_close(whole["pixel_values"][15:18], alone["pixel_values"], atol=1e-6, rtol=0)
+    keep = alone["latent"]["keep"][:2]
+    assert torch.equal(whole["latent"]["keep"][15:17, : keep.shape[1]][keep >= 0], keep[keep >= 0])
+    loader = DataLoader(dataset, 4, collate_fn=collator, num_workers=1)
+    dataset.set_epoch(1)
+    first = next(iter(loader))["pixel_values"]
+    other = part.dataset(seed=3)
+    other.set_epoch(1)
+    assert torch.equal(first, collator(other.__getitems__(range(4)))["pixel_values"])
+    assert not torch.equal(first, whole["pixel_values"][:12])
+    assert not torch.equal(collator(part.dataset(seed=4).__getitems__(range(4)))["pixel_values"], first)
+
+
+def test_pixels_are_standardised_and_channels_fit_the_model(dataset):
+    image = torch.from_numpy(dataset.pictures.images[:6]).float() / 255
+    grey = _batch(dataset, None, Views())["pixel_values"]
+    torch.testing.assert_close(grey, image * 2 - 1)
+    colours = _batch(dataset, None, Views(), channels=3)["pixel_values"]
+    torch.testing.assert_close(colours, (image * 2 - 1).expand(-1, 3, -1, -1))
+    collator = ImageCollator(Views(), None, 8, 2, 1, mean=(0.25,), std=(0.5,))
+    red = np.zeros((3, 8, 8), np.uint8)
+    red[0] = 255
+    out = collator([{"image": red, "key": np.uint64(1)}])["pixel_values"]
+    torch.testing.assert_close(out, torch.full((1, 1, 8, 8), (0.299 - 0.25) / 0.5))
+
+
+def test_numbers_of_a_key_are_flat_and_independent():
+    u = uniforms(example_keys(0, 0, np.arange(20000)), "crop", 8)
+    assert u.min() >= 0
+    assert u.max() < 1
+    histogram = torch.histc(u, 20, 0, 1) / u.numel()
+    assert (histogram - 0.05).abs().max() < 0.002
+    others = [uniforms(example_keys(0, 0, np.arange(20000)), "random", 8)]
+    others += [uniforms(example_keys(seed, epoch, np.arange(20000)), "crop", 8) for seed, epoch in ((1, 0), (0, 1))]
+    every = torch.cat([u, *others], 1)
+    correlation = torch.corrcoef(every.T) - torch.eye(32)
+    assert correlation.abs().max() < 5 / 20000**0.5
+    assert torch.corrcoef(torch.stack([u[1:, 0], u[:-1, 0]]))[0, 1].abs() < 5 / 20000**0.5
+
+
+def test_a_recipe_says_it_in_a_few_words():
+    text = {"source": "digits", "views": {"num": 2, "scale": [0.3, 1]}, "mask": {"kind": "blocks"}}
+    part = parse(Images, text, "data")
+    assert part == Images(Digits(), Views(2, (0.3, 1.0)), Blocks())
+    assert parse(Images, dump(part), "data") == part
+    assert part.sets == ("class", "class_global", "class_a", "class_b", "patches", "visible", "masked")
+    assert Images(Digits()).sets == ("class", "class_global", "patches")
+    assert len(Images(Digits(), max_images=7).dataset()) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"size": 9}, "image_size 9 is no multiple of patch_size 2"),
+        ({"channels": 2}, "num_channels 2"),
+        ({"sets": ("masked",), "mask": None}, "data: gives no masked; with these views and mask it has: class"),
+        ({"mask": Random(0.01)}, r"^data.mask.ratio: hides 0 to 0 of 16 patches"),
+        ({"size": 2, "mask": Random()}, "of 1 patches"),
+    ],
+)
+def test_what_cannot_work_is_told_before_training(arguments, line):
+    good = {"views": Views(), "mask": Random(), "size": 8, "patch": 2, "channels": 1}
+    with pytest.raises(ConfigError, match=line):
+        ImageCollator(**good | arguments)
+    with pytest.raises(ValueError, match=r"^max_images"):
+        Images(Digits(), max_images=0)
+    with pytest.raises(ValueError, match=r"^mean, std"):
+        Images(Digits(), std=(0.0,))
