@@ -3,6 +3,7 @@
 from latentlm.data.images.collate import ImageCollator
 from latentlm.data.images.masks import Blocks, InverseBlock, Mask, Random
 from latentlm.data.images.part import ImageDataset, Images
+from latentlm.data.images.scenes import Scenes
 from latentlm.data.images.sources import Digits, FashionMnist, ImageFolder, Pictures
 from latentlm.data.images.views import Views
 
@@ -18,5 +19,6 @@ __all__ = [
     "Mask",
     "Pictures",
     "Random",
+    "Scenes",
     "Views",
 ]
