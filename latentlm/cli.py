@@ -98,17 +98,18 @@ def report(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="run folder, or a model folder saved with heads")],
+    run: Annotated[str, typer.Argument(help="run folder, or a model or adapter folder saved with heads")],
     out: Annotated[str, typer.Argument(help="new folder")],
+    merge: Annotated[bool, typer.Option("--merge", help="merge a trained adapter into its base")] = False,
 ) -> None:
-    """Write a plain Hugging Face model without heads.
+    """Write a plain Hugging Face model or PEFT adapter without heads, with a model card.
 
-    AutoModelForCausalLM loads it without latentlm.
+    It loads without latentlm.
     """
     _quiet()
     from latentlm.export import export as write
 
-    write(Path(run), Path(out))
+    write(Path(run), Path(out), merge)
     typer.echo(out)
 
 

@@ -30,12 +30,14 @@ class Objective:
         terms: latent terms by name; a `Levels` table stands for many.
         heads: projection heads that taps share by name.
         monitor: health is measured every so many forwards; 0 switches it off.
+        source: the paper behind it, for the model card; changes nothing.
     """
 
     data: float = 1.0
     terms: dict[str, Predict | Spread | Levels] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     monitor: int = 50
+    source: str | None = None
 
     def __post_init__(self):
         if self.monitor < 0:

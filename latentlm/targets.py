@@ -37,7 +37,7 @@ class Online:
     Gradient:  none with `stop_grad`; otherwise through the tapped states into the network.
     Scale:     that of the residual stream unless `normalize` is set.
     Ranks:     local.
-    Source:    NITP, arXiv 2605.24956; NextLat, arXiv 2511.05963; LLM-JEPA, arXiv 2509.14252 (stop_grad: false).
+    Source:    common to NITP, NextLat and, with stop_grad false, LLM-JEPA; the recipes name their papers.
     Checked:   tests/test_targets.py - gradient table; equals the tapped states.
 
     Args:

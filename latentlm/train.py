@@ -43,7 +43,8 @@ def train(recipe: Recipe) -> Path:
     """Run a recipe and return its run folder.
 
     The folder holds recipe.yaml (resolved, itself valid), run.json (versions, commit, command), metrics.jsonl,
-    checkpoints, model/ (a Hugging Face checkpoint with tokenizer) and depth.json (rank of the latents at each depth).
+    checkpoints, model/ (a Hugging Face checkpoint with tokenizer), adapter/ where one was trained, and depth.json (rank
+    of the latents at each depth).
     """
     folder = check_folder(recipe)
     if is_finished(folder, recipe):
@@ -122,16 +123,16 @@ def training_arguments(recipe: Recipe, folder: Path, num_examples: int) -> Train
 
 
 def _save(trainer: LatentTrainer, recipe: Recipe, folder: Path, tokenizer: Any) -> None:
-    """Leave a Hugging Face folder, adapters merged, and the rank of its latents; every process takes part."""
+    """Leave a Hugging Face folder, adapters also merged, and the rank of its latents; every process takes part."""
     model: Any = trainer.model
-    if recipe.model.lora is None:
-        trainer.save_model(str(folder / "model"))  # gathers what an engine has spread over processes
-    else:
+    kept = folder / ("model" if recipe.model.lora is None else "adapter")
+    trainer.save_model(str(kept))  # gathers what an engine has spread over processes
+    if recipe.model.lora is not None:
         model = model.merge_and_unload()
     if is_first():
         if recipe.model.lora is not None:
             model.save_pretrained(folder / "model")
-        (folder / "model" / "training_args.bin").unlink(missing_ok=True)  # run.json and recipe.yaml say it in words
+        (kept / "training_args.bin").unlink(missing_ok=True)  # run.json and recipe.yaml say it in words
         tokenizer.save_pretrained(folder / "model")
     profile = rank_over_depth(model, _sample(trainer.train_dataset, trainer.data_collator))
     if is_first():

@@ -15,7 +15,7 @@ LADDER = [
     ["backbones", "tap", "heads", "predictors", "targets", "ema"],
     ["terms", "levels", "objective"],
     ["monitor", "metrics"],
-    ["call", "teaching", "attach", "isolation", "depth", "model", "export"],
+    ["call", "teaching", "attach", "isolation", "depth", "model", "card", "export"],
     ["data", "recipe", "network", "folder", "callbacks", "trainer", "sft"],
     ["train", "report"],
     ["cli", "__main__"],
