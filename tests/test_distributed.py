@@ -17,6 +17,10 @@ VARIANTS = [
     losses.InfoNce(skip_duplicates=True),
     losses.Covariance(norm="d(d-1)"),
     losses.Sigreg(num_slices=3, chunk=2),
+    losses.Visreg(num_slices=3, chunk=2),
+    losses.BarlowTwins(std="unbiased"),
+    losses.Invariance(num_global=1),
+    losses.BalancedCrossEntropy(balance="sinkhorn", target_temperature=0.5),
 ]
 PARTS = [*ROWS, *SETS, *VARIANTS]
 
@@ -120,13 +124,13 @@ def test_without_a_group_nothing_happens():
 
 def one_sample_in_all(part):
     try:
-        part(torch.zeros(1 - rank(), 4), 0)
+        part(torch.zeros(2, 1 - rank(), 4), 0)
     except ValueError as error:
         return str(error)
 
 
 def no_sample_anywhere(part):
-    z = torch.zeros(0, 4, requires_grad=True)
+    z = torch.zeros(2, 0, 4, requires_grad=True)
     value = part(z, 0)
     value.backward()
     return value.item(), z.grad is not None

@@ -1,4 +1,4 @@
-"""InfoNce against a loop over rows, its closed forms, and what it must ignore."""
+"""InfoNce and NtXent against a loop over rows, its closed forms, and what it must ignore."""
 
 import math
 
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerance import assert_as_accurate
 
-from latentlm.losses import InfoNce
+from latentlm.losses import InfoNce, NtXent
+from latentlm.losses.samples import require_views
 
 
 def naive(pred, target, temperature=0.1, normalize=True):
@@ -92,6 +93,38 @@ def test_row_scale_and_joint_rotation_change_nothing(seed, scale):
     torch.testing.assert_close(InfoNce()(pred @ rotation, target @ rotation), InfoNce()(pred, target))
 
 
-def test_bad_temperature_is_refused():
+def naive_nt_xent(z, temperature=0.5):
+    views, samples, _ = z.shape
+    unit = {(v, i): z[v, i] / z[v, i].square().sum().sqrt() for v in range(views) for i in range(samples)}
+    values = []
+    for v, i in unit:
+        exps = {key: ((unit[v, i] * other).sum() / temperature).exp() for key, other in unit.items() if key != (v, i)}
+        values += [-(exps[w, i] / sum(exps.values())).log() for w in range(views) if w != v]
+    return torch.stack(values).mean()
+
+
+@pytest.mark.parametrize(("views", "temperature"), [(2, 0.5), (3, 0.1)])
+def test_views_match_the_equation(views, temperature):
+    z, part = draw(5, views, 4, 3)[0], NtXent(temperature)
+    torch.testing.assert_close(part(z, 0), naive_nt_xent(z, temperature), rtol=1e-10, atol=1e-12)
+    assert_as_accurate(lambda x: part(x, 0), lambda x: naive_nt_xent(x, temperature), z)
+
+
+def test_known_answers_of_views():
+    same = torch.ones(2, 8, 16, dtype=torch.float64)
+    assert NtXent()(same, 0).item() == pytest.approx(math.log(15), abs=1e-12)  # ln(2N - 1): 2.708050
+    perfect = torch.eye(8, 16, dtype=torch.float64).expand(2, 8, 16)
+    assert NtXent()(perfect, 0).item() == pytest.approx(1.062879, abs=1e-6)
+    assert NtXent()(draw(6, 2, 1, 4)[0], 0).item() == 0
+
+
+def test_one_view_has_no_positive():
+    for bad in (torch.zeros(4, 3), torch.zeros(1, 4, 3)):
+        with pytest.raises(ValueError, match="two or more views"):
+            require_views(NtXent(), bad)
+
+
+@pytest.mark.parametrize("kind", [InfoNce, NtXent])
+def test_bad_temperature_is_refused(kind):
     with pytest.raises(ValueError, match="temperature"):
-        InfoNce(temperature=0.0)
+        kind(temperature=0.0)

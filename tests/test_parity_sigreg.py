@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tolerance import assert_as_accurate
 
 from latentlm.losses import Sigreg
+from latentlm.losses.samples import directions
 
 KNOTS = [3 * j / 16 for j in range(17)]
 # trapezoid on [0, 3], doubled, times exp(-t^2/2)
@@ -31,7 +32,7 @@ def naive(part, step):
     def run(z):
         values = []
         for group in z.flatten(0, -3):
-            for a in part.directions(z.shape[-1], step).to(z.dtype).T:
+            for a in directions(z.shape[-1], part.num_slices, part.seed, step).to(z.dtype).T:
                 u = torch.stack([sum(x * y for x, y in zip(row, a, strict=True)) for row in group])
                 values.append(slice_statistic(u))
         return torch.stack(values).mean()
@@ -97,6 +98,31 @@ def test_weights_and_expectation_under_the_gaussian():
     assert ONE(draw(0, 400, 256, 1), 0).item() == pytest.approx(expected, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("preset", "zeros", "null"),
+    [
+        ({"num_slices": 1024}, 0.4020476, 1.0524642),  # the authors' package, lightly
+        ({"knots": 17, "t_max": 5.0, "two_sided": True}, 0.4089207, 1.0594),  # the paper's listing
+        ({"knots": 10, "two_sided": True, "scale_by_samples": False}, 0.3999617, 1.0503),  # eb_jepa
+    ],
+)
+def test_settings_of_other_libraries(preset, zeros, null):
+    """The two numbers that tell them apart: per sample when all are 0, and expected under N(0, 1)."""
+    part, count = Sigreg(**preset), 16
+    value = part(torch.zeros(count, 1, dtype=torch.float64), 0).item()
+    assert value / (count if part.scale_by_samples else 1) == pytest.approx(zeros, abs=5e-8)
+    knots, weights = part.grid(), part.weights()
+    assert (weights * (1 - (-knots.square()).exp())).sum().item() == pytest.approx(null, abs=5e-5)
+    samples = draw(5, 400, 256, 1)
+    mean = Sigreg(**preset | {"num_slices": 1})(samples, 0).item() * (1 if part.scale_by_samples else 256)
+    assert mean == pytest.approx(null, abs=0.2)
+
+
+def test_both_sides_of_an_even_integrand_are_one_side_doubled():
+    z = draw(6, 2, 8, 3)
+    torch.testing.assert_close(Sigreg(knots=33, two_sided=True)(z, 0), Sigreg(knots=17)(z, 0))
+
+
 def test_gaussian_scores_lower_than_uniform_shifted_and_collapsed():
     gaussian = draw(0, 512, 4)
     uniform = (torch.rand(512, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5) * math.sqrt(
@@ -119,14 +145,15 @@ def test_chunks_change_nothing(chunk):
 
 
 def test_directions_follow_seed_and_step():
-    part = Sigreg(num_slices=5)
-    torch.testing.assert_close(part.directions(3, 4).norm(dim=0), torch.ones(5, dtype=torch.float64))
-    torch.testing.assert_close(part.directions(3, 4), part.directions(3, 4), rtol=0, atol=0)
-    others = [part.directions(3, 5), Sigreg(num_slices=5, seed=1).directions(3, 4)]
-    assert not any(torch.equal(part.directions(3, 4), other) for other in others)
-    assert not torch.equal(Sigreg(seed=2).directions(3, 1), Sigreg(seed=1).directions(3, 2))
+    ours = directions(3, 5, seed=0, step=4)
+    torch.testing.assert_close(ours.norm(dim=0), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(ours, directions(3, 5, seed=0, step=4), rtol=0, atol=0)
+    assert not any(torch.equal(ours, other) for other in (directions(3, 5, 0, 5), directions(3, 5, 1, 4)))
+    assert not torch.equal(directions(3, 5, seed=2, step=1), directions(3, 5, seed=1, step=2))
+    z = draw(0, 4, 3)
+    assert Sigreg()(z, 0) != Sigreg()(z, 1) != Sigreg(seed=1)(z, 1)
     state = torch.get_rng_state()
-    part(draw(0, 4, 3), 0)
+    Sigreg()(z, 0)
     assert torch.equal(state, torch.get_rng_state())  # the run's own randomness is left alone
 
 

@@ -1,4 +1,6 @@
-"""Variance and Covariance against loops, closed forms, and the cases where a statistic is undefined."""
+"""Variance, Covariance and Koleo against loops, closed forms, and the cases where a statistic is undefined."""
+
+import math
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerance import assert_as_accurate
 
-from latentlm.losses import Covariance, Variance
+from latentlm.losses import Covariance, Koleo, Variance
 
 HADAMARD = torch.tensor(  # four orthogonal columns of +-1 with mean zero
     [[a, b, a * b, c] for a in (1.0, -1.0) for b in (1.0, -1.0) for c in (1.0, -1.0)], dtype=torch.float64
@@ -39,7 +41,19 @@ def naive_covariance(z, norm="d"):
     return torch.stack(groups).mean()
 
 
+def naive_koleo(z):
+    values = []
+    for group in z.flatten(0, -3):
+        unit = [row / row.square().sum().sqrt() for row in group]
+        for i, u in enumerate(unit):
+            others = [v for j, v in enumerate(unit) if j != i]
+            nearest = max(others, key=lambda v: float((u * v).sum()))
+            values.append(-((u - nearest + 1e-8).square().sum().sqrt() + 1e-8).log())
+    return torch.stack(values).mean()
+
+
 CASES = [
+    (Koleo(), naive_koleo),
     (Variance(), naive_variance),
     (Variance(floor=2.0, eps=1e-2), lambda z: naive_variance(z, 2.0, 1e-2)),
     (Covariance(), naive_covariance),
@@ -82,7 +96,28 @@ def test_gradient_at_and_near_collapse():
     assert (near.grad.abs().sum(0) > 1e-4).all()
 
 
-@pytest.mark.parametrize("part", [Variance(), Covariance()])
+def test_known_answers_of_nearest_neighbours():
+    eye = torch.eye(6, 16, dtype=torch.float64)
+    assert Koleo()(eye, 0).item() == pytest.approx(-math.log(2) / 2, abs=1e-7)
+    copies = torch.full((2, 16), 3.0, dtype=torch.float64)
+    assert Koleo()(copies, 0).item() == pytest.approx(-math.log(5e-8), abs=1e-6)  # 16.811243
+    assert Koleo()(copies.float(), 0).item() == pytest.approx(16.811243, abs=1e-4)
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    assert Koleo()(opposite, 0).item() == pytest.approx(-math.log(2), abs=1e-6)  # not its own neighbour: 8.42
+
+
+def test_koleo_pushes_a_pair_apart_and_leaves_scale_and_rotation_alone():
+    z = draw(3, 6, 4)
+    rotation = torch.linalg.qr(draw(4, 4, 4)).Q
+    torch.testing.assert_close(Koleo()(5 * z @ rotation, 0), Koleo()(z, 0), rtol=1e-6, atol=1e-6)
+    pair = torch.tensor([[1.0, 0.0], [1.0, 0.1]], dtype=torch.float64, requires_grad=True)
+    Koleo()(pair, 0).backward()
+    assert pair.grad is not None
+    after = pair.detach() - 1e-3 * pair.grad
+    assert Koleo()(after, 0) < Koleo()(pair, 0)
+
+
+@pytest.mark.parametrize("part", [Variance(), Covariance(), Koleo()])
 def test_too_few_samples(part):
     with pytest.raises(ValueError, match="at least 2 samples"):
         part(draw(0, 1, 4), 0)
@@ -107,6 +142,6 @@ def test_shift_and_scale(seed, shift, scale):
 
 
 def test_bad_options_are_refused():
-    for bad in (lambda: Variance(floor=0.0), lambda: Variance(eps=0.0)):
+    for bad in (lambda: Variance(floor=0.0), lambda: Variance(eps=0.0), lambda: Koleo(eps=0.0)):
         with pytest.raises(ValueError, match="above 0"):
             bad()

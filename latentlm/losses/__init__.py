@@ -1,31 +1,46 @@
 """All losses; adding a class to a union is what registers it."""
 
-from latentlm.losses.contrast import InfoNce
+from latentlm.losses.contrast import InfoNce, NtXent
+from latentlm.losses.gram import Gram
 from latentlm.losses.next_token import NextToken
 from latentlm.losses.pair import Cosine, Kl, Mse, SmoothL1, SoftCrossEntropy
+from latentlm.losses.prototypes import BalancedCrossEntropy
 from latentlm.losses.sigreg import Sigreg
-from latentlm.losses.spread import Covariance, Variance
+from latentlm.losses.spread import Covariance, Koleo, Variance
+from latentlm.losses.views import BarlowTwins, Invariance, Mmcr
+from latentlm.losses.visreg import Visreg
 
 PairLoss = Mse | SmoothL1 | Cosine | SoftCrossEntropy | Kl
 """(pred [*b d], target [*b d]) -> [*b]: pointwise."""
 
-RowLoss = InfoNce
+RowLoss = InfoNce | BalancedCrossEntropy
 """(pred [m d], target [m d]) -> [m]: a value per row that depends on the other rows."""
+
+AnchorLoss = Gram
+"""(pred [a n d], target [a n e], mask [a n]) -> [a n]: a value per position that depends on its anchor's other ones."""
 
 DataLoss = NextToken
 """(logits [*b v], ids [*b]) -> [*b]: pointwise, against data."""
 
-SetLoss = Sigreg | Variance | Covariance
-"""(z [*g m d], step) -> []: of a set of samples, without a target."""
+SetLoss = Sigreg | Visreg | Variance | Covariance | Koleo | Invariance | NtXent | BarlowTwins | Mmcr
+"""(z [*g m d], step) -> []: of a set of samples, without a target. The last four compare groups: views of the same."""
 
 __all__ = [
+    "AnchorLoss",
+    "BalancedCrossEntropy",
+    "BarlowTwins",
     "Cosine",
     "Covariance",
     "DataLoss",
+    "Gram",
     "InfoNce",
+    "Invariance",
     "Kl",
+    "Koleo",
+    "Mmcr",
     "Mse",
     "NextToken",
+    "NtXent",
     "PairLoss",
     "RowLoss",
     "SetLoss",
@@ -33,4 +48,5 @@ __all__ = [
     "SmoothL1",
     "SoftCrossEntropy",
     "Variance",
+    "Visreg",
 ]

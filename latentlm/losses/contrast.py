@@ -1,4 +1,4 @@
-"""Losses that tell a row's own target from the targets of other rows."""
+"""Losses that tell what belongs to a sample from what belongs to others."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latentlm.dist import all_gather_rows
+from latentlm.dist import all_gather_rows, all_reduce_sum
 from latentlm.losses.precision import full_precision
+from latentlm.losses.samples import count, require_views
 
 # cosine up to which two targets are the same fact; below float32 rounding of a dot product it would miss exact copies
 _SAME = 1e-6
@@ -62,6 +63,53 @@ class InfoNce:
         if self.skip_duplicates:
             logits = logits.masked_fill(_duplicates(target.detach(), others.detach(), own), -torch.inf)
         return F.cross_entropy(logits, own, reduction="none")
+
+
+@dataclass(frozen=True)
+class NtXent:
+    """Draw the views of a sample together and away from all views of the other samples.
+
+        L(z) = mean over anchors a and their positives p of  - log( exp(s_ap / tau) / sum_{j != a} exp(s_aj / tau) )
+        s_ij = cos(z_i, z_j);   j runs over all views of all samples, p over the other views of a's sample
+
+    Shapes:    z [g m d] -> []; g counts views.
+    Gradient:  through every view, as anchor, positive and negative.
+    Scale:     nats; log(g M - 1) when all latents are alike, so values of different batch sizes do not compare.
+    Ranks:     negatives are all ranks' samples, uneven counts allowed. Not a sum over micro-batches. No samples
+               anywhere give 0, and so does one sample with two views.
+    Source:    Chen et al. 2020 (SimCLR), arXiv:2002.05709, eq. 1. Differs: more than two views (the mean over positives
+               stands outside the logarithm, Khosla et al. 2020, arXiv:2004.11362, eq. 2); all ranks' samples.
+    Checked:   tests/test_parity_contrast.py - naive float64 loop; closed forms; tests/test_distributed.py -
+               2 ranks == 1.
+    See also:  InfoNce (a prediction among targets, one direction).
+
+    Args:
+        temperature: tau, divides the similarities.
+    """
+
+    temperature: float = 0.5
+    decomposable: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.temperature <= 0:
+            raise ValueError(f"NtXent.temperature is {self.temperature}; it must be above 0")
+
+    @full_precision
+    def __call__(self, z: Float[Tensor, "g m d"], step: int) -> Float[Tensor, ""]:
+        """One value for the set; `step` is for set losses that draw at random."""
+        require_views(self, z)
+        samples, views = count(self, z, least=1), z.shape[0]
+        if samples == 0:
+            return z.sum()
+        unit = F.normalize(z, dim=-1, eps=1e-6).transpose(0, 1)  # m g d: views of a sample side by side
+        everyone, start = all_gather_rows(unit)
+        logits = unit.flatten(0, 1) @ everyone.flatten(0, 1).T / self.temperature
+        anchor = torch.arange(len(logits), device=z.device)
+        logits = logits.scatter(1, (anchor + start * views)[:, None], -torch.inf)
+        first = (anchor // views + start) * views
+        shift = torch.arange(1, views, device=z.device)
+        positives = first[:, None] + (anchor[:, None] % views + shift) % views  # m*g g-1
+        return -all_reduce_sum(logits.log_softmax(-1).gather(1, positives).mean(-1).sum()) / (samples * views)
 
 
 def _duplicates(

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from latentlm.dist import all_reduce_count, all_reduce_sum
+from latentlm.dist import all_reduce_sum
 from latentlm.losses.precision import full_precision
+from latentlm.losses.samples import count, directions
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,17 @@ class Sigreg:
     Ranks:     characteristic functions are averaged over ranks with their counts before squaring; M counts all ranks.
                Not a sum over micro-batches. No samples anywhere give 0; one sample is defined.
     Source:    Balestriero & LeCun 2025 (LeJEPA), arXiv:2511.08544, SIGReg with the Epps-Pulley statistic. Differs: the
-               grid is [0, t_max = 3], doubled by symmetry, as in the authors' package (the paper lists [-5, 5]).
+               grid is [0, t_max = 3], doubled by symmetry, as in the authors' package; the paper's listing and other
+               libraries are settings (latentlm/losses/README.md).
     Checked:   tests/test_parity_sigreg.py - naive float64 loop; closed forms; chunked == unchunked; N(0, I) scores
                lower than uniform; tests/test_distributed.py - 2 ranks == 1.
-    See also:  Variance, Covariance (second moments only).
+    See also:  Variance, Covariance (second moments only), Visreg (does not fade at collapse).
 
     Args:
         num_slices: directions per step.
-        knots: points of the trapezoid rule on [0, t_max].
+        knots: points of the trapezoid rule, on [0, t_max].
         t_max: highest frequency tested.
+        two_sided: put the knots on [-t_max, t_max].
         scale_by_samples: multiply by M, as a test statistic is.
         chunk: directions held in memory at once (m * chunk * knots numbers); changes nothing else.
         seed: of the directions, together with the step.
@@ -44,6 +47,7 @@ class Sigreg:
     num_slices: int = 256
     knots: int = 17
     t_max: float = 3.0
+    two_sided: bool = False
     scale_by_samples: bool = True
     chunk: int = 64
     seed: int = 0
@@ -56,15 +60,15 @@ class Sigreg:
     @full_precision
     def __call__(self, z: Float[Tensor, "*g m d"], step: int) -> Float[Tensor, ""]:
         """One value for the set; `step` picks the directions."""
-        samples = all_reduce_count(z.shape[-2], z.device)
+        samples = count(self, z, least=1)
         if samples == 0:
             return z.sum()
-        knots = torch.linspace(0, self.t_max, self.knots, dtype=z.dtype, device=z.device)
-        directions = self.directions(z.shape[-1], step).to(z)
+        knots = self.grid().to(z)
+        slices = directions(z.shape[-1], self.num_slices, self.seed, step).to(z)
         # checkpointed: otherwise backward would keep the cosines of all chunks, and chunking would save nothing
         sums = [
             checkpoint(_characteristic, z, part, knots, use_reentrant=False, preserve_rng_state=False)
-            for part in directions.split(self.chunk, dim=1)
+            for part in slices.split(self.chunk, dim=1)
         ]
         phi = all_reduce_sum(torch.cat(sums, dim=-3)) / samples  # *g k j 2
         gaussian = (-knots.square() / 2).exp()
@@ -72,17 +76,14 @@ class Sigreg:
         statistic = (gap * self.weights().to(z)).sum(-1).mean()
         return statistic * samples if self.scale_by_samples else statistic
 
-    def directions(self, dim: int, step: int) -> Float[Tensor, "d k"]:
-        """Unit columns. Drawn on the CPU, so that ranks on any device agree without communicating."""
-        # torch's CPU generator reads 32 bits: the odd multiplier keeps (seed, step) and (step, seed) apart in them
-        generator = torch.Generator().manual_seed((self.seed * 2654435761 + step) % 2**32)
-        columns = torch.randn(dim, self.num_slices, generator=generator, dtype=torch.float64)
-        return columns / columns.norm(dim=0)
+    def grid(self) -> Float[Tensor, "j"]:
+        """The frequencies at which the characteristic functions are compared."""
+        return torch.linspace(-self.t_max if self.two_sided else 0, self.t_max, self.knots, dtype=torch.float64)
 
     def weights(self) -> Float[Tensor, "j"]:
-        """Trapezoid weights of the knots, doubled by symmetry, times the window w."""
-        knots = torch.linspace(0, self.t_max, self.knots, dtype=torch.float64)
-        width = torch.full_like(knots, 2 * self.t_max / (self.knots - 1))
+        """Trapezoid weights of the knots, doubled by symmetry where only one side is given, times the window w."""
+        knots = self.grid()
+        width = (knots[1] - knots[0]) * torch.ones_like(knots) * (1 if self.two_sided else 2)
         width[[0, -1]] /= 2
         return width * (-knots.square() / 2).exp()
 

@@ -1,0 +1,153 @@
+"""Losses of views of the same samples: the groups ``g`` of the set are the views, sample i of each is the same thing.
+
+Beyond the legend: ``M`` samples of all ranks.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from latentlm.dist import all_gather_rows, all_reduce_sum
+from latentlm.losses.precision import full_precision
+from latentlm.losses.samples import centred, count, require_views
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """Draw the views of a sample together, to their common mean.
+
+        L(z) = mean_g mean_m mean_d (z_gmd - mu_md)^2,   mu the mean of the first `num_global` views
+
+    Shapes:    z [g m d] -> []; g counts views.
+    Gradient:  through every view, also through the mean.
+    Scale:     that of a variance: grows with the square of the latents' scale. Two views: a quarter of their Mse.
+    Ranks:     the mean is over all ranks' samples, uneven counts allowed. No samples anywhere give 0.
+    Source:    Balestriero & LeCun 2025 (LeJEPA), arXiv:2511.08544, the prediction loss in the form of its code, to the
+               centroid. Differs: the sum over all pairs (eq. 5) is larger by the variance among the global views.
+    Checked:   tests/test_parity_views.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    See also:  Mse (two views, either may be a teacher's), Sigreg and Visreg (what keeps it from collapse).
+
+    Args:
+        num_global: views that make the mean, the first ones; 0 takes all.
+    """
+
+    num_global: int = 0
+    decomposable: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.num_global < 0:
+            raise ValueError(f"Invariance.num_global is {self.num_global}; it must be 0 (all views) or more")
+
+    @full_precision
+    def __call__(self, z: Float[Tensor, "g m d"], step: int) -> Float[Tensor, ""]:
+        """One value for the set; `step` is for set losses that draw at random."""
+        require_views(self, z)
+        samples = count(self, z, least=1)
+        if samples == 0:
+            return z.sum()
+        centre = z[: self.num_global or None].mean(0)
+        return all_reduce_sum((z - centre).square().sum(-2)).mean() / samples
+
+
+@dataclass(frozen=True)
+class BarlowTwins:
+    """Make coordinate i of one view agree with coordinate i of the other and with no other coordinate.
+
+        L(z) = mean over pairs of views:  sum_i (1 - C_ii)^2 + redundancy sum_{i != j} C_ij^2
+        C = (1/M) sum_m u_m v_m^T,   u, v the two views, every coordinate standardised over the M samples
+
+    Shapes:    z [g m d] -> []; g counts views.
+    Gradient:  through every view, standardisation included.
+    Scale:     grows with d (d at collapse and for unrelated views, 4 d for opposite ones); not with the latents' scale.
+    Ranks:     mean, deviation and C are those of all ranks' samples. Not a sum over micro-batches. No samples anywhere
+               give 0; one is an error.
+    Source:    Zbontar et al. 2021, arXiv:2103.03230, eq. 1 and 2. Differs: more than two views; the official code also
+               multiplies by 0.024, which is a term's weight here.
+    Checked:   tests/test_parity_views.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    See also:  Covariance (decorrelates within a view).
+
+    Args:
+        redundancy: lambda, the weight of the off-diagonal entries.
+        std: ``biased`` divides by M as batch norm does; ``unbiased`` by M - 1, which leaves C_ii = (M-1)/M for equal
+            views.
+        eps: added to the variance, so that a constant coordinate has a gradient.
+    """
+
+    redundancy: float = 5e-3
+    std: Literal["biased", "unbiased"] = "biased"
+    eps: float = 1e-5
+    decomposable: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.redundancy < 0 or self.eps <= 0 or self.std not in ("biased", "unbiased"):
+            raise ValueError(f"{self}: redundancy must be 0 or more, eps above 0, std 'biased' or 'unbiased'")
+
+    @full_precision
+    def __call__(self, z: Float[Tensor, "g m d"], step: int) -> Float[Tensor, ""]:
+        """One value for the set; `step` is for set losses that draw at random."""
+        require_views(self, z)
+        samples = count(self, z)
+        if samples == 0:
+            return z.sum()
+        deviation = centred(z, samples)
+        squares = all_reduce_sum(deviation.square().sum(-2, keepdim=True))
+        unit = deviation / (squares / (samples - (self.std == "unbiased")) + self.eps).sqrt()
+        products = torch.stack([one.mT @ other for one, other in combinations(unit, 2)])
+        correlation = all_reduce_sum(products) / samples  # pairs d d
+        diagonal = correlation.diagonal(dim1=-2, dim2=-1)
+        others = correlation.masked_fill(torch.eye(z.shape[-1], dtype=torch.bool, device=z.device), 0)
+        return ((1 - diagonal).square().sum(-1) + self.redundancy * others.square().sum((-2, -1))).mean()
+
+
+@dataclass(frozen=True)
+class Mmcr:
+    """Spread the samples' centroids over as many directions as there are, with the views of each close together.
+
+        L(z) = - |C|_* + weight_views mean_m |Z_m|_*,   C [M d] the mean over views, Z_m [g d] the views of one sample
+
+    Shapes:    z [g m d] -> []; g counts views; |.|_* is the sum of the singular values.
+    Gradient:  through every view; that of a nuclear norm, bounded, some subgradient where singular values vanish.
+    Scale:     between -sqrt(M min(M, d)) and about 0 with `normalize`: grows with M, so weights do not carry over
+               between batch sizes.
+    Ranks:     centroids of all ranks are gathered, uneven counts allowed. Not a sum over micro-batches. No samples
+               anywhere give 0.
+    Source:    Yerxa et al. 2023, arXiv:2303.03307. Differs: none; lightly's version leaves the normalisation to the
+               caller and takes online and momentum views as one set.
+    Checked:   tests/test_parity_views.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    See also:  BarlowTwins, NtXent (other losses over views).
+
+    Args:
+        weight_views: lambda, the weight of the spread within a sample.
+        normalize: put every view on the unit sphere first.
+    """
+
+    weight_views: float = 5e-3
+    normalize: bool = True
+    decomposable: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.weight_views < 0:
+            raise ValueError(f"Mmcr.weight_views is {self.weight_views}; it must be 0 or more")
+
+    @full_precision
+    def __call__(self, z: Float[Tensor, "g m d"], step: int) -> Float[Tensor, ""]:
+        """One value for the set; `step` is for set losses that draw at random."""
+        require_views(self, z)
+        samples = count(self, z, least=1)
+        if samples == 0:
+            return z.sum()
+        z = F.normalize(z, dim=-1, eps=1e-6) if self.normalize else z
+        centroids, _ = all_gather_rows(z.mean(0))
+        within = all_reduce_sum(_nuclear(z.transpose(0, 1))) / samples
+        return self.weight_views * within - _nuclear(centroids)
+
+
+def _nuclear(x: Float[Tensor, "*b m d"]) -> Float[Tensor, ""]:
+    if not bool(x.isfinite().all()):
+        return torch.nan * x.sum()  # the decomposition would raise instead
+    return torch.linalg.svdvals(x).sum()

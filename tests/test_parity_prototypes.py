@@ -1,0 +1,137 @@
+"""Sinkhorn, centring and BalancedCrossEntropy against loops, closed forms and the traps they are known for."""
+
+import math
+
+import pytest
+import torch
+from test_parity_spread import draw
+from tolerance import assert_as_accurate
+
+from latentlm.losses import BalancedCrossEntropy, SoftCrossEntropy
+from latentlm.losses.prototypes import centred_log_softmax, sinkhorn
+
+
+def naive_sinkhorn(logits, temperature=0.05, iterations=3):
+    m, k = logits.shape
+    q = [[(x / temperature).exp() for x in row] for row in logits]
+    total = sum(sum(row) for row in q)
+    q = [[x / total for x in row] for row in q]
+    for _ in range(iterations):
+        columns = [sum(q[i][j] for i in range(m)) for j in range(k)]
+        q = [[q[i][j] / (columns[j] * k) for j in range(k)] for i in range(m)]
+        rows = [sum(row) for row in q]
+        q = [[x / (rows[i] * m) for x in q[i]] for i in range(m)]
+    return torch.stack([torch.stack(row) for row in q]) * m
+
+
+def naive_centred(logits, temperature):
+    center = sum(logits) / len(logits)
+    rows = []
+    for row in logits:
+        exps = [((x - c) / temperature).exp() for x, c in zip(row, center, strict=True)]
+        rows.append(torch.stack(exps) / sum(exps))
+    return torch.stack(rows)
+
+
+def naive_loss(part):
+    def run(pred, target):
+        if part.balance == "center":
+            wanted = naive_centred(target, part.target_temperature)
+        else:
+            wanted = naive_sinkhorn(target, part.target_temperature, part.iterations)
+        values = []
+        for q, row in zip(wanted, pred, strict=True):
+            exps = [(x / part.temperature).exp() for x in row]
+            values.append(-sum(w * (e / sum(exps)).log() for w, e in zip(q, exps, strict=True)))
+        return torch.stack(values)
+
+    return run
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 20])
+def test_sinkhorn_matches_the_equation(iterations):
+    logits = draw(0, 6, 4)
+    ours = sinkhorn(logits, 0.5, iterations)
+    torch.testing.assert_close(ours.exp(), naive_sinkhorn(logits, 0.5, iterations), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(ours.exp().sum(-1), torch.ones(6, dtype=torch.float64))
+
+
+def test_sinkhorn_balances_prototypes():
+    logits = draw(0, 64, 16)
+    after_few, after_many = (sinkhorn(logits, 0.5, count).exp().sum(0) for count in (3, 100))
+    assert (after_few - 4).abs().max() < 0.5
+    assert (after_many - 4).abs().max() < 0.01
+    same = sinkhorn(torch.full((5, 8), 3.0, dtype=torch.float64), 0.05)
+    torch.testing.assert_close(same.exp(), torch.full((5, 8), 1 / 8, dtype=torch.float64))
+
+
+def test_sinkhorn_shifts():
+    logits = draw(1, 8, 4)
+    per_prototype, per_sample = draw(2, 1, 4), draw(3, 8, 1)
+    torch.testing.assert_close(sinkhorn(logits + per_prototype, 0.5), sinkhorn(logits, 0.5), rtol=1e-12, atol=1e-12)
+    assert (sinkhorn(logits + per_sample, 0.5) - sinkhorn(logits, 0.5)).abs().max() > 0.05
+
+
+def test_sinkhorn_does_not_overflow():
+    logits = (100 * draw(4, 6, 4)).float()
+    assert (logits / 0.05).exp().isinf().any()  # what an unshifted exponential makes of it
+    for dtype in (torch.float32, torch.bfloat16):
+        balanced = sinkhorn(logits.to(dtype), 0.05)
+        assert balanced.dtype == torch.float32
+        torch.testing.assert_close(balanced.exp().sum(-1), torch.ones(6))
+
+
+def test_positions_are_balanced_by_themselves():
+    """CAPI: with positions as groups, what only tells the position makes every prototype equally likely."""
+    logits = draw(5, 3, 8, 4)  # positions, images, prototypes
+    torch.testing.assert_close(sinkhorn(logits, 0.5)[1], sinkhorn(logits[1], 0.5))
+    positional = 10 * draw(6, 3, 1, 4).expand(3, 8, 4)
+    torch.testing.assert_close(sinkhorn(positional, 0.5).exp(), torch.full((3, 8, 4), 0.25, dtype=torch.float64))
+    together = sinkhorn(positional.flatten(0, 1), 0.5).exp()
+    assert together.max() > 0.5  # balanced over all patches the position itself is a cluster
+
+
+def test_centring():
+    logits = draw(7, 6, 4)
+    torch.testing.assert_close(centred_log_softmax(logits, 0.1).exp(), naive_centred(logits, 0.1))
+    kept = draw(8, 1, 4)
+    torch.testing.assert_close(
+        centred_log_softmax(logits, 0.1, kept), ((logits - kept) / 0.1).log_softmax(-1), rtol=1e-12, atol=1e-12
+    )
+    uniform = centred_log_softmax(logits[:1].expand(6, 4), 0.1)
+    torch.testing.assert_close(uniform.exp(), torch.full((6, 4), 0.25, dtype=torch.float64))
+
+
+PARTS = [
+    BalancedCrossEntropy(),
+    BalancedCrossEntropy(balance="sinkhorn"),
+    BalancedCrossEntropy(balance="sinkhorn", temperature=0.5, target_temperature=0.2, iterations=5),
+]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=repr)
+def test_matches_the_equation(part):
+    pred, target = draw(9, 6, 4), draw(10, 6, 4)
+    torch.testing.assert_close(part(pred, target), naive_loss(part)(pred, target), rtol=1e-9, atol=1e-12)
+    if part.target_temperature > 0.1:  # below, bf16 sums in the loop are off by more than they should judge
+        assert_as_accurate(part, naive_loss(part), pred, target)
+
+
+@pytest.mark.parametrize("part", PARTS[:2], ids=repr)
+def test_known_answers(part):
+    for count in (4096, 65536):  # ln 4096 = 8.317766, ln 65536 = 11.090355: what collapse to uniform looks like
+        flat = torch.zeros(2, count, dtype=torch.float64)
+        assert part(flat, flat)[0].item() == pytest.approx(math.log(count), abs=1e-9)
+    pred, target = draw(11, 6, 4), draw(12, 6, 4)
+    wanted = (
+        centred_log_softmax(target, 0.04) if part.balance == "center" else sinkhorn(target, part.target_temperature, 3)
+    )
+    entropy = -(wanted.exp() * wanted).sum(-1)
+    assert (part(pred, target) >= entropy - 1e-12).all()
+    torch.testing.assert_close(part(pred, target), SoftCrossEntropy(temperature=0.1)(pred, wanted))
+
+
+def test_bad_options_are_refused():
+    for bad in ({"temperature": 0.0}, {"target_temperature": 0.0}, {"iterations": 0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            BalancedCrossEntropy(**bad)
