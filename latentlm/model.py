@@ -17,7 +17,8 @@ from latentlm.attach import Run, add_hooks, latent_run
 from latentlm.backbones import find_backbone
 from latentlm.config import ConfigError, dump, parse, read_recipe
 from latentlm.ema import Teacher
-from latentlm.objective import Objective, Terms, depths, teachers
+from latentlm.objective import Objective, Terms
+from latentlm.terms import depths, teachers
 from latentlm.types import Context, Report
 
 CONFIG_KEY = "latentlm"

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from latentlm.dist import all_reduce_sum
 from latentlm.heads import Head
 from latentlm.levels import Levels
+from latentlm.losses import AnchorLoss
 from latentlm.predictors import Dynamics, Shared
-from latentlm.tap import Depth, resolve_depth
+from latentlm.tap import resolve_depth
 from latentlm.targets import Data, TokenCode, target_dim
-from latentlm.terms import Predict, Spread, schedule
+from latentlm.terms import Predict, Spread, depths, schedule, teachers
 from latentlm.types import Context, Report, View
 
 RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
@@ -70,30 +71,6 @@ class Objective:
                 f"objective: grad_ratio {ratios} cannot all hold at once, each counts the others; lower them"
             )
         return plain
-
-
-def teachers(terms: dict[str, Predict | Spread]) -> dict[str, float]:
-    """Teachers that the terms ask for, with their momentum (a frozen one keeps everything)."""
-    found: dict[str, float] = {}
-    for name, term in terms.items():
-        kind = term.target.teacher if isinstance(term, Predict) else None
-        if kind is None:
-            continue
-        momentum = getattr(term.target, "momentum", 1.0)  # type: ignore[union-attr]
-        if found.setdefault(kind, momentum) != momentum:
-            raise ValueError(f"terms.{name}: one network has one ema; give all ema targets the same momentum")
-    return found
-
-
-def depths(terms: dict[str, Predict | Spread], teacher: str | None) -> set[Depth]:
-    """Depths read by the terms: of the network itself (None) or of a teacher."""
-    found: set[Depth] = set()
-    for term in terms.values():
-        found |= {term.source.depth} if teacher is None else set()
-        tap = getattr(term.target, "tap", None) if isinstance(term, Predict) else None
-        if tap is not None and term.target.teacher == teacher:  # type: ignore[union-attr]
-            found.add(tap.depth)
-    return found
 
 
 class Terms(nn.Module):
@@ -184,13 +161,28 @@ class Terms(nn.Module):
 
     def counts(self, view: View) -> dict[str, Tensor]:
         """How many values each term will average, from the positions alone."""
-        counts = {name: term.mask(view).sum() for name, term in self.terms.items()}
+        counts = {}
+        for name, term in self.terms.items():
+            mask = term.mask(view)
+            by_anchor = isinstance(term, Predict) and term.average == "anchors"
+            counts[name] = (mask.any(1) if by_anchor else mask).sum()
         return {n: c.clamp(max=1) if isinstance(self.terms[n], Spread) else c for n, c in counts.items()}
 
     def pairs(self, name: str, context: Context) -> tuple[Tensor, Tensor]:
         """Guesses and targets ``[m d]`` of a `Predict` term; targets of the data are ids ``[m]``."""
         term = self.terms[name]
         assert isinstance(term, Predict)
+        guess, goal, pair = self._anchors(name, term, context)
+        if pair.shape[1] == 1:  # every kept anchor has its one pair: nothing to select, nothing to copy
+            guess, goal = guess.flatten(0, 1), goal.flatten(0, 1)
+        else:
+            guess, goal = guess[pair], goal[pair]
+        if term.shuffle:
+            goal = goal.roll(goal.shape[0] // 2, 0)  # not by 1: the neighbour's next position is one's own
+        return _through(term, guess, goal, context.view)
+
+    def _anchors(self, name: str, term: Predict, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Guesses and targets ``[a n d]`` of the anchors that have a pair, and which of their pairs exist."""
         where = _places(term)
         pair = context.once(where, lambda: term.mask(context.view))
         keep = context.once((where, "any"), lambda: pair.any(1))
@@ -203,18 +195,19 @@ class Terms(nn.Module):
                 raise ValueError(f"terms.{name}: dynamics starts from one position, but source has several; use pool")
             conditions = _embeddings(context.view, target.index)
         guess = _call(self.predictors[own], source.values, conditions)
-        guess = guess.expand(-1, pair.shape[1], -1)  # a n d
-        if pair.shape[1] == 1:  # every kept anchor has its one pair: nothing to select, nothing to copy
-            guess, goal = guess.flatten(0, 1), target.values.flatten(0, 1)
-        else:
-            guess, goal = guess[pair[keep]], target.values[pair[keep]]
-        if term.shuffle:
-            goal = goal.roll(goal.shape[0] // 2, 0)  # not by 1: the neighbour's next position is one's own
-        return _through(term, guess, goal, context.view)
+        return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
 
     def _predict(self, name: str, term: Predict, context: Context, step: int) -> tuple[Tensor, Tensor]:
-        values = term.loss(*self.pairs(name, context))
-        return values.sum(), torch.tensor(float(values.shape[0]), device=values.device)
+        if isinstance(term.loss, AnchorLoss):
+            guess, goal, pair = self._anchors(name, term, context)
+            values = term.loss(guess, goal, pair)[pair]
+        else:
+            values = term.loss(*self.pairs(name, context))
+        if term.average == "pairs":
+            return values.sum(), torch.tensor(float(values.shape[0]), device=values.device)
+        pair = context.once(_places(term), lambda: term.mask(context.view))
+        share = pair / pair.sum(1, keepdim=True)  # NaN where an anchor has no pair, and nothing is read there
+        return (values * share[pair]).sum(), pair.any(1).sum().to(values.dtype)
 
     def _spread(self, name: str, term: Spread, context: Context, step: int) -> tuple[Tensor, Tensor]:
         mask = term.mask(context.view)

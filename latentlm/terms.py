@@ -5,9 +5,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from latentlm.losses import DataLoss, NextToken, PairLoss, RowLoss, SetLoss
+from latentlm.losses import AnchorLoss, DataLoss, NextToken, PairLoss, RowLoss, SetLoss
 from latentlm.predictors import Linear, Predictor
-from latentlm.tap import Tap
+from latentlm.tap import Depth, Tap
 from latentlm.targets import Data, Online, Target, TokenCode
 from latentlm.types import View
 
@@ -63,22 +63,25 @@ class Predict:
     Args:
         source: latents that predict.
         target: what is predicted.
-        loss: pair loss, row loss (negatives among all pairs) or, for the data, a data loss.
+        loss: pair loss, row loss (sees all pairs), anchor loss (sees the anchor's positions) or, for the data, a data
+            loss.
         predictor: from source to guess.
         weight: a number or a schedule.
         through: ``readout`` turns guess and target into logits of the network's own frozen head,
             ``norm_readout`` applies the network's final norm before that.
         shuffle: control arm: every guess gets the target of the pair half a batch away, so only what all targets share
             can be predicted.
+        average: ``pairs``: every pair counts the same; ``anchors``: every anchor does, however many pairs it has.
     """
 
     source: Tap
     target: Target
-    loss: PairLoss | RowLoss | DataLoss
+    loss: PairLoss | RowLoss | AnchorLoss | DataLoss
     predictor: Predictor = Linear()
     weight: float | Weight = 1.0
     through: Literal["none", "readout", "norm_readout"] = "none"
     shuffle: bool = False
+    average: Literal["pairs", "anchors"] = "pairs"
 
     def __post_init__(self):
         if isinstance(self.target, Data) != isinstance(self.loss, NextToken):
@@ -87,6 +90,8 @@ class Predict:
             raise ValueError("through: target data needs the readout; use through: readout or norm_readout")
         if isinstance(self.target, TokenCode) and self.through != "none":
             raise ValueError("through: a token code has no logits; use through: none")
+        if isinstance(self.loss, AnchorLoss) and (self.through != "none" or self.shuffle):
+            raise ValueError(f"loss: {self.loss} compares latents of whole anchors; use through: none, shuffle: false")
         leaky = isinstance(self.target, Online) and not self.target.stop_grad
         if leaky and schedule(self.weight).grad_ratio is not None:
             raise ValueError("weight: grad_ratio cannot be measured where the target has gradient; give a number")
@@ -123,3 +128,27 @@ class Spread:
         """Samples that exist."""
         mask = self.source.mask(view)
         return mask if self.samples == "positions" else mask.all(1, keepdim=True).expand_as(mask)
+
+
+def teachers(terms: dict[str, Predict | Spread]) -> dict[str, float]:
+    """Teachers that the terms ask for, with their momentum (a frozen one keeps everything)."""
+    found: dict[str, float] = {}
+    for name, term in terms.items():
+        kind = term.target.teacher if isinstance(term, Predict) else None
+        if kind is None:
+            continue
+        momentum = getattr(term.target, "momentum", 1.0)  # type: ignore[union-attr]
+        if found.setdefault(kind, momentum) != momentum:
+            raise ValueError(f"terms.{name}: one network has one ema; give all ema targets the same momentum")
+    return found
+
+
+def depths(terms: dict[str, Predict | Spread], teacher: str | None) -> set[Depth]:
+    """Depths read by the terms: of the network itself (None) or of a teacher."""
+    found: set[Depth] = set()
+    for term in terms.values():
+        found |= {term.source.depth} if teacher is None else set()
+        tap = getattr(term.target, "tap", None) if isinstance(term, Predict) else None
+        if tap is not None and term.target.teacher == teacher:  # type: ignore[union-attr]
+            found.add(tap.depth)
+    return found
