@@ -27,7 +27,7 @@ from latentlm.recipe import load_recipe
 ROOT = Path(__file__).parents[1]
 HUB = re.compile(r"HuggingFaceTB/SmolLM2-135M(-Instruct)?")
 PAGES = sorted(path for path in ROOT.glob("*.md")) + sorted(
-    path for folder in ("recipes", "scripts", "evals") for path in (ROOT / folder).rglob("*.md")
+    path for folder in ("recipes", "scripts", "evals", "latentlm") for path in (ROOT / folder).rglob("*.md")
 )
 HARMLESS = ("cd", "export", "git", "mkdir", "pip")
 
