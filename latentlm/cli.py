@@ -1,5 +1,6 @@
 """The command line: train | eval | report | export | recipes. Mistakes are one line and exit code 2."""
 
+import inspect
 import os
 import sys
 from importlib.metadata import entry_points
@@ -49,36 +50,77 @@ def train(
         raise Stopped(*stop.args) from None
 
 
-@app.command(name="eval")
+@app.command(
+    name="eval",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+)
 def evaluate(
-    name: Annotated[str, typer.Argument(help="which evaluation, e.g. reversal")],
-    runs: Runs,
-    data: Annotated[str | None, typer.Option(help="recipe whose data is tested; default: the run's own")] = None,
-    out: Annotated[str | None, typer.Option(help="result file; default: eval/NAME.json in the run folder")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="questions of each kind; default: all")] = None,
-    ranked: Annotated[int, typer.Option(min=1, help="questions of each kind whose answers are ranked")] = 100,
+    name: Annotated[str | None, typer.Argument(help="which evaluation, e.g. reversal")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN... [--option value]...", help="runs, and options of its own")
+    ] = None,
 ) -> None:
     """Evaluate runs or other checkpoints.
 
-    Prints a table and writes JSON.
+    `latentlm eval NAME RUN... [--option value]...` prints a table and writes JSON. `latentlm eval NAME --help` lists
+    the options of an evaluation.
     """
-    from latentlm.config import ConfigError, suggest
+    from latentlm.config import ConfigError, parse, suggest
 
     evals = {entry.name: entry for entry in entry_points(group="latentlm.evals")}
+    if name in (None, "--help"):
+        typer.echo(f"{inspect.getdoc(evaluate)}\n\nEvaluations: {', '.join(sorted(evals))}")
+        return
     if name not in evals:
         raise ConfigError(f"eval '{name}': no such evaluation{suggest(name, list(evals))}")
-    if out is not None and len(runs) > 1:
+    runs, given = _options(words or [])
+    if "help" in given:
+        typer.echo(f"latentlm eval {name} RUN... [--option value]...\n\n{_described(evals[name].load().Options)}")
+        return
+    if not runs:
+        raise ConfigError(f"eval {name}: Missing argument RUN; give run folders, model folders or hub names")
+    if "out" in given and len(runs) > 1:
         raise ConfigError("--out: names one file, but there are several runs; leave it out")
     for run in runs:
-        _check_run(run, data)
+        _check_run(run)
+    suite = evals[name].load()
+    options = parse(suite.Options, given, f"eval {name}")
     _quiet()
     from rich.console import Console
 
-    suite = evals[name].load()
-    results = {run: suite.run(run, data=data, out=out, limit=limit, max_ranked=ranked) for run in runs}
+    results = {run: suite.run(run, options) for run in runs}
     console = Console()
     # a pipe has no width of its own: 80 columns would tear the table apart
-    (console if console.is_terminal else Console(width=160)).print(suite.table(results))
+    (console if console.is_terminal else Console(width=100)).print(suite.table(results))
+
+
+def _options(words: list[str]) -> tuple[list[str], dict]:
+    """Runs and options out of ``RUN --key value --flag --key=value``; values are YAML."""
+    from latentlm.config import ConfigError, override
+
+    runs, assignments, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            runs.append(word)
+            continue
+        key, separator, value = word[2:].partition("=")
+        if key == "help":
+            value = "true"
+        elif not separator:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"--{key}: needs a value, such as --{key} 10")
+            value = rest.pop(0)
+        assignments.append(f"{key.replace('-', '_')}={value}")
+    return runs, override({}, assignments)
+
+
+def _described(options: type) -> str:
+    """The options of an evaluation: its own words, and what each is by default."""
+    import dataclasses
+
+    defaults = (f"--{field.name.replace('_', '-')} (default: {field.default})" for field in dataclasses.fields(options))
+    return inspect.cleandoc(options.__doc__ or "") + "\n\n" + "\n".join(defaults)
 
 
 @app.command()
@@ -102,9 +144,9 @@ def export(
     out: Annotated[str, typer.Argument(help="new folder")],
     merge: Annotated[bool, typer.Option("--merge", help="merge a trained adapter into its base")] = False,
 ) -> None:
-    """Write a plain Hugging Face model or PEFT adapter without heads, with a model card.
+    """Write a plain Hugging Face folder without heads.
 
-    It loads without latentlm.
+    A model or a PEFT adapter, with a model card; it loads without latentlm.
     """
     _quiet()
     from latentlm.export import export as write
@@ -147,7 +189,7 @@ def _say(line: str, code: int) -> int:
     return code
 
 
-def _check_run(run: str, data: str | None) -> None:
+def _check_run(run: str) -> None:
     """Refuse what cannot be scored before the slow imports."""
     from latentlm.config import ConfigError
 
@@ -155,8 +197,6 @@ def _check_run(run: str, data: str | None) -> None:
     if not folder.exists():
         if run.count("/") != 1 or run.startswith((".", "/", "~")) or Path(run).parent.exists():
             raise ConfigError(f"{run}: no such run folder")
-    elif data is None and not (folder / "recipe.yaml").is_file():
-        raise ConfigError(f"{run}: no run folder (no recipe.yaml); name one, or give the test data with --data RECIPE")
     elif (folder / "recipe.yaml").is_file() and not (folder / "model").is_dir():
         raise ConfigError(f"{run}: has no model yet; finish it with: latentlm train {run} run.resume=true")
 

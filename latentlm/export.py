@@ -97,9 +97,7 @@ def _base(folder: Path) -> str:
     """The base model that an adapter names, which has to be somewhere."""
     base = _read(folder / ADAPTER).get("base_model_name_or_path")
     if not base:
-        raise ConfigError(
-            f"export: the base of {folder} was made from scratch; export its run with --merge"
-        )
+        raise ConfigError(f"export: the base of {folder} was made from scratch; export its run with --merge")
     if (Path(base).is_absolute() or base.startswith((".", "~"))) and not Path(base).exists():
         raise ConfigError(f"export: the base {base} of {folder} is not there; put it back or edit {ADAPTER}")
     return base

@@ -213,6 +213,13 @@ def test_evaluations_that_cannot_start(folder, no_weights):
     )
     refused("eval", "reversal", "a", "b", "--out", "c", line="--out: names one file, but there are several runs")
     refused("eval", "reversal", line="Missing argument")
+    Path("unfinished/model").mkdir()
+    refused(
+        "eval", "reversal", "unfinished", "--limt", "3", line="unknown key 'limt' for Options; did you mean 'limit'?"
+    )
+    refused("eval", "reversal", "unfinished", "--limit", line="--limit: needs a value")
+    refused("eval", "reversal", "unfinished", "--limit", "many", line="eval reversal.limit: 'many' is not int or null")
+    refused("eval", "reversal", "unfinished", "--limit", "0", line="limit: 0; set it to 1 or more")
 
 
 def test_reports_and_exports_that_cannot_start(folder):

@@ -18,8 +18,8 @@ import typer
 import yaml
 from tiny_models import build
 
-from latentlm.cli import app
-from latentlm.config import recipe_names
+from latentlm.cli import _options, app
+from latentlm.config import parse, recipe_names
 from latentlm.data import bpe_tokenizer
 from latentlm.model import as_objective
 from latentlm.recipe import load_recipe
@@ -83,7 +83,10 @@ def check_latentlm(words: list[str], whole: bool) -> None:
         assert is_name or given["recipe"].isupper() or "runs/" in given["recipe"] or given["recipe"].endswith(".yaml")
         load_recipe(given["recipe"] if is_name else "text/reversal", given["overrides"] or [])
     if words[0] == "eval":
-        assert given["name"].isupper() or given["name"] in entry_points(group="latentlm.evals").names
+        evals = {entry.name: entry for entry in entry_points(group="latentlm.evals")}
+        assert given["name"].isupper() or given["name"] in evals
+        if not given["name"].isupper():
+            parse(evals[given["name"]].load().Options, _options(given["words"] or [])[1])
 
 
 @pytest.mark.parametrize(("where", "line"), commands())
@@ -97,6 +100,7 @@ def test_a_wrong_command_would_be_found():
         "latentlm train text/nitpick",
         "latentlm train text/nitp optm.steps=1",
         "latentlm eval reversl RUN",
+        "latentlm eval reversal RUN --limt 3",
         "bash scripts/nothing.sh",
         "rm -rf runs",
     ):

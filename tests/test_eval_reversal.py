@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from latentlm_evals.reversal import evaluate, run, table
+from latentlm_evals.reversal import Options, evaluate, run, table
 from latentlm_evals.reversal.checkpoint import spread
 from latentlm_evals.reversal.groups import _likelihood, _picks
 from latentlm_evals.reversal.measures import (
@@ -244,17 +244,17 @@ def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
     model, folder = tiny("llama").float(), tmp_path / "one"
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    with pytest.raises(ValueError, match="has no recipe"):
+    with pytest.raises(ValueError, match=r"no recipe\.yaml"):
         run(str(folder / "model"))
     (folder / "recipe.yaml").write_text("{}")
-    result = run(str(folder), data=FixedItems(), device="cpu", batch_size=4, num_permutations=20)
+    result = run(str(folder), Options(FixedItems(), device="cpu", batch_size=4, permutations=20))
     assert json.loads((folder / "eval" / "reversal.json").read_text()) == result
     direct = evaluate(model, tokenizer, FixedItems().items(), num_permutations=20)
     for task, row in direct["results"].items():
         assert result["results"][task]["delta_logp,none"] == pytest.approx(row["delta_logp,none"], rel=1e-4)
     model.model.save_pretrained(tmp_path / "headless")
     with pytest.raises(ValueError, match="holds a LlamaModel"):
-        run(str(tmp_path / "headless"), data=FixedItems())
+        run(str(tmp_path / "headless"), Options(FixedItems()))
 
 
 def test_a_limit_keeps_questions_of_every_kind_and_fact():

@@ -1,7 +1,7 @@
 """Does a model that learned "A is B" also know "B is A"? Scores by what it writes and by how it ranks answers."""
 
-from .checkpoint import run
+from .checkpoint import Options, run
 from .groups import evaluate
 from .table import table
 
-__all__ = ["evaluate", "run", "table"]
+__all__ = ["Options", "evaluate", "run", "table"]

@@ -2,52 +2,76 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from latentlm.data import Item
+from latentlm.data import Data, Item
 from latentlm.recipe import load_recipe
 
 from .groups import evaluate
 
 
-def run(
-    run_dir_or_model: str,
-    *,
-    data: Any = None,
-    out: str | Path | None = None,
-    device: str | None = None,
-    limit: int | None = None,
-    **settings: Any,
-) -> dict:
+@dataclass(frozen=True)
+class Options:
+    """What is asked.
+
+    Args:
+        data: where the test items come from: a recipe, its name or a data part; null: the run's own recipe.
+        limit: questions of each subset, split and asked kind, spread over the facts; null: all.
+        ranked: questions of each kind whose answers are ranked.
+        out: result file; null: eval/reversal.json in a run folder, and none beside another checkpoint.
+        device: torch device; null: the GPU if there is one.
+        batch_size: prompts in a forward.
+        permutations: swaps of entities behind every p value.
+    """
+
+    data: str | Data | None = None
+    limit: int | None = None
+    ranked: int = 100
+    out: str | None = None
+    device: str | None = None
+    batch_size: int = 64
+    permutations: int = 2000
+
+    def __post_init__(self):
+        for key in ("limit", "ranked", "batch_size", "permutations"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{key}: {value}; set it to 1 or more")
+
+
+def run(name: str, options: Options = Options()) -> dict:
     """Score a run folder, or any checkpoint of a causal language model, and write the result.
 
     Args:
-        run_dir_or_model: a folder with ``recipe.yaml`` and ``model/``, or a checkpoint folder or hub name.
-        data: where the test items come from, if not the run's own recipe: a recipe file or a data part.
-        out: result file; a run folder's default is ``eval/reversal.json`` in it, a checkpoint's is none.
-        device: torch device; the GPU if there is one.
-        limit: questions of each subset, split and asked kind, spread over the facts; all without it.
-        settings: passed on to `evaluate`.
+        name: a folder with ``recipe.yaml`` and ``model/``, or a checkpoint folder or hub name.
+        options: what is asked.
     """
-    folder = Path(run_dir_or_model)
+    folder = Path(name)
     is_run = (folder / "recipe.yaml").is_file()
-    if data is None and not is_run:
-        raise ValueError(f"data: {folder} has no recipe.yaml to take test items from: name a recipe or a data part")
-    source = folder / "recipe.yaml" if data is None else data
+    if options.data is None and not is_run:
+        raise ValueError(f"{name}: no run folder (no recipe.yaml); name one, or give the test data with --data RECIPE")
+    source = folder / "recipe.yaml" if options.data is None else options.data
     part = load_recipe(source).data if isinstance(source, str | Path) else source
     if is_run and not (folder / "model").is_dir():
         raise ValueError(f"{folder}: has no model/ to score: let the training finish first")
-    name = str(folder / "model") if is_run else run_dir_or_model
-    model, tokenizer = load(name, device)
-    result = evaluate(model, tokenizer, spread(part.items(), limit), **settings)
-    result["config"] |= {"model_path": name, "data": repr(part), "limit": limit}
-    target = folder / "eval" / "reversal.json" if out is None and is_run else out
+    path = str(folder / "model") if is_run else name
+    model, tokenizer = load(path, options.device)
+    result = evaluate(
+        model,
+        tokenizer,
+        spread(part.items(), options.limit),
+        max_ranked=options.ranked,
+        batch_size=options.batch_size,
+        num_permutations=options.permutations,
+    )
+    result["config"] |= {"model_path": path, "data": repr(part), "limit": options.limit}
+    target = folder / "eval" / "reversal.json" if options.out is None and is_run else options.out
     if target is not None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         Path(target).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
