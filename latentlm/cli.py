@@ -17,7 +17,6 @@ app = typer.Typer(
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.path=value, e.g. optim.learning_rate=1e-4 run.dir=out")
 ]
-Runs = Annotated[list[str], typer.Argument(help="run folders, model folders or hub names")]
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -50,77 +49,53 @@ def train(
         raise Stopped(*stop.args) from None
 
 
-@app.command(
-    name="eval",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-)
+@app.command(name="eval", add_help_option=False, context_settings={"ignore_unknown_options": True})
 def evaluate(
-    name: Annotated[str | None, typer.Argument(help="which evaluation, e.g. reversal")] = None,
+    name: Annotated[str, typer.Argument(help="which evaluation, e.g. reversal")],
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN... [--option value]...", help="runs, and options of its own")
+        list[str] | None, typer.Argument(metavar="RUN... [--KEY VALUE]...", help="runs, checkpoints, and its options")
     ] = None,
 ) -> None:
-    """Evaluate runs or other checkpoints.
+    """Evaluate runs or other checkpoints: print a table and write JSON.
 
-    `latentlm eval NAME RUN... [--option value]...` prints a table and writes JSON. `latentlm eval NAME --help` lists
-    the options of an evaluation.
+    A run is a run folder, a model or adapter folder, or a hub name. The result goes to eval/NAME.json in a run folder,
+    or to --out FILE. `latentlm eval NAME --help` lists the options of an evaluation.
     """
-    from latentlm.config import ConfigError, parse, suggest
+    from latentlm.config import ConfigError, suggest
+    from latentlm.options import describe_options, parse_options, split_words
 
     evals = {entry.name: entry for entry in entry_points(group="latentlm.evals")}
-    if name in (None, "--help"):
-        typer.echo(f"{inspect.getdoc(evaluate)}\n\nEvaluations: {', '.join(sorted(evals))}")
+    if name == "--help":
+        about = inspect.cleandoc(evaluate.__doc__ or "")
+        typer.echo(f"Usage: latentlm eval NAME RUN... [--KEY VALUE]...\n\n{about}\n")
+        typer.echo(f"NAME is one of: {', '.join(sorted(evals))}")
         return
     if name not in evals:
         raise ConfigError(f"eval '{name}': no such evaluation{suggest(name, list(evals))}")
-    runs, given = _options(words or [])
-    if "help" in given:
-        typer.echo(f"latentlm eval {name} RUN... [--option value]...\n\n{_described(evals[name].load().Options)}")
+    runs, pairs = split_words(words or [])
+    if ("help", None) in pairs:
+        suite = evals[name].load()
+        about = (suite.__doc__ or "").strip()
+        typer.echo(f"Usage: latentlm eval {name} RUN... [--KEY VALUE]...\n\n{about}\n")
+        typer.echo(describe_options(suite.Options))
         return
     if not runs:
-        raise ConfigError(f"eval {name}: Missing argument RUN; give run folders, model folders or hub names")
-    if "out" in given and len(runs) > 1:
+        raise ConfigError(f"eval {name}: name at least one run folder, model folder or hub name")
+    if len(runs) > 1 and "out" in dict(pairs):
         raise ConfigError("--out: names one file, but there are several runs; leave it out")
     for run in runs:
         _check_run(run)
     suite = evals[name].load()
-    options = parse(suite.Options, given, f"eval {name}")
+    options = parse_options(suite.Options, pairs)
     _quiet()
     from rich.console import Console
 
     results = {run: suite.run(run, options) for run in runs}
     console = Console()
-    # a pipe has no width of its own: 80 columns would tear the table apart
-    (console if console.is_terminal else Console(width=100)).print(suite.table(results))
-
-
-def _options(words: list[str]) -> tuple[list[str], dict]:
-    """Runs and options out of ``RUN --key value --flag --key=value``; values are YAML."""
-    from latentlm.config import ConfigError, override
-
-    runs, assignments, rest = [], [], list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            runs.append(word)
-            continue
-        key, separator, value = word[2:].partition("=")
-        if key == "help":
-            value = "true"
-        elif not separator:
-            if not rest or rest[0].startswith("--"):
-                raise ConfigError(f"--{key}: needs a value, such as --{key} 10")
-            value = rest.pop(0)
-        assignments.append(f"{key.replace('-', '_')}={value}")
-    return runs, override({}, assignments)
-
-
-def _described(options: type) -> str:
-    """The options of an evaluation: its own words, and what each is by default."""
-    import dataclasses
-
-    defaults = (f"--{field.name.replace('_', '-')} (default: {field.default})" for field in dataclasses.fields(options))
-    return inspect.cleandoc(options.__doc__ or "") + "\n\n" + "\n".join(defaults)
+    tables = suite.table(results)
+    for view in tables if isinstance(tables, list) else [tables]:
+        # a pipe has no width of its own, and 80 columns would fold the numbers
+        (console if console.is_terminal else Console(width=100)).print(view)
 
 
 @app.command()
@@ -144,9 +119,9 @@ def export(
     out: Annotated[str, typer.Argument(help="new folder")],
     merge: Annotated[bool, typer.Option("--merge", help="merge a trained adapter into its base")] = False,
 ) -> None:
-    """Write a plain Hugging Face folder without heads.
+    """Write a plain Hugging Face model or PEFT adapter without heads, with a model card.
 
-    A model or a PEFT adapter, with a model card; it loads without latentlm.
+    It loads without latentlm.
     """
     _quiet()
     from latentlm.export import export as write
@@ -197,6 +172,8 @@ def _check_run(run: str) -> None:
     if not folder.exists():
         if run.count("/") != 1 or run.startswith((".", "/", "~")) or Path(run).parent.exists():
             raise ConfigError(f"{run}: no such run folder")
+    elif not any((folder / file).is_file() for file in ("recipe.yaml", "config.json", "adapter_config.json")):
+        raise ConfigError(f"{run}: neither a run folder (recipe.yaml) nor a model or adapter folder (config.json)")
     elif (folder / "recipe.yaml").is_file() and not (folder / "model").is_dir():
         raise ConfigError(f"{run}: has no model yet; finish it with: latentlm train {run} run.resume=true")
 

@@ -207,19 +207,20 @@ def test_evaluations_that_cannot_start(folder, no_weights):
     Path("unfinished/recipe.yaml").write_text("{}")
     refused("eval", "reversl", "empty", line="eval 'reversl': no such evaluation; did you mean 'reversal'?")
     refused("eval", "reversal", "nowhere", line="nowhere: no such run folder")
-    refused("eval", "reversal", "empty", line="empty: no run folder (no recipe.yaml); name one, or give the test data")
+    refused("eval", "reversal", "empty", line="empty: neither a run folder (recipe.yaml) nor a model")
     refused(
         "eval", "reversal", "unfinished", line="has no model yet; finish it with: latentlm train unfinished run.res"
     )
     refused("eval", "reversal", "a", "b", "--out", "c", line="--out: names one file, but there are several runs")
-    refused("eval", "reversal", line="Missing argument")
-    Path("unfinished/model").mkdir()
-    refused(
-        "eval", "reversal", "unfinished", "--limt", "3", line="unknown key 'limt' for Options; did you mean 'limit'?"
-    )
-    refused("eval", "reversal", "unfinished", "--limit", line="--limit: needs a value")
-    refused("eval", "reversal", "unfinished", "--limit", "many", line="eval reversal.limit: 'many' is not int or null")
-    refused("eval", "reversal", "unfinished", "--limit", "0", line="limit: 0; set it to 1 or more")
+    refused("eval", "reversal", line="eval reversal: name at least one run folder")
+    refused("eval", line="Missing argument")
+    Path("plain").mkdir()
+    Path("plain/config.json").write_text("{}")
+    refused("eval", "reversal", "plain", "--limt", "3", line="--limt: no such option; did you mean '--limit'?")
+    refused("eval", "reversal", "plain", "--limit", "many", line="--limit: 'many' is not int")
+    refused("eval", "reversal", "plain", "--limit=0", line="limit: 0 is too few; give at least 1")
+    refused("eval", "reversal", "plain", "--limit", "1", "--limit=2", line="--limit: given twice")
+    refused("eval", "reversal", "plain", line="plain: has no recipe.yaml to take test items from; name a recipe with")
 
 
 def test_reports_and_exports_that_cannot_start(folder):

@@ -18,10 +18,11 @@ import typer
 import yaml
 from tiny_models import build
 
-from latentlm.cli import _options, app
-from latentlm.config import parse, recipe_names
+from latentlm.cli import app
+from latentlm.config import recipe_names
 from latentlm.data import bpe_tokenizer
 from latentlm.model import as_objective
+from latentlm.options import parse_options, split_words
 from latentlm.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -84,9 +85,12 @@ def check_latentlm(words: list[str], whole: bool) -> None:
         load_recipe(given["recipe"] if is_name else "text/reversal", given["overrides"] or [])
     if words[0] == "eval":
         evals = {entry.name: entry for entry in entry_points(group="latentlm.evals")}
+        runs, pairs = split_words([word for word in given["words"] or [] if word != "..."])
         assert given["name"].isupper() or given["name"] in evals
-        if not given["name"].isupper():
-            parse(evals[given["name"]].load().Options, _options(given["words"] or [])[1])
+        assert runs or not whole or pairs == [("help", None)], "no run is named"
+        if given["name"] in evals:
+            values = [(key, value) for key, value in pairs if key != "help" and not (value or "").isupper()]
+            parse_options(evals[given["name"]].load().Options, values)
 
 
 @pytest.mark.parametrize(("where", "line"), commands())
@@ -100,6 +104,7 @@ def test_a_wrong_command_would_be_found():
         "latentlm train text/nitpick",
         "latentlm train text/nitp optm.steps=1",
         "latentlm eval reversl RUN",
+        "latentlm eval reversal",
         "latentlm eval reversal RUN --limt 3",
         "bash scripts/nothing.sh",
         "rm -rf runs",

@@ -2,7 +2,6 @@ import json
 import math
 import random
 import re
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from latentlm.data import Item
 from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
+from latentlm.recipe import load_recipe
 
 NAMES = ["Vela Dorn", "Miro Keth", "Ana Losing", "Tibor Quill-Hart", "Zo"]
 THINGS = ["the painter of quiet lanterns", "a diver", "the last keeper of maps", "a baker of glass", "the tall judge"]
@@ -234,27 +234,30 @@ def test_what_cannot_be_scored_says_so(tokenizer):
         answer_logprobs(model, tokenizer, rows, [" Zo", " Vela"])
 
 
-@dataclass(frozen=True)
-class FixedItems:
-    def items(self):
-        return items("same") + items()
+RECIPE = """
+objective: {data: 1.0}
+model: {config: {model_type: llama}}
+data: {kind: facts, num_a_to_b: 3, num_b_to_a: 3, num_both: 0, templates_per_fact: 1}
+"""
 
 
 def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
     model, folder = tiny("llama").float(), tmp_path / "one"
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    with pytest.raises(ValueError, match=r"no recipe\.yaml"):
+    with pytest.raises(ValueError, match="has no recipe"):
         run(str(folder / "model"))
-    (folder / "recipe.yaml").write_text("{}")
-    result = run(str(folder), Options(FixedItems(), device="cpu", batch_size=4, permutations=20))
+    (folder / "recipe.yaml").write_text(RECIPE)
+    result = run(str(folder), Options(device="cpu", batch_size=4, permutations=20, limit=4))
     assert json.loads((folder / "eval" / "reversal.json").read_text()) == result
-    direct = evaluate(model, tokenizer, FixedItems().items(), num_permutations=20)
+    direct = evaluate(model, tokenizer, spread(load_recipe(folder).data.items(), 4), num_permutations=20)
+    assert len(direct["results"]) == 6
     for task, row in direct["results"].items():
-        assert result["results"][task]["delta_logp,none"] == pytest.approx(row["delta_logp,none"], rel=1e-4)
+        if "delta_logp,none" in row:
+            assert result["results"][task]["delta_logp,none"] == pytest.approx(row["delta_logp,none"], rel=1e-4)
     model.model.save_pretrained(tmp_path / "headless")
     with pytest.raises(ValueError, match="holds a LlamaModel"):
-        run(str(tmp_path / "headless"), Options(FixedItems()))
+        run(str(tmp_path / "headless"), Options(data=str(folder)))
 
 
 def test_a_limit_keeps_questions_of_every_kind_and_fact():

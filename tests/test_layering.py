@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "latentlm"
 
 # a module may import from rungs below its own, and from its own rung where the inner order below allows it
 LADDER = [
-    ["types", "config"],
+    ["types", "config", "options"],
     ["dist", "positions"],
     ["losses"],
     ["backbones", "tap", "heads", "predictors", "targets", "ema"],

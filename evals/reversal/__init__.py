@@ -1,7 +1,8 @@
 """Does a model that learned "A is B" also know "B is A"? Scores by what it writes and by how it ranks answers."""
 
-from .checkpoint import Options, run
+from .checkpoint import run
 from .groups import evaluate
+from .options import Options
 from .table import table
 
 __all__ = ["Options", "evaluate", "run", "table"]

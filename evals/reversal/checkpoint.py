@@ -1,8 +1,6 @@
 """From a folder on disk to a scored model, as the command line does it."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,71 +8,37 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from latentlm.data import Data, Item
+from latentlm.data import Item
 from latentlm.recipe import load_recipe
 
+from ..runs import is_run, weights_of, write_result
 from .groups import evaluate
+from .options import Options
+
+DEFAULTS = Options()
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is asked.
-
-    Args:
-        data: where the test items come from: a recipe, its name or a data part; null: the run's own recipe.
-        limit: questions of each subset, split and asked kind, spread over the facts; null: all.
-        ranked: questions of each kind whose answers are ranked.
-        out: result file; null: eval/reversal.json in a run folder, and none beside another checkpoint.
-        device: torch device; null: the GPU if there is one.
-        batch_size: prompts in a forward.
-        permutations: swaps of entities behind every p value.
-    """
-
-    data: str | Data | None = None
-    limit: int | None = None
-    ranked: int = 100
-    out: str | None = None
-    device: str | None = None
-    batch_size: int = 64
-    permutations: int = 2000
-
-    def __post_init__(self):
-        for key in ("limit", "ranked", "batch_size", "permutations"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"{key}: {value}; set it to 1 or more")
-
-
-def run(name: str, options: Options = Options()) -> dict:
-    """Score a run folder, or any checkpoint of a causal language model, and write the result.
-
-    Args:
-        name: a folder with ``recipe.yaml`` and ``model/``, or a checkpoint folder or hub name.
-        options: what is asked.
-    """
-    folder = Path(name)
-    is_run = (folder / "recipe.yaml").is_file()
-    if options.data is None and not is_run:
-        raise ValueError(f"{name}: no run folder (no recipe.yaml); name one, or give the test data with --data RECIPE")
-    source = folder / "recipe.yaml" if options.data is None else options.data
-    part = load_recipe(source).data if isinstance(source, str | Path) else source
-    if is_run and not (folder / "model").is_dir():
-        raise ValueError(f"{folder}: has no model/ to score: let the training finish first")
-    path = str(folder / "model") if is_run else name
+def run(name: str, options: Options = DEFAULTS) -> dict:
+    """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
+    path = weights_of(name)
+    source = options.data or (name if is_run(name) else None)
+    if source is None:
+        raise ValueError(f"{name}: has no recipe.yaml to take test items from; name a recipe with --data")
+    part = load_recipe(source).data if isinstance(source, str) else source
+    items = spread(part.items(), options.limit)
     model, tokenizer = load(path, options.device)
     result = evaluate(
         model,
         tokenizer,
-        spread(part.items(), options.limit),
-        max_ranked=options.ranked,
+        items,
         batch_size=options.batch_size,
+        seed=options.seed,
+        max_ranked=options.ranked,
+        max_candidates=options.candidates,
         num_permutations=options.permutations,
     )
     result["config"] |= {"model_path": path, "data": repr(part), "limit": options.limit}
-    target = folder / "eval" / "reversal.json" if options.out is None and is_run else options.out
-    if target is not None:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        Path(target).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(result, "reversal", name, options.out)
     return result
 
 

@@ -1,0 +1,38 @@
+"""What `latentlm eval reversal` can be told."""
+
+from dataclasses import dataclass
+
+from latentlm.data import Data
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the reversal evaluation.
+
+    Args:
+        data: a recipe, a run folder or a data part to take the test items from; by default the run's own.
+        out: result file; by default eval/reversal.json in a run folder, none for other checkpoints.
+        device: torch device; the GPU if there is one.
+        limit: questions of each subset, split and asked thing, spread over the facts; all without it.
+        ranked: questions of each such group whose answers are ranked by likelihood.
+        candidates: most answers that a question's own is ranked among.
+        permutations: rounds of the entity-level null.
+        batch_size: sequences in one forward pass; does not change the result.
+        seed: of the choice of ranked questions and candidates, the null and the bootstrap.
+    """
+
+    data: str | Data | None = None
+    out: str | None = None
+    device: str | None = None
+    limit: int | None = None
+    ranked: int = 100
+    candidates: int = 50
+    permutations: int = 2000
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self):
+        for key, low in {"limit": 1, "ranked": 1, "candidates": 2, "permutations": 1, "batch_size": 1}.items():
+            value = getattr(self, key)
+            if value is not None and value < low:
+                raise ValueError(f"{key}: {value} is too few; give at least {low}")
