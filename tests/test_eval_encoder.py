@@ -1,0 +1,87 @@
+"""States that evaluations read are the network's own, whatever the batch, and kept on disk only while they are true."""
+
+import pytest
+import torch
+from latentlm_evals.encoder import TextEncoder, load_encoder
+from tiny_models import build as tiny
+from transformers import BertConfig, BertModel
+
+from latentlm.data import word_tokenizer
+
+TEXTS = ["the red fox sees the old dog", "a fox", "the dog barks", "the old red dog sees a fox"]
+
+
+@pytest.fixture
+def tokenizer():
+    return word_tokenizer(TEXTS)
+
+
+@pytest.fixture
+def encoder(tokenizer):
+    return TextEncoder("tiny", tiny("llama").float(), tokenizer)
+
+
+def test_states_are_those_of_the_network_read_alone(encoder, tokenizer):
+    states = encoder.states(TEXTS, batch_size=3)
+    assert states.shape == (len(TEXTS), encoder.num_layers + 1, encoder.dim)
+    for text, mine in zip(TEXTS, states, strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            hidden = encoder.model(input_ids=ids, output_hidden_states=True).hidden_states
+        for depth in range(encoder.num_layers):  # the last entry of hidden_states is behind the final norm
+            torch.testing.assert_close(mine[depth], hidden[depth][0, -1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(states, encoder.states(TEXTS, batch_size=1), atol=1e-5, rtol=1e-4)
+
+
+def test_spans_and_means(encoder):
+    whole = encoder.states(["the red fox sees the old dog"] * 2, spans=[(4, 11), (0, 28)])
+    prefix = encoder.states(["the red fox"])
+    torch.testing.assert_close(whole[0], prefix[0], atol=1e-5, rtol=1e-4)
+    parts = [encoder.states(TEXTS[:1], spans=[span])[0] for span in ((4, 7), (8, 11))]
+    mean = encoder.states(TEXTS[:1], "mean", spans=[(4, 11)])[0]
+    torch.testing.assert_close(mean, torch.stack(parts).mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_only_what_is_asked_for(encoder):
+    torch.testing.assert_close(encoder.states(TEXTS, depths=[1]), encoder.states(TEXTS)[:, 1:2])
+    with pytest.raises(ValueError, match="not 99"):
+        encoder.states(TEXTS, depths=[99])
+    with pytest.raises(ValueError, match="holds no token"):
+        encoder.states(["a fox"], spans=[(1, 2)])
+
+
+def test_the_cache_is_read_only_for_equal_weights_and_texts(encoder, tmp_path):
+    kept = encoder.cached(tmp_path)
+    first = kept.states(TEXTS)
+    kept._read = None  # the second time nothing runs
+    assert torch.equal(kept.states(TEXTS), first)
+    with torch.no_grad():
+        next(encoder.model.parameters()).mul_(1.5)
+    other = encoder.cached(tmp_path).states(TEXTS)
+    assert not torch.equal(other, first)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_random_twin_is_another_network_of_the_same_shape(encoder):
+    twin = encoder.random_init(1)
+    assert torch.equal(twin.states(TEXTS), encoder.random_init(1).states(TEXTS))
+    assert twin.states(TEXTS).shape == encoder.states(TEXTS).shape
+    assert not torch.allclose(twin.states(TEXTS), encoder.states(TEXTS))
+
+
+def test_diverged_weights_are_told(encoder):
+    with torch.no_grad():
+        encoder.backbone.layers[1].mlp.down_proj.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="are not finite: the weights"):
+        encoder.states(TEXTS)
+
+
+def test_folders_of_every_kind(encoder, tokenizer, tmp_path):
+    encoder.model.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    torch.testing.assert_close(load_encoder(str(tmp_path / "lm"), "cpu").states(TEXTS), encoder.states(TEXTS))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    bert = BertModel(BertConfig(vocab_size=len(tokenizer), **sizes))
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    assert load_encoder(str(tmp_path / "bert"), "cpu").states(TEXTS).shape == (4, 3, 16)
