@@ -1,12 +1,13 @@
 """Health of the latents: cheap statistics on detached values, every few steps, and verdicts in plain words."""
 
-from math import isfinite
+from math import isfinite, log
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latentlm.losses import BalancedCrossEntropy, Kl, SoftCrossEntropy
 from latentlm.objective import Terms
 from latentlm.tap import resolve_depth
 from latentlm.targets import Online
@@ -55,14 +56,28 @@ def pair_health(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> dict
     }
 
 
+@torch.no_grad()
+def class_health(guess: Float[Tensor, "m k"], temperature: float) -> dict[str, float]:
+    """Of guesses that are logits: ``classes``, how many are used at all, and ``entropy`` of each as a share of log k.
+
+    classes = exp H(mean p) and entropy = mean H(p) / log k for p = softmax(guess / temperature). Logits can go on
+    differing from input to input when all of them name one class.
+    """
+    share = (guess.double() / temperature).softmax(-1)
+    used, own = (-torch.special.xlogy(p, p).sum(-1) for p in (share.mean(0), share))
+    return {"classes": float(used.exp()), "entropy": float(own.mean() / max(log(guess.shape[-1]), 1e-12))}
+
+
 def verdicts(values: dict[str, float], dim: int) -> list[str]:
-    """Named failures that `pair_health` shows.
+    """Named failures that `pair_health` and, for logits, `class_health` show.
 
     not-finite: there are infinite values or none at all.
     constant-target: the targets have no spread left, so a small loss means nothing.
     low-rank-target: they live in very few directions.
     norm-blowup: their coordinates have grown beyond 1e4.
     not-learning: guesses are no nearer to their own target than to a stranger's.
+    one-class: all guesses name one and the same class.
+    uniform: no guess names any class.
     """
     if not all(isfinite(value) for value in values.values()):
         return ["not-finite"]
@@ -76,6 +91,10 @@ def verdicts(values: dict[str, float], dim: int) -> list[str]:
         found.append("norm-blowup")
     if values["gap"] < 0.01 and "constant-target" not in found:
         found.append("not-learning")
+    if values.get("classes", dim) < 1.05:
+        found.append("one-class")
+    if values.get("entropy", 0.0) > 0.999:
+        found.append("uniform")
     return found
 
 
@@ -90,6 +109,8 @@ def measure(terms: Terms, context: Context) -> dict[str, float | str]:
         if guess.shape[0] >= 4:
             guess, goal = guess[:1024], goal[:1024]  # more rows cost more than they tell
             health = pair_health(guess, goal)
+            if isinstance(term.loss, Kl | SoftCrossEntropy | BalancedCrossEntropy):
+                health |= class_health(guess, term.loss.temperature)
             verdict = ", ".join(verdicts(health, goal.shape[-1])) or "ok"
             found |= {f"monitor/{name}/{key}": value for key, value in (health | {"verdict": verdict}).items()}
     return found

@@ -8,7 +8,7 @@ from tiny_models import ids
 from toy import llama, terms, view
 
 from latentlm.attach import latent_run
-from latentlm.monitor import measure, pair_health, rank, verdicts
+from latentlm.monitor import class_health, measure, pair_health, rank, verdicts
 from latentlm.types import Context
 
 DIM = 16
@@ -81,6 +81,24 @@ def test_constructed_failures_are_named(guess, goal, named):
     found = set(verdicts(pair_health(guess, goal), DIM))
     assert found >= named
     assert found - named <= {"not-learning"}  # which a broken target entails
+
+
+def test_logits_that_all_name_one_class_are_named_although_they_differ():
+    logits = 5 * HEALTHY
+    assert verdicts(pair_health(logits, logits) | class_health(logits, 1.0), DIM) == []
+    one = logits.clone()
+    one[:, 0] += 100
+    assert verdicts(pair_health(one, one), DIM) == []  # their own statistics are those of healthy latents
+    assert verdicts(pair_health(one, one) | class_health(one, 1.0), DIM) == ["one-class"]
+    flat = 1e-3 * logits
+    assert verdicts(pair_health(flat, flat) | class_health(flat, 1.0), DIM) == ["uniform"]
+
+
+def test_known_answers_of_classes():
+    even = 100 * torch.eye(8)
+    assert class_health(even, 1.0) == pytest.approx({"classes": 8.0, "entropy": 0.0}, abs=1e-9)
+    assert class_health(torch.zeros(5, 8), 0.1) == pytest.approx({"classes": 8.0, "entropy": 1.0})
+    assert class_health(even[:1].expand(4, 8), 1.0)["classes"] == pytest.approx(1.0)
 
 
 def test_measure_reports_every_latent_term():
