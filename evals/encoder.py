@@ -1,7 +1,6 @@
 """A trained text model as a function from texts to the states of every depth: what every look inside starts from."""
 
-import hashlib
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,17 +8,21 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
-from latentlm.backbones import find_backbone, hidden_state
-from latentlm.config import ConfigError
+from latentlm.backbones import find_backbone
+from latentlm.export import export
+from latentlm.recipe import load_recipe
 
+from .hidden import check_depths, check_finite, fingerprint, kept, tapped
+from .image_encoder import ImageEncoder, load_image_encoder
 from .reversal.checkpoint import load
+from .runs import is_run, weights_of
 
-Place = Literal["last", "mean"]
+Place = Literal["last", "mean", "cls"]
 
 
 class TextEncoder:
@@ -62,42 +65,28 @@ class TextEncoder:
         depths: Sequence[int] | None = None,
         batch_size: int = 32,
     ) -> Tensor:
-        """States ``[n depths d]``, float32 on the CPU, at the last token of each text (or span), or their mean.
+        """States ``[n depths d]``, float32 on the CPU, at the last token of each text or span, or their mean.
 
         Args:
             texts: what is read, each by itself.
-            at: ``last`` token or ``mean`` over tokens; special tokens that close a text do not count.
+            at: ``last`` token or ``mean`` over tokens; special tokens do not count; the ``cls`` token.
             spans: characters ``(start, end)`` of each text to read at; None: all of it.
             depths: blocks; None: all, 0 included.
             batch_size: texts in a forward; does not change the result.
         """
-        depths = list(range(self.num_layers + 1)) if depths is None else list(depths)
-        if bad := [depth for depth in depths if not 0 <= depth <= self.num_layers]:
-            raise ValueError(
-                f"depths: {self.name} has {self.num_layers} blocks, not {bad[0]}; use 0..{self.num_layers}"
-            )
+        depths = check_depths(self.name, self.num_layers, depths)
         if not texts:
             raise ValueError("texts: there are none to read")
+        if at not in ("last", "mean", "cls"):
+            raise ValueError(f"at: {at} is for images; texts are read at last, mean or cls")
+        if spans is not None and len(spans) != len(texts):
+            raise ValueError(f"spans: {len(spans)} for {len(texts)} texts; give one (start, end) for each")
         if self.cache is None:
             return self._read(texts, at, spans, depths, batch_size)
-        key = hashlib.sha256(repr((self._fingerprint(), list(texts), at, spans, depths)).encode()).hexdigest()[:32]
-        file = self.cache / f"{key}.safetensors"
-        if not file.is_file():
-            found = self._read(texts, at, spans, depths, batch_size)
-            self.cache.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(f".{os.getpid()}.partial")
-            save_file({"states": found}, partial)
-            partial.replace(file)  # a reader never sees half a file
-        return load_file(file)["states"]
-
-    def _fingerprint(self) -> str:
         if self._key is None:
-            digest = hashlib.blake2b()
-            for name, weight in sorted(self.model.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-            self._key = digest.hexdigest()
-        return self._key
+            self._key = fingerprint(self.model) + self.tokenizer.backend_tokenizer.to_str()
+        asked = repr((self._key, list(texts), at, spans and [tuple(span) for span in spans], depths))
+        return kept(self.cache, asked.encode(), lambda: self._read(texts, at, spans, depths, batch_size))
 
     @torch.inference_mode()
     def _read(
@@ -109,76 +98,89 @@ class TextEncoder:
         batch_size: int,
     ) -> Tensor:
         encoded = self.tokenizer(list(texts), return_offsets_mapping=True, return_special_tokens_mask=True)
-        chosen = [self._tokens(encoded, i, text, spans and spans[i]) for i, text in enumerate(texts)]
+        chosen = [self._tokens(encoded, i, text, at, spans and spans[i]) for i, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda i: len(encoded["input_ids"][i]))
         out = torch.empty(len(texts), len(depths), self.dim)
         chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         shown = Console(stderr=True)
         for rows in track(chunks, f"read {self.name}", transient=True, console=shown, disable=not shown.is_terminal):
-            found = self._forward([encoded["input_ids"][i] for i in rows], depths)
-            for place, i in enumerate(rows):
-                tokens = chosen[i][-1:] if at == "last" else chosen[i]
-                out[i] = found[:, place, tokens].float().mean(1).cpu()
-        if not out.isfinite().all():
-            i, k, _ = (~out.isfinite()).nonzero()[0].tolist()
-            where = f"states at depth {depths[k]} of {texts[i][-60:]!r}"
-            raise ValueError(f"{self.name}: {where} are not finite: the weights have diverged, nothing can be read")
-        return out
+            out[rows] = self._forward([encoded["input_ids"][i] for i in rows], [chosen[i] for i in rows], depths)
+        return check_finite(self.name, out, depths, lambda i: repr(texts[i][-60:]))
 
-    def _tokens(self, encoded: Any, i: int, text: str, span: tuple[int, int] | None) -> list[int]:
+    def _tokens(self, encoded: Any, i: int, text: str, at: Place, span: tuple[int, int] | None) -> list[int]:
+        ids, special = encoded["input_ids"][i], encoded["special_tokens_mask"][i]
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or len(ids)
+        if len(ids) > longest:
+            raise ValueError(f"texts: {len(ids)} tokens in {text[:60]!r}, but {self.name} reads {longest}; shorten it")
+        if at == "cls":
+            if self.tokenizer.cls_token_id not in ids:
+                raise ValueError(f"at: {self.name} has no class token; use last or mean")
+            return [ids.index(self.tokenizer.cls_token_id)]
         start, end = span or (0, len(text))
-        offsets, special = encoded["offset_mapping"][i], encoded["special_tokens_mask"][i]
+        offsets = encoded["offset_mapping"][i]
         found = [k for k, (low, high) in enumerate(offsets) if not special[k] and low < end and high > start]
         if not found:
             raise ValueError(f"spans: [{start}, {end}] of {text!r} holds no token; give characters of a word")
-        return found
+        return found[-1:] if at == "last" else found
 
-    def _forward(self, rows: list[list[int]], depths: list[int]) -> Tensor:
-        """States ``[depths b t d]``, padded on the right."""
+    def _forward(self, rows: list[list[int]], chosen: list[list[int]], depths: list[int]) -> Tensor:
+        """States ``[b l d]``, each the mean over a row's chosen tokens; rows are padded on the right."""
         length, pad = max(map(len, rows)), self.tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=self.model.device)
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=self.model.device)
-        seen: dict[int, Tensor] = {}
-        layers = self.backbone.layers
-        hooks = [layers[k - 1].register_forward_hook(_keep(seen, k)) for k in depths if k]
-        if 0 in depths:
-            hooks.append(layers[0].register_forward_pre_hook(_keep_input(seen), with_kwargs=True))
-        try:
-            self.backbone.decoder(input_ids=ids, attention_mask=mask)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return torch.stack([seen[depth] for depth in depths])
+
+        def gather(state: Tensor) -> Tensor:
+            return torch.stack([row[tokens].float().mean(0) for row, tokens in zip(state, chosen, strict=True)])
+
+        return tapped(
+            lambda: self.backbone.decoder(input_ids=ids, attention_mask=mask), self.backbone.layers, depths, gather
+        )
 
 
-def load_encoder(name: str, device: str | None = None) -> TextEncoder:
-    """The network of a run folder, a Hugging Face folder (adapters are merged into their base) or a hub name."""
-    folder = Path(name)
-    is_run = (folder / "recipe.yaml").is_file()
-    if is_run and not (folder / "model").is_dir():
-        raise ConfigError(f"{name}: has no model yet; finish it with: latentlm train {name} run.resume=true")
-    path = str(folder / "model") if is_run else name
-    if (Path(path) / "adapter_config.json").is_file():
-        from peft import AutoPeftModelForCausalLM
+def load_encoder(name: str, device: str | None = None) -> TextEncoder | ImageEncoder:
+    """The network of a run folder, a Hugging Face folder (adapters are merged into their base) or a hub name.
 
-        model: Any = AutoPeftModelForCausalLM.from_pretrained(path)
-        model, tokenizer = model.merge_and_unload(), AutoTokenizer.from_pretrained(path)
-    elif set(AutoConfig.from_pretrained(path).architectures or []) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-        model, tokenizer = load(path, device)
-    else:
-        model, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    return TextEncoder(name, model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer)
-
-
-def _keep_input(seen: dict[int, Tensor]) -> Any:
-    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        seen[0] = args[0] if args else kwargs["hidden_states"]
-
-    return hook
+    A causal language model, a text encoder or a ViT.
+    """
+    folder, path = Path(name), weights_of(name)
+    if folder.is_dir() and not any((Path(path) / f"{kind}config.json").is_file() for kind in ("", "adapter_")):
+        raise ValueError(f"{name}: no checkpoint in this folder (no config.json, no adapter_config.json)")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # heads, latent or not, would be listed as unexpected
+    try:
+        if (Path(path) / "adapter_config.json").is_file():
+            model: Any = _adapted(Path(path))
+        else:
+            config = AutoConfig.from_pretrained(path)
+            if getattr(config, "patch_size", None) is not None:
+                return load_image_encoder(name, path, device, load_recipe(name).data if is_run(name) else None)
+            model = _plain(name, path, config, device)
+    finally:
+        logging.set_verbosity(level)
+    return TextEncoder(name, model.to(device), AutoTokenizer.from_pretrained(path))
 
 
-def _keep(seen: dict[int, Tensor], depth: int) -> Any:
-    def hook(module: nn.Module, args: tuple, output: Any) -> None:
-        seen[depth] = hidden_state(output)
+def _plain(name: str, path: str, config: Any, device: str) -> Any:
+    if config.is_encoder_decoder:
+        raise ValueError(f"{name}: holds a {config.model_type}, an encoder-decoder; name a causal LM, encoder or ViT")
+    if set(config.architectures or []) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+        return load(path, device)[0]
+    model, report = AutoModel.from_pretrained(path, output_loading_info=True)
+    # nothing below the states reads a pooler, and masked language models are saved without one
+    if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
+        raise ValueError(f"{name}: lacks the weights {', '.join(missing[:3])}: save it whole")
+    return model
 
-    return hook
+
+def _adapted(folder: Path) -> Any:
+    from peft import PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(folder)
+    if "latent" in (getattr(config, "modules_to_save", None) or ()):
+        with tempfile.TemporaryDirectory() as merged:  # PEFT would look for the heads in the base model
+            export(folder, Path(merged), merge=True)
+            return AutoModelForCausalLM.from_pretrained(merged)
+    # weights of an adapter are named as they were in the class it was trained in
+    kind = AutoModelForCausalLM if config.task_type == "CAUSAL_LM" else AutoModel
+    return PeftModel.from_pretrained(kind.from_pretrained(config.base_model_name_or_path), folder).merge_and_unload()

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from latentlm_evals.encoder import TextEncoder, load_encoder
+from peft import LoraConfig, get_peft_model
 from tiny_models import build as tiny
-from transformers import BertConfig, BertModel
+from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
 from latentlm.data import word_tokenizer
 
@@ -85,3 +86,31 @@ def test_folders_of_every_kind(encoder, tokenizer, tmp_path):
     bert.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
     assert load_encoder(str(tmp_path / "bert"), "cpu").states(TEXTS).shape == (4, 3, 16)
+
+
+def test_adapters_and_what_lies_above_the_deepest_depth(encoder, tokenizer, tmp_path):
+    base = tmp_path / "base"
+    encoder.model.save_pretrained(base)
+    wrapped = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False)
+    )
+    wrapped.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    adapted = load_encoder(str(tmp_path / "adapter"), "cpu").states(TEXTS)
+    torch.testing.assert_close(adapted, TextEncoder("merged", wrapped.merge_and_unload(), tokenizer).states(TEXTS))
+    assert not torch.allclose(adapted, encoder.states(TEXTS))
+    encoder.backbone.layers[1].forward = None
+    assert encoder.states(TEXTS, depths=[1, 0]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [({"at": "patches"}, "for images"), ({"at": "cls"}, "no class token"), ({"spans": [(0, 1)]}, "spans: 1 for 4")],
+)
+def test_mistakes_are_named(encoder, more, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        encoder.states(TEXTS, **more)
+    with pytest.raises(ValueError, match="no checkpoint in this folder"):
+        load_encoder(str(tmp_path))
+    with pytest.raises(ValueError, match="tokens in 'fox fox"):
+        encoder.states(["fox " * 9999])
