@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from latentlm_evals.image_encoder import ImageEncoder
 from latentlm_evals.vision import Options, evaluate, table
 from latentlm_evals.vision.factors import acts, by_level, change, decode, fractures, movable
 from latentlm_evals.vision.pixels import decoded_pixels, images_of, linear_pixels, patches_of
 from latentlm_evals.vision.readouts import accuracy, attentive_probe, knn, linear_probe, ridge, skill
-from latentlm_evals.vision.vit import ImageEncoder, load_image_encoder
 from sklearn.linear_model import Ridge
-from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from latentlm.config import ConfigError
 from latentlm.data.images import Digits, Scenes
@@ -138,37 +138,18 @@ def test_pixels_round_trip_and_are_decoded():
     assert linear_pixels(nothing[:40], pixels[:40], nothing[40:], pixels[40:])[0] < 0.1
 
 
-@pytest.mark.parametrize(("config", "model"), [(ViTConfig, ViTModel), (Dinov2Config, Dinov2Model)])
-def test_states_are_the_raw_outputs_of_the_blocks(config, model):
-    network = model(config(**SMALL, image_size=8, patch_size=2, num_channels=1))
-    encoder = ImageEncoder("tiny", network)
-    images, seen = Digits().pictures("test").images[:5], []
-    layers = next(part for part in network.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == 2)
-    hooks = [layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))]
-    hooks += [layer.register_forward_hook(lambda *args: seen.append(args[-1])) for layer in layers]
-    states = encoder.states(images, at="patches")
-    for hook in hooks:
-        hook.remove()
-    assert states.shape == (5, 3, 16, 24)
-    for depth, raw in enumerate(seen):
-        raw = raw[0] if isinstance(raw, tuple) else raw
-        torch.testing.assert_close(states[:, depth], raw[:, 1:])
-        torch.testing.assert_close(encoder.states(images, at="cls", batch_size=2)[:, depth], raw[:, 0])
-    torch.testing.assert_close(encoder.states(images, batch_size=2), states.mean(2))
-    other = encoder.random_init(1)
-    assert not torch.equal(other.states(images), states.mean(2))
-    assert torch.equal(other.states(images), encoder.random_init(1).states(images))
-
-
 QUICK = Options(num_train=300, num_test=60, pixels=20, decoder=5)
 
 
 def test_a_whole_evaluation_of_scenes():
-    encoder = ImageEncoder("tiny", ViTModel(ViTConfig(**SMALL, image_size=32, patch_size=8, num_channels=3)))
+    size = {"height": 32, "width": 32}
+    processor = ViTImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    network = ViTModel(ViTConfig(**SMALL, image_size=32, patch_size=8, num_channels=3))
+    encoder = ImageEncoder("tiny", network, processor)
     result = evaluate(encoder, Scenes(blackboard=True), QUICK)
     names = [f"{kind} {depth}" for kind in ("depth", "random") for depth in range(3)] + ["raw pixels", "pca 64"]
     assert set(result["results"]) == {f"vision/{name}" for name in names}
-    assert json.loads(json.dumps(result)) is not None
+    assert json.loads(json.dumps(result, allow_nan=False))["results"] == result["results"]
     for name in names:
         found = result["results"][f"vision/{name}"]
         for key in ("knn", "linear", "factor/noise", "level/semantic", "unseen/top", "later/100"):
@@ -195,11 +176,3 @@ def test_a_folder_is_scored_with_pictures(tmp_path):
         run(str(tmp_path / "vit"), Options())
     with pytest.raises(ValueError, match=r"^num_train"):
         Options(num_train=1)
-
-
-def test_text_models_are_refused(tmp_path):
-    from transformers import GPT2Config
-
-    GPT2Config().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="holds a gpt2, which reads no images"):
-        load_image_encoder(str(tmp_path))

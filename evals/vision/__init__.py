@@ -7,11 +7,11 @@ from latentlm.config import ConfigError
 from latentlm.data.images import Images
 from latentlm.recipe import load_recipe
 
+from ..encoder import load_encoder
 from ..runs import is_run, write_result
 from .evaluate import Options, evaluate
 from .features import pictures
 from .table import table
-from .vit import load_image_encoder
 
 __all__ = ["Options", "evaluate", "run", "table"]
 
@@ -24,7 +24,9 @@ def run(name: str, options: Options) -> dict:
         source = data.source if isinstance(data, Images) else None
     if source is None:
         raise ConfigError(f"source: {name} was not trained on images of its own; name some, such as --source scenes")
-    encoder = load_image_encoder(name, options.device)
+    encoder = load_encoder(name, options.device)
+    if encoder.kind != "image":
+        raise ConfigError(f"{name}: reads no images; name a ViT")
     result = evaluate(encoder, source, options)
     result["config"]["model_path"] = name
     path = write_result(result, "vision", name, options.out)

@@ -13,12 +13,13 @@ from torch import Tensor
 from latentlm.data.images import Pictures, Scenes
 from latentlm.data.images.part import Source
 
+from ..image_encoder import ImageEncoder
 from .factors import CHANGES, acts, by_level, change, decode, fractures, later_task, movable
 from .features import Reader, pictures, readers
 from .finetune import finetune
 from .pixels import decoded_pixels, linear_pixels, patches_of
+from .reading import pixels, side, states
 from .readouts import accuracy, attentive_probe, knn, linear_probe
-from .vit import ImageEncoder
 
 VERSION = 1  # of the scores: raise it when the same network and images would get other numbers
 WIDE = 1024  # an affine map of wider features has far more weights than there are pairs
@@ -164,17 +165,17 @@ def _tops(
     top, label = results[f"{name} {network.num_layers}"], main_label(train)
     if label and options.attentive:
         x, y = torch.from_numpy(train.labels[label]), torch.from_numpy(test.labels[label])
-        patches = [network.states(images, at="patches")[:, -1] for images in (train.images, test.images)]
+        patches = [states(network, images, "patches")[:, -1] for images in (train.images, test.images)]
         top |= _rate("attentive", attentive_probe(patches[0], x, patches[1], seed=options.seed), y)
     if label and options.finetune:
         guess = finetune(network, train, test, label, epochs=options.finetune, seed=options.seed)
         top |= _rate("finetune", guess, torch.from_numpy(test.labels[label]))
     if options.pixels:
         some = [picture.images[: options.pixels] for picture in (train, test)]
-        states = [network.states(images, at="patches") for images in some]
-        values = [patches_of(network.pixels(images), network.side) for images in some]
+        read = [states(network, images, "patches") for images in some]
+        values = [patches_of(pixels(network, images), side(network, images)) for images in some]
         for depth in range(network.num_layers + 1):
-            given = states[0][:, depth], values[0], states[1][:, depth], values[1]
+            given = read[0][:, depth], values[0], read[1][:, depth], values[1]
             scores = results[f"{name} {depth}"]
             scores["pixels/linear"] = linear_pixels(*given)[0]
             if options.decoder:

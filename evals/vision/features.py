@@ -11,7 +11,8 @@ from torch import Tensor
 from latentlm.data.images import Pictures, Scenes
 from latentlm.data.images.part import Source
 
-from .vit import ImageEncoder, Place
+from ..image_encoder import ImageEncoder, Place
+from .reading import pixels, states
 
 Reader = Callable[[np.ndarray], dict[str, Tensor]]
 """Images -> name of the features -> ``[n d]``."""
@@ -36,19 +37,19 @@ def readers(encoder: ImageEncoder, train: np.ndarray, at: Place, floors: bool, s
 
 def _depths(encoder: ImageEncoder, name: str, at: Place) -> Reader:
     return lambda images: {
-        f"{name} {depth}": features for depth, features in enumerate(encoder.states(images, at=at).unbind(1))
+        f"{name} {depth}": features for depth, features in enumerate(states(encoder, images, at).unbind(1))
     }
 
 
 def _raw(encoder: ImageEncoder, train: np.ndarray) -> Reader:
     """As the images are stored, in [0, 1], but no larger than the network reads them."""
-    size = encoder.collator.size
+    size = pixels(encoder, train[:1]).shape[-1]
 
     def flat(images: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(images).float() / 255
-        if pixels.shape[-1] > size:
-            pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-        return pixels.flatten(1)
+        values = torch.from_numpy(images).float() / 255
+        if values.shape[-1] > size:
+            values = F.interpolate(values, (size, size), mode="bilinear", antialias=True)
+        return values.flatten(1)
 
     centred, centre = flat(train), flat(train).mean(0)
     centred = centred - centre

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -12,8 +11,9 @@ from torch import Tensor
 from latentlm.data.images import Pictures
 from latentlm.data.images.scenes import LEVELS
 
+from ..image_encoder import ImageEncoder
 from .pixels import images_of, linear_pixels, patches_of
-from .vit import ImageEncoder
+from .reading import pixels, side, states, unstandardised
 
 
 def draw(folder: Path, result: dict, encoder: ImageEncoder, train: Pictures, test: Pictures, at: Any) -> list[Path]:
@@ -61,22 +61,23 @@ def factors(result: dict) -> Figure | None:
 
 def reconstructions(encoder: ImageEncoder, train: np.ndarray, shown: np.ndarray) -> Figure:
     """Test images, and what a linear map of each patch's state makes of them at each depth."""
-    states = [encoder.states(images, at="patches") for images in (train, shown)]
-    pixels = [encoder.pixels(images) for images in (train, shown)]
-    values = [patches_of(part, encoder.side) for part in pixels]
-    columns = [("image", pixels[1])]
+    read = [states(encoder, images, "patches") for images in (train, shown)]
+    seen = [pixels(encoder, images) for images in (train, shown)]
+    across = side(encoder, shown)
+    values = [patches_of(part, across) for part in seen]
+    columns = [("image", seen[1])]
     for depth in range(encoder.num_layers + 1):
-        score, guess = linear_pixels(states[0][:, depth], values[0], states[1][:, depth], values[1])
-        columns.append((f"depth {depth}\nR2 {score:.2f}", images_of(guess, pixels[1].shape[1], encoder.side)))
+        score, guess = linear_pixels(read[0][:, depth], values[0], read[1][:, depth], values[1])
+        columns.append((f"depth {depth}\nR2 {score:.2f}", images_of(guess, seen[1].shape[1], across)))
     return _grid(columns, encoder)
 
 
 def neighbours(encoder: ImageEncoder, train: np.ndarray, shown: np.ndarray, at: Any) -> Figure:
     """Test images, and the five training images whose state at the top is nearest by cosine."""
-    keys, queries = (F.normalize(encoder.states(images, at=at)[:, -1], dim=1) for images in (train, shown))
+    keys, queries = (F.normalize(states(encoder, images, at)[:, -1], dim=1) for images in (train, shown))
     near = (queries @ keys.T).topk(min(5, len(keys)), dim=1).indices
-    columns = [("image", encoder.pixels(shown))]
-    columns += [(f"nearest {k + 1}", encoder.pixels(train[near[:, k].numpy()])) for k in range(near.shape[1])]
+    columns = [("image", pixels(encoder, shown))]
+    columns += [(f"nearest {k + 1}", pixels(encoder, train[near[:, k].numpy()])) for k in range(near.shape[1])]
     return _grid(columns, encoder)
 
 
@@ -84,11 +85,10 @@ def _grid(columns: list[tuple[str, Tensor]], encoder: ImageEncoder) -> Figure:
     rows = len(columns[0][1])
     figure = Figure(figsize=(1.1 * len(columns), 1.1 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (encoder.collator.mean, encoder.collator.std))
     for j, (title, images) in enumerate(columns):
         axes[0, j].set_title(title, fontsize=8)
         for i in range(rows):
-            picture = (images[i] * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+            picture = unstandardised(encoder, images[i]).permute(1, 2, 0).numpy()
             axes[i, j].imshow(picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1)
             axes[i, j].axis("off")
     return figure

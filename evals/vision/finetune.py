@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from latentlm.data.images import Pictures
 
-from .vit import ImageEncoder
+from ..image_encoder import ImageEncoder
+from .reading import pixels
 
 
 def finetune(
@@ -29,16 +30,16 @@ def finetune(
     labels = torch.from_numpy(train.labels[label])
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     held, rest = order[: len(labels) // 10], order[len(labels) // 10 :]
-    pixels = encoder.pixels(train.images)
-    found = [_fit(encoder, pixels[rest], labels[rest], rate, epochs, seed) for rate in rates]
-    hits = [int((_guess(network, pixels[held]) == labels[held]).sum()) for network in found]
-    return _guess(found[hits.index(max(hits))], encoder.pixels(test.images))
+    shown = pixels(encoder, train.images)
+    found = [_fit(encoder, shown[rest], labels[rest], rate, epochs, seed) for rate in rates]
+    hits = [int((_guess(network, shown[held]) == labels[held]).sum()) for network in found]
+    return _guess(found[hits.index(max(hits))], pixels(encoder, test.images))
 
 
 class _Classifier(nn.Module):
-    def __init__(self, encoder: ImageEncoder, num_classes: int):
+    def __init__(self, encoder: ImageEncoder, patches: int, num_classes: int):
         super().__init__()
-        self.model, self.patches = copy.deepcopy(encoder.model), encoder.side**2
+        self.model, self.patches = copy.deepcopy(encoder.model), patches
         self.norm, self.head = nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, num_classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -49,7 +50,8 @@ class _Classifier(nn.Module):
 def _fit(encoder: ImageEncoder, pixels: Tensor, labels: Tensor, rate: float, epochs: int, seed: int) -> _Classifier:
     device = encoder.model.device
     torch.manual_seed(seed)
-    network = _Classifier(encoder, int(labels.max()) + 1).to(device).train()
+    patches = (pixels.shape[-2] // encoder.patch[0]) * (pixels.shape[-1] // encoder.patch[1])
+    network = _Classifier(encoder, patches, int(labels.max()) + 1).to(device).train()
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * -(-len(pixels) // 64))
