@@ -1,6 +1,7 @@
 """Vision evaluation: readouts against naive ones and planted truth, pixels, and a whole run over a tiny ViT."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,21 @@ def test_a_whole_evaluation_of_scenes():
         assert np.isfinite(top[f"{key},none"])
     assert "attentive,none" in result["results"]["vision/random 2"]
     assert len(table({"a": result})) == 3
+
+
+def test_a_collapsed_network_is_told_by_name():
+    network = ViTModel(ViTConfig(**SMALL, image_size=32, patch_size=16, num_channels=3))
+    for weight in network.parameters():
+        torch.nn.init.zeros_(weight)
+    processor = ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    options = replace(QUICK, floors=False, attentive=False, pixels=0)
+    result = evaluate(ImageEncoder("dead", network, processor), Scenes(), options)
+    top = result["results"]["vision/depth 2"]
+    assert any(line.startswith("collapsed: ") for line in result["warnings"])
+    assert "change/shift,none" not in top
+    assert "fracture/fur,none" not in top
+    assert top["factor/body,none"] < 0.1
+    assert "collapsed" in table({"a": result})[-1].caption
 
 
 def test_a_folder_is_scored_with_pictures(tmp_path):

@@ -1,6 +1,8 @@
 """Every score of one network on one set of images, in the JSON shape of lm-eval."""
 
+import math
 import time
+import warnings
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -13,6 +15,7 @@ from torch import Tensor
 from latentlm.data.images import Pictures, Scenes
 from latentlm.data.images.part import Source
 
+from ..coherence.probes import CoherenceWarning
 from ..image_encoder import ImageEncoder
 from .factors import CHANGES, acts, by_level, change, decode, fractures, later_task, movable
 from .features import Reader, pictures, readers
@@ -72,14 +75,15 @@ class Options:
 
 
 def evaluate(encoder: ImageEncoder, source: Source, options: Options) -> dict[str, Any]:
-    """All scores; ``summary`` has those of the top and the best depth of each level of factors."""
+    """All scores, a task for each depth and each floor; what has no meaning is left out, and ``warnings`` say why."""
     started = time.monotonic()
     train = pictures(source, "train", options.num_train, options.seed)
     test = pictures(source, "test", options.num_test, options.seed)
     scenes = source if isinstance(source, Scenes) else None
     held_out = pictures(source, "held_out", options.num_test // 2, options.seed) if scenes else None
     results: dict[str, dict[str, float]] = {}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", CoherenceWarning)
         torch.manual_seed(options.seed)
         for reader in readers(encoder, train.images, options.at, options.floors, options.seed).values():
             _read(results, reader, train, test, held_out, scenes, options)
@@ -87,9 +91,13 @@ def evaluate(encoder: ImageEncoder, source: Source, options: Options) -> dict[st
             _tops(results, name, network, train, test, options)
     return {
         "results": {
-            f"vision/{task}": {"alias": task, **{f"{name},none": value for name, value in scores.items()}}
+            f"vision/{task}": {
+                "alias": task,
+                **{f"{name},none": value for name, value in scores.items() if not math.isnan(value)},
+            }
             for task, scores in results.items()
         },
+        "warnings": sorted({str(each.message) for each in told}),  # why a score is missing
         "config": {
             "model": type(encoder.model).__name__,
             "source": repr(source),

@@ -34,7 +34,11 @@ def table(results: dict[str, dict]) -> list[Table]:
             UNSEEN | CHANGED | BROKEN | LATER,
         ),
     ]
-    return [view for view in views if view is not None]
+    views = [view for view in views if view is not None]
+    told = sorted({line for result in results.values() for line in result.get("warnings", ())})
+    if views and told:
+        views[-1].caption = "\n".join(told)
+    return views
 
 
 def _view(results: dict[str, dict], title: str, columns: dict[str, str]) -> Table | None:
