@@ -75,10 +75,14 @@ def flip_coherence(flips: Array, seed: int = 0, rounds: int = 200) -> dict[str, 
     mixed = flips[(flips.mean(1) > 0) & (flips.mean(1) < 1)]
     if len(mixed) < 2:
         nan = caution("no_flips", f"{rate:.0%} of the answers flip: use another size of noise")
-        return {"flips_together": nan, "flips_shuffled": nan, "flip_rate": rate}
+        return {"flips_together": nan, "flips_together_shuffled": nan, "flip_rate": rate}
     draw = np.random.default_rng(seed)
     null = [_mean_information(draw.permuted(mixed, axis=1)) for _ in range(rounds)]
-    return {"flips_together": _mean_information(mixed), "flips_shuffled": float(np.mean(null)), "flip_rate": rate}
+    return {
+        "flips_together": _mean_information(mixed),
+        "flips_together_shuffled": float(np.mean(null)),
+        "flip_rate": rate,
+    }
 
 
 def _mean_information(flips: Array) -> float:

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from latentlm.report import sections, tables
+from latentlm.report import sections
 from latentlm.report.run import Run
 
 STYLE = """
@@ -47,13 +47,6 @@ def render(runs: Sequence[Run], pictures: Mapping[str, bytes]) -> str:
     parts = {
         "Overview": sections.overview(runs),
         "Reversal": sections.reversal(runs, _picture(pictures, "reversal", "Exact match with 95 % intervals")),
-        "Probes": tables.probes(
-            runs,
-            _picture(pictures, "probe", "Depth by property: what a linear probe reads off")
-            + _picture(pictures, "profiles", "Accuracy of the probes over depth with 95 % bands"),
-        ),
-        "Transfer of readouts": tables.transfer(_picture(pictures, "transfer", "Readouts used in other contexts")),
-        "Other scores": tables.others(runs),
         "Losses": sections.losses(runs, _picture(pictures, "losses", "Loss curves of every term")),
         "Rank over depth": sections.depth(
             runs, _picture(pictures, "depth", "Effective rank of hidden states over depth")
@@ -62,7 +55,6 @@ def render(runs: Sequence[Run], pictures: Mapping[str, bytes]) -> str:
         "Recipes": sections.recipes(runs),
         "Where the runs come from": sections.origin(runs),
     }
-    parts = {title: html for title, html in parts.items() if html}
     anchors = {title: title.lower().replace(" ", "-") for title in parts}
     links = "".join(f'<a href="#{anchor}">{title}</a>' for title, anchor in anchors.items())
     body = "".join(

@@ -1,0 +1,143 @@
+"""Section about facts told from both sides: role consistency, unification, bilinear maps, update coupling.
+
+The facts are a run's own, or countries and capitals, which most pretrained models know.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from latentlm.data import Facts
+from latentlm.data.relations import RELATIONS
+
+from .binding import bilinear_composition, bilinear_inverse, fact_unification, role_consistency, update_coupling
+from .families import countries
+from .lens import Lens
+from .probes import Array
+from .space import Space
+
+STEPS, RISE, STEP_SIZE = 20, 2.0, 1e-3  # an update ends after so many steps or nats; a step is this share of the norm
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Facts of one kind, a and b, and the prompts that ask for b and for a.
+
+    Attributes:
+        name: of the kind.
+        a, b: the two sides of every fact.
+        forward: prompt with ``{}`` for a, to be followed by b.
+        reverse: prompt with ``{}`` for b, to be followed by a.
+        third: prompt with ``{}`` for a, whose end stands for a third thing; empty where there is none.
+    """
+
+    name: str
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    forward: str
+    reverse: str
+    third: str = ""
+
+
+def world_pairs(limit: int) -> list[Pairs]:
+    """Countries and capitals."""
+    rows = countries()[:limit]
+    a, b = tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+    return [Pairs("capital", a, b, "The capital of {} is", "{} is the capital of", "People from {} are called")]
+
+
+def run_pairs(data: Facts, limit: int) -> list[Pairs]:
+    """A run's own facts, by relation and trained direction, asked in sentences it was not trained on."""
+    groups: dict[str, list] = {}
+    for fact in data.facts():
+        groups.setdefault(fact.subset, []).append(fact)
+    found = []
+    for name, facts in groups.items():
+        relation = RELATIONS[facts[0].relation]
+        if relation.b_to_a is None:
+            continue
+        ahead, back = relation.a_to_b.test[0], relation.b_to_a.test[0]
+        forward, reverse = (
+            frame[: frame.index("{" + asked + "}")].rstrip().replace("{" + known + "}", "{}")
+            for frame, known, asked in ((ahead, "a", "b"), (back, "b", "a"))
+        )
+        chosen = [facts[i * len(facts) // min(limit, len(facts))] for i in range(min(limit, len(facts)))]
+        found.append(Pairs(name, tuple(f.a for f in chosen), tuple(f.b for f in chosen), forward, reverse))
+    return found
+
+
+def pair_states(lens: Lens, pairs: Pairs, depths: Sequence[int]) -> dict[str, Array]:
+    """States ``[n l d]``: a where it is known and where it is asked, b likewise, and a and the third thing."""
+    found = {}
+    for prompt, values, known, asked in (
+        (pairs.forward, pairs.a, "a_subject", "b_object"),
+        (pairs.reverse, pairs.b, "b_subject", "a_object"),
+        (pairs.third, pairs.a, "a_again", "third"),
+    ):
+        if prompt:
+            texts, start = [prompt.replace("{}", value) for value in values], prompt.index("{}")
+            found[known] = lens.states(texts, depths, [(start, start + len(value)) for value in values])
+            found[asked] = lens.states(texts, depths, [(0, len(text)) for text in texts])
+    return found
+
+
+def pair_scores(states: dict[str, Array], components: int, seed: int) -> dict[str, float]:
+    """Role consistency (both sides), unification, inverse and composition, from states ``[n d]`` of one depth."""
+    num = len(states["a_subject"])
+    # maps between n entities are fitted on four fifths of them
+    space = Space.fit(np.concatenate(list(states.values())), min(components, num // 2))
+    z = {name: space(state) for name, state in states.items()}
+    roles = [role_consistency(z[f"{side}_object"], z[f"{side}_subject"], seed) for side in ("a", "b")]
+    scores = {name: float(np.mean([role[name] for role in roles])) for name in roles[0]}
+    scores |= fact_unification(z["b_object"], z["a_object"])
+    scores |= bilinear_inverse(z["a_subject"], z["b_object"], z["b_subject"], z["a_object"], seed)
+    if "third" in z:
+        scores |= bilinear_composition(z["b_subject"], z["a_again"], z["third"], seed)
+    return scores
+
+
+def coupling_scores(lens: Lens, pairs: Pairs, updates: int) -> dict[str, float]:
+    """Teach a wrong partner, a_i with b_j, from the forward side only; does the reverse question learn it too?
+
+    The update is plain gradient descent whose step is a fixed share of the weights' norm, so that models of all sizes
+    take alike steps; it ends when the fact has become `RISE` nats likelier. Unrelated: a_i as the answer about others.
+    """
+    own = lens.copy()
+    weights = [weight for weight in own.model.parameters() if weight.requires_grad]
+    before = [weight.detach().clone() for weight in weights]
+    num = len(pairs.a)
+    count = min(updates, num // 4)
+    changes: dict[str, list[float]] = {"forward": [], "reverse": [], "unrelated": []}
+    for i in (k * num // count for k in range(count)):
+        new = (i + num // 2) % num
+        others = [(new + step) % num for step in (1, 2, 3) if (new + step) % num != i]
+        ask = {
+            "forward": ([pairs.forward.replace("{}", pairs.a[i])], [pairs.b[new]]),
+            "reverse": ([pairs.reverse.replace("{}", pairs.b[new])], [pairs.a[i]]),
+            "unrelated": ([pairs.reverse.replace("{}", pairs.b[o]) for o in others], [pairs.a[i]] * len(others)),
+        }
+        with torch.no_grad():
+            start = {name: float(own.log_prob(*question).mean()) for name, question in ask.items()}
+        for _ in range(STEPS):
+            score = own.log_prob(*ask["forward"]).sum()
+            if float(score.detach()) - start["forward"] >= RISE:
+                break
+            gradient = torch.autograd.grad(score, weights, allow_unused=True)
+            _step(weights, gradient)
+        with torch.no_grad():
+            for name, question in ask.items():
+                changes[name].append(float(own.log_prob(*question).mean()) - start[name])
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_(old)
+    return update_coupling(*(np.array(changes[name]) for name in ("forward", "reverse", "unrelated")))
+
+
+def _step(weights: Sequence[torch.Tensor], gradient: Sequence[torch.Tensor | None]) -> None:
+    size = torch.stack([g.norm() for g in gradient if g is not None]).norm()
+    length = torch.stack([w.detach().norm() for w in weights]).norm()
+    with torch.no_grad():
+        for weight, g in zip(weights, gradient, strict=True):
+            if g is not None:
+                weight.add_(g, alpha=float(STEP_SIZE * length / (size + 1e-12)))
