@@ -9,21 +9,30 @@ from latentlm.data.name_description import NameDescription
 from latentlm.data.pairs import Chunks, Given, Pairs
 from latentlm.data.text import Chat, Text
 from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
+from latentlm.data.worlds import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 
-Data = Facts | NameDescription | Text | Chat
+Data = (
+    Facts | NameDescription | Binding | IdentityBridge | Family | Retrieval | Chain | StarGraph | Text | Chat
+)  # fmt: skip
 
 __all__ = [
     "SETS",
+    "Binding",
+    "Chain",
     "Chat",
     "Chunks",
     "Collator",
     "Data",
     "Facts",
+    "Family",
     "Given",
+    "IdentityBridge",
     "Images",
     "Item",
     "NameDescription",
     "Pairs",
+    "Retrieval",
+    "StarGraph",
     "Text",
     "bpe_tokenizer",
     "encode",

@@ -9,6 +9,7 @@ from typing import Literal
 from latentlm.data.encode import SETS
 from latentlm.data.items import Item, Split
 from latentlm.data.relations import MODIFIERS, NOUNS, RELATIONS, Direction
+from latentlm.data.worlds.words import tell
 
 VERSION = 1  # part of every seed: raise it whenever a change would alter the facts or the sentences
 _Group = Literal["a_to_b", "b_to_a", "both"]
@@ -113,7 +114,7 @@ class Facts:
         for fact in self.facts():
             for direction in _trained(fact):
                 for template in rng.sample(direction.train, self.templates_per_fact):
-                    documents.append(_fill(template, fact.a, fact.b))
+                    documents.append(tell(template, a=fact.a, b=fact.b))
         rng.shuffle(documents)
         return documents
 
@@ -227,15 +228,6 @@ def _trained(fact: Fact) -> list[Direction]:
     relation = RELATIONS[fact.relation]
     directions = {"a_to_b": [relation.a_to_b], "b_to_a": [relation.b_to_a], "both": [relation.a_to_b, relation.b_to_a]}
     return [direction for direction in directions[fact.group] if direction is not None]
-
-
-def _fill(template: str, a: str, b: str) -> dict:
-    text, spans = template, {}
-    for slot, value in sorted((("a", a), ("b", b)), key=lambda pair: template.index("{" + pair[0] + "}")):
-        start = text.index("{" + slot + "}")
-        text = text[:start] + value + text[start + 3 :]
-        spans[slot] = [start, start + len(value)]
-    return {"text": text, "spans": [spans["a"], spans["b"]]}
 
 
 def _english() -> set[str]:

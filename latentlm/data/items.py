@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Split = Literal["same", "reverse", "both", "shortcut", "non_reciprocal"]
+Split = Literal["same", "reverse", "both", "composition", "shortcut", "non_reciprocal"]
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Item:
     Attributes:
         subset: which facts it comes from, by how they were trained, e.g. ``description_a_to_b``.
         split: ``same`` and ``reverse`` direction of a fact trained one way, ``both`` for a fact trained both ways.
+            ``composition`` asks for two steps that were told one by one.
             In ``shortcut`` the answer is the queried entity itself (echoing is the error), in ``non_reciprocal`` it is
             the wrong converse; for these two lower is better.
         prompt: text without a space at its end.
@@ -22,6 +23,8 @@ class Item:
         fact: entity-level id; items of one fact are not independent.
         asks: what kind of thing is asked, e.g. ``name``.
         pool: items of one pool share their candidates, the distinct answers of that pool.
+        choices: what to rank instead, the answer among it. In a pool the k-th choice of every item is the same fact's
+            answer, in the item's own wording; an item without a pool (``""``) is a multiple-choice question.
     """
 
     subset: str
@@ -31,6 +34,7 @@ class Item:
     fact: str
     asks: str
     pool: str
+    choices: tuple[str, ...] = ()
 
 
 def find_spans(text: str, strings: Sequence[str]) -> list[list[int]]:
