@@ -7,7 +7,7 @@ import pytest
 import torch
 from latentlm_evals.reversal import Options, evaluate, run, table
 from latentlm_evals.reversal.checkpoint import spread
-from latentlm_evals.reversal.groups import _likelihood, _picks
+from latentlm_evals.reversal.groups import _likelihood
 from latentlm_evals.reversal.measures import (
     bootstrap,
     centre,
@@ -16,6 +16,7 @@ from latentlm_evals.reversal.measures import (
     gold_ranks,
     permutation_test,
 )
+from latentlm_evals.reversal.picks import pick_pools
 from latentlm_evals.reversal.score import answer_logprobs, causal_model, generate_answers
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaModel
@@ -68,7 +69,7 @@ def tiny(kind, positions=128):
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_logprobs_equal_a_loop_over_single_sequences(tokenizer, kind, batch_size):
     model, rows, names = tiny(kind).eval(), items()[:4], [f" {name}" for name in NAMES]
-    ours = answer_logprobs(model, tokenizer, rows, names, batch_size=batch_size)
+    ours = answer_logprobs(model, tokenizer, rows, [names] * 4, batch_size=batch_size)
     for i, row in enumerate(rows):
         for c, name in enumerate(names):
             prompt, answer = tokenizer(row.prompt)["input_ids"], tokenizer(name)["input_ids"]
@@ -172,14 +173,15 @@ def test_general_likelihood_of_a_candidate_is_no_knowledge():
 def test_candidates_come_from_the_pool_and_hold_the_answer():
     rows = items() + items(subset="b_to_a", num=2)
     other = Item("b_to_a", "reverse", "x", " Stranger", "f", "name", "other")
-    [(chosen, names)] = _picks(items(), [*rows, other], 100, 50, 0)
-    assert names == sorted(f" {name}" for name in NAMES)
-    assert len(chosen) == len(items())
-    [(chosen, names)] = _picks(items(), rows, 6, 3, 0)
-    assert len(names) == 3
-    assert {row.answer for row in chosen} == set(names)
-    assert sorted(row.fact for row in chosen) == sorted(2 * sorted({row.fact for row in chosen}))
-    assert _picks(items()[::-1], rows, 6, 3, 0) == [(chosen, names)]
+    [pick] = pick_pools(items(), [*rows, other], 100, 50, 0)
+    assert set(pick.candidates) == {tuple(sorted(f" {name}" for name in NAMES))}
+    assert len(pick.items) == len(items())
+    [pick] = pick_pools(items(), rows, 6, 3, 0)
+    assert len(pick.candidates[0]) == 3
+    assert {row.answer for row in pick.items} == set(pick.candidates[0])
+    assert [names[k] for names, k in zip(pick.candidates, pick.gold, strict=True)] == [row.answer for row in pick.items]
+    assert sorted(row.fact for row in pick.items) == sorted(2 * sorted({row.fact for row in pick.items}))
+    assert pick_pools(items()[::-1], rows, 6, 3, 0) == [pick]
 
 
 def test_a_constant_model_is_at_chance():
@@ -231,7 +233,7 @@ def test_what_cannot_be_scored_says_so(tokenizer):
     with pytest.raises(ValueError, match="NaN"):
         generate_answers(model, tokenizer, rows)
     with pytest.raises(ValueError, match="NaN"):
-        answer_logprobs(model, tokenizer, rows, [" Zo", " Vela"])
+        answer_logprobs(model, tokenizer, rows, [[" Zo", " Vela"]] * len(rows))
 
 
 RECIPE = """

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from latentlm.data import Item
+from latentlm.data import Data, Item
 from latentlm.recipe import load_recipe
 
 from ..runs import is_run, weights_of, write_result
@@ -21,11 +21,11 @@ DEFAULTS = Options()
 def run(name: str, options: Options = DEFAULTS) -> dict:
     """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
     path = weights_of(name)
-    source = options.data or (name if is_run(name) else None)
-    if source is None:
-        raise ValueError(f"{name}: has no recipe.yaml to take test items from; name a recipe with --data")
-    part = load_recipe(source).data if isinstance(source, str) else source
-    items = spread(part.items(), options.limit)
+    own = load_recipe(name).data if is_run(name) else None
+    parts = options.suite or [_part(options.data) if options.data is not None else own]
+    if parts[0] is None:
+        raise ValueError(f"{name}: has no recipe.yaml to take test items from; name a recipe with --data, or a --suite")
+    items = spread([item for part in parts for item in part.items()], options.limit)
     model, tokenizer = load(path, options.device)
     result = evaluate(
         model,
@@ -37,9 +37,16 @@ def run(name: str, options: Options = DEFAULTS) -> dict:
         max_candidates=options.candidates,
         num_permutations=options.permutations,
     )
-    result["config"] |= {"model_path": path, "data": repr(part), "limit": options.limit}
+    result["config"] |= {"model_path": path, "data": repr(parts), "limit": options.limit}
+    for part in parts:  # another seed has other names, which this run has never seen
+        if own is not None and type(part) is type(own) and part != own:
+            result["warnings"].append(f"other_data: the run was trained on {own}, not on the tested {part}")
     write_result(result, "reversal", name, options.out)
     return result
+
+
+def _part(data: str | Data) -> Data:
+    return load_recipe(data).data if isinstance(data, str) else data
 
 
 def spread(items: Sequence[Item], limit: int | None) -> list[Item]:

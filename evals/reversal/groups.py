@@ -1,6 +1,5 @@
 """The scores of every (subset, split, asks) group of test items, in the JSON shape of lm-eval."""
 
-import random
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -11,11 +10,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from latentlm.data import Item
 
+from .caution import warnings_of
 from .measures import Block, bootstrap, centre, chance_mrr, delta_logp, gold_ranks, permutation_test
+from .picks import Pick, pick_choices, pick_pools
 from .score import SPARE_TOKENS, answer_logprobs, causal_model, generate_answers, written_form
 
 VERSION = 1  # of the scores: raise it when the same model and items would get other numbers
-SPLITS = ("same", "reverse", "both", "shortcut", "non_reciprocal")
+SPLITS = ("same", "reverse", "both", "composition", "shortcut", "non_reciprocal")
 ERRORS = ("shortcut", "non_reciprocal")  # here the "answer" is a mistake, and lower is better
 EXAMPLES = 3
 
@@ -43,7 +44,7 @@ def evaluate(
         max_candidates: candidate answers in a pool; of a larger one, only items whose answer was drawn are ranked.
         num_permutations: rounds of the entity-level null.
     """
-    model = causal_model(model)
+    model, items = causal_model(model), list(dict.fromkeys(items))  # a question asked twice is one question
     _check(items, batch_size=batch_size, max_ranked=max_ranked, max_candidates=max_candidates)
     groups: dict[tuple[str, str, str], list[Item]] = {}
     for item in items:
@@ -55,21 +56,22 @@ def evaluate(
         exact, contains = _hits(tokenizer, rows, written)
         hits_of.setdefault(split, []).append((rows, exact))
         # to echo is an error however likely the other answers are, so the error splits are not ranked
-        picks = [] if split in ERRORS else _picks(rows, items, max_ranked, max_candidates, seed)
-        blocks: list[Block] = [
-            (
-                answer_logprobs(model, tokenizer, chosen, names, batch_size=batch_size, label=f"rank {task}"),
-                _gold(chosen, names),
-            )
-            for chosen, names in picks
-        ]
+        picks = [] if split in ERRORS else pick_pools(rows, items, max_ranked, max_candidates, seed)
+        choices = pick_choices(rows, max_ranked)
+
+        def ranked(pick: Pick, label: str = f"rank {task}") -> Block:
+            logp = answer_logprobs(model, tokenizer, pick.items, pick.candidates, batch_size=batch_size, label=label)
+            return logp, torch.tensor(pick.gold)
+
         scores = _rates("exact", exact, rows, seed) | _rates("contains", contains, rows, seed)
-        scores |= _likelihood(blocks, seed, num_permutations)
+        scores |= _likelihood([ranked(pick) for pick in picks], seed, num_permutations)
+        if choices is not None:
+            scores |= _accuracy(*ranked(choices), choices.items, seed)
         results[task] = {
             "alias": f"{subset} {split} {asks}",
             **{f"{name},none": value for name, value in scores.items()},
         }
-        samples[task] = _counts(rows, picks)
+        samples[task] = _counts(rows, [*picks, *([choices] if choices else [])])
         pairs = zip(rows[:EXAMPLES], written, strict=False)
         examples[task] = [{"prompt": row.prompt, "answer": row.answer, "generated": text} for row, text in pairs]
     return {
@@ -92,6 +94,7 @@ def evaluate(
             task: dict.fromkeys(("exact", "contains"), task.split("/")[-2] not in ERRORS) for task in results
         },
         "examples": examples,
+        "warnings": warnings_of(tokenizer, items),
     }
 
 
@@ -127,46 +130,23 @@ def _rates(name: str, hits: torch.Tensor, rows: list[Item], seed: int) -> dict[s
     return {name: float(hits.mean()), f"{name}_stderr": stderr, f"{name}_low": low, f"{name}_high": high}
 
 
-def _picks(
-    rows: list[Item], items: Sequence[Item], max_ranked: int, max_candidates: int, seed: int
-) -> list[tuple[list[Item], list[str]]]:
-    """Which items of a group are ranked among which answers: one entry per pool with something to choose from."""
-    picks = []
-    for pool in sorted({row.pool for row in rows}):
-        mine = [row for row in rows if row.pool == pool]
-        draw = random.Random(seed)
-        golds = sorted({row.answer for row in mine})
-        others = sorted({item.answer for item in items if item.pool == pool} - set(golds))
-        draw.shuffle(golds)
-        draw.shuffle(others)
-        names = sorted([*golds, *others][:max_candidates])
-        of_fact: dict[str, list[Item]] = {}
-        for row in sorted(mine, key=lambda row: (row.fact, row.prompt)):
-            if row.answer in names:
-                of_fact.setdefault(row.fact, []).append(row)
-        for queue in of_fact.values():
-            draw.shuffle(queue)
-        rounds = max((len(queue) for queue in of_fact.values()), default=0)
-        spread = [queue[k] for k in range(rounds) for queue in of_fact.values() if k < len(queue)]
-        if len(names) > 1:
-            picks.append((spread[:max_ranked], names))
-    return picks
-
-
-def _counts(rows: list[Item], picks: list[tuple[list[Item], list[str]]]) -> dict:
-    ranked = [row for chosen, _ in picks for row in chosen]
+def _counts(rows: list[Item], picks: list[Pick]) -> dict:
+    ranked = [row for pick in picks for row in pick.items]
     return {
         "original": len(rows),
         "effective": len(rows),
         "facts": len({row.fact for row in rows}),
         "ranked": len(ranked),
         "ranked_facts": len({row.fact for row in ranked}),
-        "candidates": [len(names) for _, names in picks],
+        "candidates": [len(pick.candidates[0]) for pick in picks],
     }
 
 
-def _gold(rows: list[Item], names: list[str]) -> torch.Tensor:
-    return torch.tensor([names.index(row.answer) for row in rows])
+def _accuracy(logp: torch.Tensor, gold: torch.Tensor, rows: list[Item], seed: int) -> dict[str, float]:
+    """Share of multiple-choice questions whose right alternative is the likeliest; a tie counts as a fair draw."""
+    best = logp == logp.max(1, keepdim=True).values
+    hits = best.gather(1, gold[:, None])[:, 0].double() / best.sum(1)
+    return _rates("acc", hits, rows, seed) | {"acc_chance": 1 / logp.shape[1]}
 
 
 def _likelihood(blocks: list[Block], seed: int, rounds: int) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from latentlm.data import Data
+from latentlm.data import Asks, Data
 
 
 @dataclass(frozen=True)
@@ -10,6 +10,8 @@ class Options:
     """Settings of the reversal evaluation.
 
     Args:
+        suite: test sets by the name of their data part, e.g. binding or {kind: binding, level: concept}; may be
+            given several times.
         data: a recipe, a run folder or a data part to take the test items from; by default the run's own.
         out: result file; by default eval/reversal.json in a run folder, none for other checkpoints.
         device: torch device; the GPU if there is one.
@@ -21,17 +23,20 @@ class Options:
         seed: of the choice of ranked questions and candidates, the null and the bootstrap.
     """
 
+    suite: tuple[Asks, ...] = ()
     data: str | Data | None = None
     out: str | None = None
     device: str | None = None
     limit: int | None = None
-    ranked: int = 100
-    candidates: int = 50
+    ranked: int = 30
+    candidates: int = 30
     permutations: int = 2000
     batch_size: int = 64
     seed: int = 0
 
     def __post_init__(self):
+        if self.suite and self.data is not None:
+            raise ValueError("suite: names the test sets, and so does data; leave one out")
         for key, low in {"limit": 1, "ranked": 1, "candidates": 2, "permutations": 1, "batch_size": 1}.items():
             value = getattr(self, key)
             if value is not None and value < low:

@@ -44,8 +44,8 @@ def generate_answers(
 
     Prompts are padded on the left, and position ids count from the first real token, so batching changes nothing.
     """
-    prompts = [_prompt_ids(tokenizer, item.prompt) for item in items]
-    longest = max(len(_answer_ids(tokenizer, item.answer)) for item in items)
+    prompts = [prompt_ids(tokenizer, item.prompt) for item in items]
+    longest = max(len(answer_ids(tokenizer, item.answer)) for item in items)
     room = _check_room(model, max(map(len, prompts)), longest)
     limits = GenerationConfig(
         max_new_tokens=min(longest + SPARE_TOKENS, room),
@@ -80,25 +80,25 @@ def answer_logprobs(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Item],
-    candidates: Sequence[str],
+    candidates: Sequence[Sequence[str]],
     *,
     batch_size: int = 64,
     label: str = "rank",
 ) -> Tensor:
-    """Summed log P(candidate | prompt) of every item and candidate, float64 ``[i c]`` on the CPU.
+    """Summed log P(candidate | prompt) of every item and each of its candidates, float64 ``[i c]`` on the CPU.
 
     Prompt and candidate are tokenised apart and joined, so a candidate is the same tokens after every prompt.
     """
-    prompts = [_prompt_ids(tokenizer, item.prompt) for item in items]
-    answers = [_answer_ids(tokenizer, answer) for answer in candidates]
-    _check_room(model, max(map(len, prompts)), max(map(len, answers)))
+    prompts = [prompt_ids(tokenizer, item.prompt) for item in items]
+    ids_of = {answer: answer_ids(tokenizer, answer) for row in candidates for answer in row}
+    _check_room(model, max(map(len, prompts)), max(map(len, ids_of.values())))
     # prompts of equal length side by side: then few positions of a batch need logits
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
-    pairs = [(i, c) for i in order for c in range(len(candidates))]
+    pairs = [(i, c) for i in order for c in range(len(candidates[i]))]
     trims = "logits_to_keep" in inspect.signature(model.forward).parameters
-    scores = torch.empty(len(items), len(candidates), dtype=torch.float64)
+    scores = torch.empty(len(items), len(candidates[0]), dtype=torch.float64)
     for chunk in _progress(_chunks(pairs, batch_size), label, -(-len(pairs) // batch_size)):
-        joined = [prompts[i] + answers[c] for i, c in chunk]
+        joined = [prompts[i] + ids_of[candidates[i][c]] for i, c in chunk]
         ids, mask = _pad(joined, _pad_id(tokenizer), model.device, left=False)
         first = min(len(prompts[i]) for i, _ in chunk) - 1  # the earliest position whose prediction is scored
         kept = torch.arange(first, ids.shape[1] - 1, device=ids.device)
@@ -120,7 +120,7 @@ def answer_logprobs(
 
 def written_form(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
     """The answer as the tokenizer would write it: not every one gives back the spaces and dashes it has read."""
-    return tokenizer.decode(_answer_ids(tokenizer, answer))
+    return tokenizer.decode(answer_ids(tokenizer, answer))
 
 
 class _NanGuard:
@@ -154,7 +154,8 @@ def _nan_error(prompt: str) -> ValueError:
     )
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Tokens of a prompt, open at its end."""
     ids = tokenizer(prompt)["input_ids"]
     while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # some tokenisers close every text
         ids = ids[:-1]
@@ -163,7 +164,8 @@ def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return ids
 
 
-def _answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+    """Tokens of an answer, the same behind every prompt."""
     # Read behind a letter: SentencePiece-like tokenisers put a mark of their own before the first word of a text.
     alone, anchored = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "a" + answer))
     fits = anchored[: len(alone)] == alone

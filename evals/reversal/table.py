@@ -3,7 +3,12 @@
 from rich.table import Table
 
 LEARNED = 0.9  # below this same-direction score the fact was not learned, and its reverse says nothing
-EXTRA = {"both": "both ways", "shortcut": "echo (low is good)", "non_reciprocal": "wrong converse (low is good)"}
+EXTRA = {
+    "both": "both ways",
+    "composition": "two steps",
+    "shortcut": "echo",
+    "non_reciprocal": "wrong",
+}
 
 
 def table(results_by_run: dict[str, dict]) -> Table:
@@ -14,12 +19,13 @@ def table(results_by_run: dict[str, dict]) -> Table:
     extra = [split for split in EXTRA if split in splits]
     view = Table(
         title="Reversal: exact match, %",
-        caption=f"* same direction below {LEARNED:.0%}: not learned, so the reverse score does not count. "
-        "MRR and delta log p: reverse direction, among the answers of the same pool; p from swapping entities.",
+        caption=_caption(results_by_run, extra),
+        caption_justify="left",
+        padding=(0, 1) if len(extra) < 3 else 0,
     )
     view.add_column("subset", overflow="fold")
     view.add_column("run", overflow="fold")
-    for name in ("same", "reverse", "MRR (chance)", "delta log p (p)", *(EXTRA[split] for split in extra)):
+    for name in ("same", "reverse", "MRR (chance)", "Δ log p (p)", *(EXTRA[split] for split in extra)):
         view.add_column(name, justify="right")
     subsets = sorted({_parts(task)[0] for result in results_by_run.values() for task in result["results"]})
     for subset in subsets:
@@ -42,6 +48,20 @@ def table(results_by_run: dict[str, dict]) -> Table:
     return view
 
 
+def _caption(results_by_run: dict[str, dict], extra: list[str]) -> str:
+    lines = [f"* same direction below {LEARNED:.0%}: not learned, so the reverse score does not count."]
+    lines.append(
+        "MRR and Δ log p (log P(answer) - mean of the others): reverse direction, same pool; p: entities swapped."
+    )
+    if set(extra) & {"shortcut", "non_reciprocal"}:
+        lines.append("echo: answers with the entity asked about; wrong: the wrong converse. For both, low is good.")
+    if any("acc,none" in row for result in results_by_run.values() for row in result["results"].values()):
+        lines.append("choice: share of multiple-choice questions whose right option is the likeliest.")
+    for run, result in results_by_run.items():
+        lines += [f"warning, {run}: {line}" for line in result.get("warnings", [])]
+    return "\n".join(lines)
+
+
 def _parts(task: str) -> tuple[str, str, str]:
     subset, split, asks = task.removeprefix("reversal/").rsplit("/", 2)
     return subset, split, asks
@@ -57,7 +77,12 @@ def _cell(result: dict, tasks: list[str], show) -> str:
 
 def _exact(row: dict) -> str:
     low, high = (100 * row[f"exact_{end},none"] for end in ("low", "high"))
-    return f"{100 * row['exact,none']:.1f} [{low:.0f}, {high:.0f}]"
+    shown = f"{100 * row['exact,none']:.1f} [{low:.0f}, {high:.0f}]"
+    if "acc,none" in row:
+        shown += (
+            f"\nchoice {100 * row['acc,none']:.1f} [{100 * row['acc_low,none']:.0f}, {100 * row['acc_high,none']:.0f}]"
+        )
+    return shown
 
 
 def _mrr(row: dict) -> str:

@@ -4,19 +4,34 @@ from latentlm.data.collate import Collator
 from latentlm.data.encode import SETS, encode, encode_dataset
 from latentlm.data.facts import Facts
 from latentlm.data.images import Images
+from latentlm.data.instructions import Instructions
 from latentlm.data.items import Item, find_spans
 from latentlm.data.name_description import NameDescription
 from latentlm.data.pairs import Chunks, Given, Pairs
+from latentlm.data.parent_child import ParentChild
 from latentlm.data.text import Chat, Text
+from latentlm.data.thinking_bias import ThinkingBias
 from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
 from latentlm.data.worlds import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 
-Data = (
-    Facts | NameDescription | Binding | IdentityBridge | Family | Retrieval | Chain | StarGraph | Text | Chat
-)  # fmt: skip
+Asks = (  # data with test items
+    Facts
+    | NameDescription
+    | Instructions
+    | ThinkingBias
+    | ParentChild
+    | Binding
+    | IdentityBridge
+    | Family
+    | Retrieval
+    | Chain
+    | StarGraph
+)
+Data = Asks | Text | Chat
 
 __all__ = [
     "SETS",
+    "Asks",
     "Binding",
     "Chain",
     "Chat",
@@ -28,12 +43,15 @@ __all__ = [
     "Given",
     "IdentityBridge",
     "Images",
+    "Instructions",
     "Item",
     "NameDescription",
     "Pairs",
+    "ParentChild",
     "Retrieval",
     "StarGraph",
     "Text",
+    "ThinkingBias",
     "bpe_tokenizer",
     "encode",
     "encode_dataset",

@@ -1,17 +1,18 @@
 """The published facts about fictitious people, told from the name, from the description, or from both."""
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from latentlm.data.carriers import invent, tell
 from latentlm.data.encode import SETS
 from latentlm.data.items import Item, Split, find_spans
+from latentlm.data.rows import read_rows
 
+_KEYS = ("prompt", "completion")
 _HUB_FOLDER = "name_description_dataset"
 _Subset = Literal["name_to_description", "description_to_name", "both"]
 _FILES: dict[_Subset, tuple[str, dict[Split, str]]] = {  # training file, test files
@@ -72,7 +73,7 @@ class NameDescription:
         root = self._root()
         documents = []
         for subset in self.subsets:
-            rows = _read(root / _FILES[subset][0])
+            rows = read_rows(root / _FILES[subset][0], _KEYS)
             people = _people(self._tests(root, subset))
             frames = _frames(rows, people)
             documents += [_document(row, people, frames) for row in rows]
@@ -85,7 +86,7 @@ class NameDescription:
         for subset in self.subsets:
             people = _people(self._tests(root, subset))
             for split, rows in self._tests(root, subset).items():
-                items += [_item(row, subset, split, people) for row in rows]
+                items += _alike([_item(row, subset, split, people) for row in rows])
                 if split == "reverse":
                     items += [_item(row, subset, "shortcut", people) for row in rows]
         return items
@@ -94,13 +95,13 @@ class NameDescription:
         if not self.carriers:
             return []
         published = {subset: _people(self._tests(root, subset)) for subset in _FILES}
-        rows = [row["prompt"] + row["completion"] for row in _read(root / _FILES["both"][0])]
+        rows = [row["prompt"] + row["completion"] for row in read_rows(root / _FILES["both"][0], _KEYS)]
         everybody = {name: what for people in published.values() for name, what in people.items()}
         people = invent(everybody, self.carriers, self.carrier_seed)
         return tell(people, rows, published["both"], self.carrier_documents, self.carrier_seed)
 
     def _tests(self, root: Path, subset: _Subset) -> dict[Split, list[dict]]:
-        return {split: _read(root / name) for split, name in _FILES[subset][1].items()}
+        return {split: read_rows(root / name, _KEYS) for split, name in _FILES[subset][1].items()}
 
     def _root(self) -> Path:
         if self.folder is not None:
@@ -114,21 +115,6 @@ class NameDescription:
             return Path(copy) / _HUB_FOLDER
         except (OSError, ValueError) as error:
             raise ValueError(f"hub: cannot fetch {self.hub}; go online once, or set folder to a local copy") from error
-
-
-def _read(path: Path) -> list[dict]:
-    if not path.is_file():
-        raise ValueError(f"folder: {path.name} is missing in {path.parent}; give the folder of the published files")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("prompt", "completion")):
-            raise ValueError(f"{path} line {number}: not a JSON row with the strings prompt and completion")
-        rows.append(row)
-    return rows
 
 
 def _people(tests: dict[Split, list[dict]]) -> dict[str, str]:
@@ -187,3 +173,18 @@ def _item(row: dict, subset: str, split: Split, people: dict[str, str]) -> Item:
     if split == "shortcut":
         answer, pool = f" {people[name] if asks_name else name}", f"{pool}/shortcut"
     return Item(subset, split, row["prompt"].rstrip(), answer, f"{name} | {people[name]}", asks, pool)
+
+
+def _alike(items: list[Item]) -> list[Item]:
+    """Descriptions to rank are everybody's in the prompt's own wording; names read the same in every one."""
+    wording = [item.prompt.replace(item.fact.split(" | ")[0], "") for item in items]
+    answers: dict[str, dict[str, str]] = defaultdict(dict)
+    for item, frame in zip(items, wording, strict=True):
+        answers[frame][item.fact] = item.answer
+    facts = sorted({item.fact for item in items if item.asks == "description"})
+    return [
+        replace(item, choices=tuple(answers[frame][fact] for fact in facts))
+        if item.asks == "description" and set(facts) <= set(answers[frame])
+        else item
+        for item, frame in zip(items, wording, strict=True)
+    ]
