@@ -82,7 +82,8 @@ def test_two_runs_side_by_side():
         assert (told.code, told.out) == (0, f"{name}\n")
     told = latentlm("eval", "reversal", "a", "b")
     assert told.code == 0
-    assert all(row in told.out for row in ("description_a_to_b │ a ", "Reversal: exact match, %"))
+    assert all(row in told.out for row in ("description_a_to_b", "│   a ", "│   b ", "Reversal: exact match, %"))
+    assert max(map(len, told.out.splitlines())) <= 100
     assert {"results", "versions"} < json.loads(Path("a/eval/reversal.json").read_text()).keys()
     told = latentlm("report", "a", "b")
     assert (told.code, told.out) == (0, "a/report.html\n")

@@ -138,10 +138,10 @@ def test_a_model_that_learned_one_direction_scores_high_there_only(make):
     assert same["delta_logp_p,none"] < 0.02  # 1 of 5! = 120 pairings
     assert reverse["exact,none"] == 0
     assert result["summary"]["reverse_over_same"] == 0
-    text = Console(width=160)
+    text = Console(width=100)
     with text.capture() as shown:
         text.print(table({"one": result, "two": result}))
-    assert re.search(r"a_to_b .* one .* 100\.0 \[48, 100\] .* 0\.0 \[0, 52\]", shown.get())
+    assert re.search(r"a_to_b .* 100\.0 .* 0\.0 .*\n.* one .* \[48, 100\] .* \[0, 52\]", shown.get())
 
 
 def test_error_splits_are_counted_but_not_ranked(tokenizer):

@@ -21,11 +21,9 @@ def table(results_by_run: dict[str, dict]) -> Table:
         title="Reversal: exact match, %",
         caption=_caption(results_by_run, extra),
         caption_justify="left",
-        padding=(0, 1) if len(extra) < 3 else 0,
     )
-    view.add_column("subset", overflow="fold")
-    view.add_column("run", overflow="fold")
-    for name in ("same", "reverse", "MRR (chance)", "Δ log p (p)", *(EXTRA[split] for split in extra)):
+    view.add_column("subset\n  run", overflow="fold")
+    for name in ("same", "reverse", "MRR\n(chance)", "Δ log p\n(p)", *(EXTRA[split] for split in extra)):
         view.add_column(name, justify="right")
     subsets = sorted({_parts(task)[0] for result in results_by_run.values() for task in result["results"]})
     for subset in subsets:
@@ -36,10 +34,9 @@ def table(results_by_run: dict[str, dict]) -> Table:
             same, reverse = found.get("same", []), found.get("reverse", [])
             learned = all(result["results"][task]["exact,none"] >= LEARNED for task in same)
             view.add_row(
-                subset,
-                run,
+                f"{subset}\n  {run}",
                 _cell(result, same, _exact),
-                _cell(result, reverse, _exact) + ("" if learned or not reverse else "*"),
+                _cell(result, reverse, _exact) + ("" if learned or not reverse else " *"),
                 _cell(result, reverse, _mrr),
                 _cell(result, reverse, _delta),
                 *(_cell(result, found[split], _exact) for split in extra),
@@ -71,13 +68,13 @@ def _cell(result: dict, tasks: list[str], show) -> str:
     """One line per thing asked; what is asked is named only where a split asks for several things."""
     lines = [show(result["results"][task]) for task in tasks]
     if len(tasks) > 1:
-        lines = [f"{_parts(task)[2]} {line}" for task, line in zip(tasks, lines, strict=True)]
+        lines = [f"{_parts(task)[2]}:\n{line}" for task, line in zip(tasks, lines, strict=True)]
     return "\n".join(lines) or "-"
 
 
 def _exact(row: dict) -> str:
     low, high = (100 * row[f"exact_{end},none"] for end in ("low", "high"))
-    shown = f"{100 * row['exact,none']:.1f} [{low:.0f}, {high:.0f}]"
+    shown = f"{100 * row['exact,none']:.1f}\n[{low:.0f}, {high:.0f}]"
     if "acc,none" in row:
         shown += (
             f"\nchoice {100 * row['acc,none']:.1f} [{100 * row['acc_low,none']:.0f}, {100 * row['acc_high,none']:.0f}]"
@@ -86,10 +83,10 @@ def _exact(row: dict) -> str:
 
 
 def _mrr(row: dict) -> str:
-    return f"{row['mrr,none']:.3f} ({row['mrr_chance,none']:.3f})" if "mrr,none" in row else "-"
+    return f"{row['mrr,none']:.3f}\n({row['mrr_chance,none']:.3f})" if "mrr,none" in row else "-"
 
 
 def _delta(row: dict) -> str:
     if "delta_logp_p,none" not in row:
         return "-"
-    return f"{row['delta_logp,none']:+.2f} ({row['delta_logp_p,none']:.3f})"
+    return f"{row['delta_logp,none']:+.2f}\n({row['delta_logp_p,none']:.3f})"
