@@ -1,7 +1,7 @@
 """The objective: the data loss and the terms beside it; the only place that selects, averages, weighs and adds."""
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,8 +15,9 @@ from latentlm.levels import Levels
 from latentlm.losses import AnchorLoss
 from latentlm.predictors import Dynamics, Shared
 from latentlm.tap import resolve_depth
-from latentlm.targets import Data, TokenCode, target_dim
+from latentlm.targets import TokenCode, target_dim
 from latentlm.terms import Predict, Spread, depths, schedule, teachers
+from latentlm.through import called, values_through
 from latentlm.types import Context, Report, View
 
 RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
@@ -130,7 +131,7 @@ class Terms(nn.Module):
 
     def forward(self, context: Context, step: int) -> dict[str, Report]:
         """Sum and count of every term that is on at this step."""
-        context.heads = {name: partial(_call, head) for name, head in self.heads.items()}
+        context.heads = {name: partial(called, head) for name, head in self.heads.items()}
         self._rebalance()
         values = {name: schedule(term.weight).value for name, term in self.terms.items()}
         values |= dict(zip(self.ratios, self.balance[:, 0], strict=True)) if self.ratios else {}
@@ -169,7 +170,7 @@ class Terms(nn.Module):
         return {n: c.clamp(max=1) if isinstance(self.terms[n], Spread) else c for n, c in counts.items()}
 
     def pairs(self, name: str, context: Context) -> tuple[Tensor, Tensor]:
-        """Guesses and targets ``[m d]`` of a `Predict` term; targets of the data are ids ``[m]``."""
+        """Guesses and targets ``[m d]`` of a `Predict` term, before any readout; data targets are ids ``[m]``."""
         term = self.terms[name]
         assert isinstance(term, Predict)
         guess, goal, pair = self._anchors(name, term, context)
@@ -179,7 +180,7 @@ class Terms(nn.Module):
             guess, goal = guess[pair], goal[pair]
         if term.shuffle:
             goal = goal.roll(goal.shape[0] // 2, 0)  # not by 1: the neighbour's next position is one's own
-        return _through(term, guess, goal, context.view)
+        return guess, goal
 
     def _anchors(self, name: str, term: Predict, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Guesses and targets ``[a n d]`` of the anchors that have a pair, and which of their pairs exist."""
@@ -194,7 +195,7 @@ class Terms(nn.Module):
             if source.values.shape[1] != 1:
                 raise ValueError(f"terms.{name}: dynamics starts from one position, but source has several; use pool")
             conditions = _embeddings(context.view, target.index)
-        guess = _call(self.predictors[own], source.values, conditions)
+        guess = called(self.predictors[own], source.values, conditions)
         return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
 
     def _predict(self, name: str, term: Predict, context: Context, step: int) -> tuple[Tensor, Tensor]:
@@ -202,7 +203,10 @@ class Terms(nn.Module):
             guess, goal, pair = self._anchors(name, term, context)
             values = term.loss(guess, goal, pair)[pair]
         else:
-            values = term.loss(*self.pairs(name, context))
+            guess, goal = self.pairs(name, context)
+            values = (
+                term.loss(guess, goal) if term.through == "none" else values_through(term, guess, goal, context.view)
+            )
         if term.average == "pairs":
             return values.sum(), torch.tensor(float(values.shape[0]), device=values.device)
         pair = context.once(_places(term), lambda: term.mask(context.view))
@@ -251,37 +255,11 @@ def _places(term: Predict) -> tuple[Hashable, Hashable]:
     return (term.source.at, term.source.pool), there
 
 
-def _call(module: Callable, values: Tensor, *more: Tensor | None) -> Tensor:
-    """Call a module in the precision of its weights: outside autocast a layer refuses any other."""
-    weight = next(module.parameters(), None) if isinstance(module, nn.Module) else None
-    if weight is not None and not torch.is_autocast_enabled(values.device.type):
-        values = values.to(weight.dtype)
-    return module(values, *(each if each is None else each.to(values.dtype) for each in more))
-
-
 def _embeddings(view: View, where: Tensor) -> Tensor:
     assert view.embed is not None
     if view.inputs is None:
         raise ValueError("predictor dynamics needs input_ids, but the model was given inputs_embeds")
     return view.embed(view.inputs.flatten()[where.clamp(min=0)]).masked_fill((where < 0)[..., None], 0)
-
-
-def _through(term: Predict, guess: Tensor, goal: Tensor, view: View) -> tuple[Tensor, Tensor]:
-    if term.through == "none":
-        return guess, goal
-    readout: Callable[[Tensor], Tensor] | None = view.readout
-    assert readout is not None
-    if term.through == "norm_readout" and view.norm is None:
-        raise ValueError("through: this model has no final norm; use through: readout")
-
-    def logits(latents: Tensor) -> Tensor:
-        return readout(_call(view.norm, latents) if term.through == "norm_readout" and view.norm else latents)
-
-    if isinstance(term.target, Data):
-        return logits(guess), goal
-    with torch.no_grad():
-        goal = logits(goal)
-    return logits(guess), goal
 
 
 def _check_heads(name: str, term: Predict | Spread, widths: dict[str, int]) -> None:

@@ -13,7 +13,7 @@ LADDER = [
     ["dist", "positions"],
     ["losses"],
     ["backbones", "tap", "heads", "predictors", "targets", "ema"],
-    ["terms", "levels", "objective"],
+    ["terms", "levels", "through", "objective"],
     ["monitor", "metrics"],
     ["call", "teaching", "attach", "isolation", "depth", "model", "card", "export"],
     ["data", "recipe", "network", "folder", "callbacks", "trainer", "sft"],

@@ -76,16 +76,19 @@ def readout(model: nn.Module) -> Callable[[Tensor], Tensor]:
         logits = cap * tanh(scale * (head(z)) / cap)      (scale and cap as the config says, else 1 and none)
 
     Gradient:  through the latents only; the weights of the head are detached, tied embeddings included.
+
+    To be made anew for each forward, because PEFT replaces modules and FSDP replaces parameters after attaching. The
+    first call looks the head up, and gathers it where it is sharded.
     """
     assert isinstance(model, PreTrainedModel), "find_backbone accepts no other"
-    return partial(_logits, model)
+    return partial(_logits, model, [])
 
 
-def _logits(model: PreTrainedModel, latents: Tensor) -> Tensor:
-    # The head is looked up at each call: PEFT replaces modules and FSDP replaces parameters after attaching.
+def _logits(model: PreTrainedModel, head: list[tuple[nn.Module, dict[str, Tensor]]], latents: Tensor) -> Tensor:
+    if not head:
+        head += [(module, {name: _frozen(w) for name, w in module.named_parameters()}) for module in _head(model)]
     logits = latents
-    for module in _head(model):
-        weights = {name: _frozen(weight) for name, weight in module.named_parameters()}
+    for module, weights in head:
         for weight in weights.values():
             logits = logits.to(weight.dtype)
         if isinstance(module, nn.Linear):
