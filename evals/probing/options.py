@@ -23,7 +23,7 @@ class Options:
     data: str | None = None
     out: str | None = None
     device: str | None = None
-    limit: int = 2000
+    limit: int = 1000
     at: str = "last"
     depths: tuple[int, ...] | None = None
     null: bool = True
