@@ -32,7 +32,9 @@ class Lines(TrainerCallback):
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(kept), encoding="utf-8")
+        whole = self.path.with_suffix(".partial")
+        whole.write_text("".join(kept), encoding="utf-8")
+        whole.replace(self.path)  # a run killed here must not lose its past
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have the first and the last step logged as well."""

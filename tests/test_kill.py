@@ -1,0 +1,81 @@
+"""A run killed without warning, again and again, ends where it would have ended, step by step."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from latentlm.folder import newest_checkpoint
+from latentlm.recipe import load_recipe
+from latentlm.train import train
+
+KILLS = 20
+SETTINGS = ["optim.steps=60", "run.save_every=3", "run.log_every=1", "run.device=cpu", "run.resume=true"]
+
+
+def work(folder: str) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    train(load_recipe("smoke/text", [*SETTINGS, f"run.dir={folder}"]))
+
+
+def start(folder: Path) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(target=work, args=(str(folder),))
+    process.start()
+    return process
+
+
+def lines(folder: Path) -> list[dict]:
+    file = folder / "metrics.jsonl"
+    rows = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [json.loads(row) for row in rows if row.endswith("}")]
+
+
+def trajectory(row: dict) -> dict:
+    """Without the monitor, which looks every so many forwards of a process."""
+    return {key: value for key, value in row.items() if not key.startswith("monitor/")}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_twenty_kills_change_nothing(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    whole = start(straight)
+    whole.join()
+    assert whole.exitcode == 0
+    rng = random.Random(0)
+    for _ in range(KILLS):
+        before = len(lines(killed))
+        process = start(killed)
+        wanted = before + rng.randrange(6)
+        while len(lines(killed)) < wanted and process.is_alive():
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.2)  # anywhere in a step or in the writing of a checkpoint
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    last = start(killed)
+    last.join()
+    assert last.exitcode == 0
+    expected = {row["step"]: trajectory(row) for row in lines(straight)}
+    assert sorted(expected) == sorted({row["step"] for row in lines(killed)})
+    for row in lines(killed):
+        assert trajectory(row) == expected[row["step"]]
+    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (straight, killed))
+    assert one.keys() == other.keys()
+    assert all(value.equal(other[name]) for name, value in one.items())
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+    for step, state in ((3, "{}"), (6, '{"global_step": 6'), (9, None)):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "checkpoint-3")
