@@ -11,8 +11,10 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from latentlm.config import ConfigError, dump
 from latentlm.recipe import Optim, Recipe, Run, load_recipe, save_recipe
@@ -51,14 +53,23 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
 
 
 def newest_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: its state file comes last."""
+    """The newest checkpoint that was written to its end and is whole."""
     for checkpoint in sorted((folder / "checkpoints").glob("checkpoint-*"), key=_step, reverse=True):
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # the run was killed while it wrote
-            continue
-        return str(checkpoint)
+        if _is_whole(checkpoint):
+            return str(checkpoint)
     return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Its state file, which comes last, is there, and no file was cut short: both formats say where they end."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        for file in checkpoint.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):  # the run was killed while it wrote, or the disk was full
+        return False
+    return all(is_zipfile(file) for file in checkpoint.glob("*.pt*"))
 
 
 def open_folder(folder: Path, recipe: Recipe) -> None:

@@ -31,6 +31,8 @@ TERMS = POINTWISE | {"last": LAST_TO_LAST}
 
 def model_of(tuning, **more):
     model = attach(terms=TERMS, **more)
+    if tuning == "lora and more":  # weights that PEFT copies and trains in full beside the heads
+        return lora(model, modules_to_save=["latent", "input_layernorm"])
     return lora(model) if tuning == "lora" else model
 
 
@@ -61,7 +63,7 @@ def reference(tuning):
 
 @pytest.mark.parametrize("kind", ["off", "not reentrant", "reentrant"])
 @pytest.mark.parametrize("layout", ["right", "left", "packed"])
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("tuning", ["full", "lora", "lora and more"])
 @pytest.mark.parametrize("how", ["loop", "trainer", "sft"])
 def test_every_way_makes_the_same_step(how, tuning, layout, kind, tmp_path):
     logs, gradients, heads = reference(tuning)
