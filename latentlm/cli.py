@@ -140,6 +140,19 @@ def recipes() -> None:
         typer.echo(f"{name:<22} {first.lstrip('# ')}")
 
 
+@app.command(name="accelerate-config")
+def accelerate_config(
+    name: Annotated[str, typer.Argument(help="ddp, fsdp2, zero2 or zero3")],
+) -> None:
+    """Print where a ready-made configuration for accelerate launch lies."""
+    from latentlm.config import ConfigError, accelerate_configs, suggest
+
+    known = accelerate_configs()
+    if name not in known:
+        raise ConfigError(f"accelerate-config '{name}': no such configuration{suggest(name, list(known))}")
+    typer.echo(f"{known[name]}")
+
+
 def main() -> None:
     """One line and exit code 2 for a mistake of the user, 130 for Ctrl-C; LATENTLM_DEBUG=1 shows tracebacks."""
     try:

@@ -209,7 +209,13 @@ def _copy(data: Any) -> Any:
 def recipe_names() -> dict[str, Path]:
     """Every recipe that comes with the package: ``text/nitp`` -> its file."""
     root = Path(str(files("latentlm_recipes")))
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("*/*.yaml"))}
+    found = sorted(path for path in root.glob("*/*.yaml") if path.parent.name != "accelerate")
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
+
+
+def accelerate_configs() -> dict[str, Path]:
+    """Every launch configuration that comes with the package: ``fsdp2`` -> its file."""
+    return {path.stem: path for path in sorted(Path(str(files("latentlm_recipes"))).glob("accelerate/*.yaml"))}
 
 
 def read_recipe(name: str | Path) -> dict:
