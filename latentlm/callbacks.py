@@ -120,6 +120,16 @@ class Bar(TrainerCallback):
         return f"{math.ceil(seconds)} s left" if seconds < 120 else f"{math.ceil(seconds / 60)} min left"
 
 
+class Epochs(TrainerCallback):
+    """Tells the data which pass this is: with several processes accelerate's loader tells only its sampler."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        """Before the workers of the loader copy the data."""
+        tell = getattr(getattr(train_dataloader, "dataset", None), "set_epoch", None)
+        if tell is not None:
+            tell(int((state.epoch or 0) + 1e-6))
+
+
 class Interrupt(TrainerCallback):
     """Ctrl-C, or the signal of a job scheduler, ends the run after a step with a checkpoint; a second one at once.
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from latentlm.callbacks import Bar, Interrupt, Lines, console
+from latentlm.callbacks import Bar, Epochs, Interrupt, Lines, console
 from latentlm.config import ConfigError
 from latentlm.data import Collator, encode_dataset
 from latentlm.depth import rank_over_depth
@@ -68,7 +68,7 @@ def train(recipe: Recipe) -> Path:
         args=training_arguments(recipe, folder, len(dataset)),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[Lines(folder / "metrics.jsonl"), bar],
+        callbacks=[Lines(folder / "metrics.jsonl"), bar, Epochs()],
     )
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)

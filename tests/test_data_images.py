@@ -1,12 +1,14 @@
 """Batches of images: every set points where it should, conservation, determinism, mistakes in one line."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from latentlm.callbacks import Epochs
 from latentlm.config import ConfigError, dump, parse
 from latentlm.data.images import Blocks, Digits, ImageCollator, Images, InverseBlock, Random, Views
 from latentlm.data.images.keyed import example_keys, uniforms
@@ -83,6 +85,15 @@ def test_an_example_is_the_same_in_any_batch_worker_and_run(mask):
     assert torch.equal(first, collator(other.__getitems__(range(4)))["pixel_values"])
     assert not torch.equal(first, whole["pixel_values"][:12])
     assert not torch.equal(collator(part.dataset(seed=4).__getitems__(range(4)))["pixel_values"], first)
+
+
+def test_the_data_is_told_which_epoch_it_is():
+    dataset = Images(Digits(), VIEWS, max_images=8).dataset()
+    for epoch in (0.0, 1.0, 1.5, 2.9999999):  # the last one: rounding at the end of an epoch
+        Epochs().on_epoch_begin(
+            None, SimpleNamespace(epoch=epoch), None, train_dataloader=SimpleNamespace(dataset=dataset)
+        )
+        assert dataset.epoch == round(epoch - 0.4)
 
 
 def test_pixels_are_standardised_and_channels_fit_the_model(dataset):
