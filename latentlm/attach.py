@@ -19,8 +19,9 @@ from latentlm.ema import StepClock
 from latentlm.metrics import Metrics
 from latentlm.monitor import GradientProbe, measure
 from latentlm.objective import Objective, means, total
+from latentlm.selecting import selecting_hooks
 from latentlm.tap import Depth, resolve_depth
-from latentlm.teaching import Reached, follow, teacher_states
+from latentlm.teaching import Reached, follow, teacher_heads, teacher_norm, teacher_states
 from latentlm.types import Context, View
 
 
@@ -28,7 +29,7 @@ class Run:
     """What one attached model knows between its hooks; holds no weights and is not a module.
 
     Args:
-        model: the causal LM.
+        model: the causal LM or ViT.
         backbone: its parts.
         objective: what is trained.
         wanted: depths read by the terms, of the network itself (None) and of each teacher.
@@ -48,7 +49,9 @@ class Run:
         self.counts: dict[str, Tensor] | None = None
         self.num_items: Tensor | int | None = None
         self.adds_latent = False
+        self.total: int | None = None  # optimizer steps in all, for what moves along a schedule
         self.left: Tensor | None = None
+        self.attention: Tensor | None = None  # kept for blocks that run again in the backward
         self.missed = False
         self.clear()
 
@@ -65,7 +68,7 @@ class Run:
         """Remove every hook."""
         for handle in self.handles:
             handle.remove()
-        for module in (self.model, self.backbone.decoder, *self.backbone.layers):
+        for module in self.model.modules():
             module.__dict__.pop("_latent_run", None)
 
     @property
@@ -86,8 +89,20 @@ class Run:
             follow(self, kind, ticked)
         return ticked
 
-    def view(self, states: dict[int, Tensor], call: Call) -> View:
-        """A view of these states with everything that the call brought along."""
+    def decoder_weight(self, name: str) -> Tensor:
+        """A weight of the decoder by its dotted name."""
+        return self.backbone.decoder.get_parameter(name)
+
+    def view(self, states: dict[int, Tensor], call: Call, kind: str | None = None) -> View:
+        """A view of these states, the network's own or a teacher's, with everything that the call brought along."""
+        norm = None if self.norm is None else teacher_norm(self, kind)
+        if self.backbone.grid is not None:
+            if call.pixel_values is None:
+                raise ValueError("latent terms of a ViT need pixel_values")
+            latent = call.latent or {}
+            return self.backbone.grid.view(
+                states, self.backbone.num_layers, norm, call.pixel_values, latent, full=kind is not None
+            )
         return View(
             states=states,
             segments=call.segments(),
@@ -96,7 +111,7 @@ class Run:
             inputs=call.input_ids,
             labels=call.next_labels(),
             embed=self.model.get_input_embeddings(),
-            norm=None if self.norm is None else self.backbone.decoder.get_submodule(self.norm),
+            norm=norm,
             readout=readout(self.model),
         )
 
@@ -139,6 +154,7 @@ def add_hooks(model: nn.Module, run: Run) -> None:
         run.backbone.decoder.register_forward_hook(_after_decoder),
         model.register_forward_hook(_after_model, with_kwargs=True),
         model.register_state_dict_pre_hook(_before_saving),
+        *selecting_hooks(run),
     ]
 
 
@@ -183,8 +199,12 @@ def _after_layer(layer: Any, args: tuple, output: Any) -> None:
 @_eager
 def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     run: Run = model._latent_run
+    if run.reading is not None:  # a ViT is its own encoder: this is a teacher's forward
+        return args, kwargs
     run.clear()
-    named = dict(kwargs) if "input_ids" in kwargs or not args else {**kwargs, "input_ids": args[0]}
+    run.attention = None
+    first = model.main_input_name
+    named = dict(kwargs) if first in kwargs or not args else {**kwargs, first: args[0]}
     latent = kwargs.pop("latent", None)
     run.active = model.training and torch.is_grad_enabled()
     if (run.active or latent is not None) and run.can_cache:
@@ -217,7 +237,8 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
         return
     latent, call = run.model.latent, run.call
     assert call is not None
-    context = Context(run.view(run.states, call), {kind: run.view(s, call) for kind, s in run.teachers.items()})
+    context = Context(run.view(run.states, call), {kind: run.view(s, call, kind) for kind, s in run.teachers.items()})
+    context.teacher_heads = {kind: teacher_heads(run, kind) for kind in run.teachers}
     reports = latent(context)
     run.active = False  # before the backward: a recomputed block must not store again
     run.states, run.teachers = {}, {}
@@ -239,6 +260,8 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
 @_eager
 def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
     run: Run = model._latent_run
+    if run.reading is not None:
+        return None
     call, latent = run.call, run.loss
     run.clear()
     if call is None:
@@ -257,7 +280,9 @@ def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
     extra = {"latent_loss": latent, "data_loss": None if data is None else data.detach().clone()}
     out = _extended(type(output))(**{**dict(output.items()), **extra})
     alone = fused or data is None
-    if not alone:
+    if data is None and run.backbone.grid is not None:
+        out["loss"] = latent  # a ViT without labels has no other
+    elif not alone:
         out["loss"] = run.objective.data * data + latent  # type: ignore[operator]
     run.left = latent if fused else None
     run.missed = False
@@ -276,5 +301,6 @@ def _before_saving(model: Any, prefix: str, keep_vars: bool) -> None:
 @cache
 def _extended(output: type) -> type:
     # a declared class: data parallel wrappers rebuild outputs from their class and refuse keys added at run time
-    fields = [(name, Any, None) for name in ("latent_loss", "data_loss")]
+    known = {field.name for field in dataclasses.fields(output)}
+    fields = [(name, Any, None) for name in ("loss", "latent_loss", "data_loss") if name not in known]
     return dataclasses.make_dataclass(f"Latent{output.__name__}", fields, bases=(output,))

@@ -16,11 +16,13 @@ class Call:
     """The arguments of a forward that say what was read, what is to be predicted, and how both are counted.
 
     Attributes:
-        latent: ``segments [b t]`` and the named sets of the collator.
+        latent: ``segments [b t]`` and the named sets of the collator; of images also ``views [v]`` and what of each
+            is seen: ``keep [b*v k]`` or ``mask [b*v p]``.
         num_items_in_batch: label tokens of the whole optimizer step, where the caller counts them.
     """
 
     input_ids: Tensor | None = None
+    pixel_values: Tensor | None = None
     attention_mask: Any = None
     position_ids: Tensor | None = None
     labels: Tensor | None = None
@@ -54,11 +56,11 @@ class Call:
 
     def next_labels(self) -> Tensor | None:
         """Labels moved to the position that predicts them."""
-        if self.shift_labels is not None or self.labels is None:
+        if self.shift_labels is not None or self.labels is None or self.labels.dim() < 2:
             return self.shift_labels
         return F.pad(self.labels[:, 1:], (0, 1), value=IGNORE)
 
     def num_labels(self) -> Tensor | int:
         """Label tokens of this call; 1 where there are no labels."""
-        labels = self.next_labels()
+        labels = self.labels if self.labels is not None and self.labels.dim() < 2 else self.next_labels()
         return 1 if labels is None else (labels != IGNORE).sum()

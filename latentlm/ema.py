@@ -5,7 +5,9 @@ A teacher is a set of named buffers, so checkpoints carry it. It is swapped in f
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
+from math import cos, pi
 from weakref import WeakSet
 
 import torch
@@ -14,16 +16,47 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """How a teacher's weights come about.
+
+    Args:
+        momentum: share kept at an update; 1 freezes, 0 is the network itself and nothing is copied.
+        final: momentum at the last step, reached along half a cosine.
+        weights: folder of another checkpoint that it starts from.
+        heads: shared heads that it has copies of.
+    """
+
+    momentum: float = 1.0
+    final: float | None = None
+    weights: str | None = None
+    heads: tuple[str, ...] = ()
+
+    @property
+    def copies(self) -> bool:
+        """Whether there is anything to copy."""
+        return self.momentum > 0 or self.final is not None
+
+    def at(self, step: int, total: int | None) -> float:
+        """Momentum of an optimizer step."""
+        if self.final is None:
+            return self.momentum
+        if total is None:
+            raise ValueError("ema: final needs the number of steps; use LatentTrainer or set latent_run(model).total")
+        return self.final - (self.final - self.momentum) * (1 + cos(pi * min(step / total, 1))) / 2
+
+
 class Teacher(nn.Module):
     """Copies of the weights in `weights`, updated by ``copy <- momentum copy + (1 - momentum) weight``.
 
     Args:
-        momentum: share kept at an update; 1 freezes.
+        teaching: how they come about.
     """
 
-    def __init__(self, momentum: float):
+    def __init__(self, teaching: Teaching):
         super().__init__()
-        self.momentum = momentum
+        self.teaching = teaching
+        self.frozen = teaching.momentum == 1 and teaching.final in (None, 1)
 
     def start(self, weights: dict[str, Tensor]) -> None:
         """Take the first copies; those already restored from a checkpoint only follow to the device."""
@@ -31,19 +64,24 @@ class Teacher(nn.Module):
             copy = self._buffers.get(_key(name))
             if copy is None:
                 # float32: in bf16 the step (1 - momentum) * difference would round away
-                dtype = weight.dtype if self.momentum == 1 else torch.promote_types(weight.dtype, torch.float32)
+                dtype = weight.dtype if self.frozen else torch.promote_types(weight.dtype, torch.float32)
                 self.register_buffer(_key(name), weight.detach().to(dtype, copy=True))
             elif copy.device != weight.device:
                 self._buffers[_key(name)] = copy.to(weight.device)
 
+    def has(self, weights: dict[str, Tensor]) -> bool:
+        """Whether there is a copy of each of them."""
+        return all(_key(name) in self._buffers for name in weights)
+
     @torch.no_grad()
-    def update(self, weights: dict[str, Tensor]) -> None:
+    def update(self, weights: dict[str, Tensor], step: int = 0, total: int | None = None) -> None:
         """Move every copy towards its weight."""
-        if self.momentum == 1:
+        if self.frozen:
             return
+        momentum = self.teaching.at(step, total)
         for name, weight in weights.items():
             copy = self._buffers[_key(name)]
-            copy.lerp_(weight.detach().to(copy.dtype), 1 - self.momentum)  # type: ignore[union-attr]
+            copy.lerp_(weight.detach().to(copy.dtype), 1 - momentum)  # type: ignore[union-attr]
 
     def weights(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
         """The copies, in the dtype of the weights they stand for."""
@@ -61,10 +99,10 @@ def _key(name: str) -> str:
     return name.replace(".", "/")  # a buffer's name cannot hold a dot
 
 
-def trained(decoder: nn.Module, above: list[nn.Module]) -> dict[str, Tensor]:
-    """Trainable weights of the decoder, leaving out the blocks `above` the deepest target."""
+def trained(decoder: nn.Module, above: list[nn.Module], every: bool = False) -> dict[str, Tensor]:
+    """Trainable (or `every`) weights of the decoder, leaving out the modules `above` the deepest target."""
     skipped = {id(weight) for block in above for weight in block.parameters()}
-    return {n: w for n, w in decoder.named_parameters() if w.requires_grad and id(w) not in skipped}
+    return {n: w for n, w in decoder.named_parameters() if (every or w.requires_grad) and id(w) not in skipped}
 
 
 class StepClock:

@@ -6,11 +6,12 @@ Nothing below this module knows that a table exists.
 from dataclasses import dataclass
 from typing import Literal
 
-from latentlm.losses import NextToken, PairLoss, RowLoss, SmoothL1
+from latentlm.losses import Mse, NextToken, PairLoss, RowLoss, SmoothL1
+from latentlm.narrow import Branch, Narrow
 from latentlm.positions import At, Next, Now
 from latentlm.predictors import Linear, Predictor
 from latentlm.tap import Depth, Tap, read_depth, resolve_depth
-from latentlm.targets import Data, Ema, Frozen, Normalize, Online
+from latentlm.targets import Data, Ema, Frozen, Normalize, Online, Pixels
 from latentlm.terms import Predict, Weight, schedule
 
 
@@ -28,6 +29,32 @@ class Spans:
 
 
 @dataclass(frozen=True)
+class Masked:
+    """Patches that are hidden, from those that are seen, or with mask tokens from their own places (source: masked).
+
+    Args:
+        source: name of the set that predicts.
+        target: name of the set that is predicted.
+    """
+
+    source: str = "visible"
+    target: str = "masked"
+
+
+@dataclass(frozen=True)
+class Views:
+    """The class token of one view from that of another, both ways.
+
+    Args:
+        source: name of the set that predicts.
+        target: name of the set that is predicted.
+    """
+
+    source: str = "class_a"
+    target: str = "class_b"
+
+
+@dataclass(frozen=True)
 class LevelTarget:
     """How the latent levels are read: from which teacher, normalised how."""
 
@@ -35,13 +62,15 @@ class LevelTarget:
     normalize: Normalize = "layer"
     stop_grad: bool = True
     momentum: float = 0.999
+    final: float | None = None
+    weights: str | None = None
 
     def at(self, tap: Tap) -> Online | Ema | Frozen:
         """The target of one level."""
         if self.teacher == "ema":
-            return Ema(tap, self.momentum, self.normalize)
+            return Ema(tap, self.momentum, self.normalize, self.final)
         if self.teacher == "frozen":
-            return Frozen(tap, self.normalize)
+            return Frozen(tap, self.normalize, self.weights)
         return Online(tap, self.stop_grad, self.normalize)
 
 
@@ -102,29 +131,39 @@ class Levels:
     Args:
         sources: depths that predict.
         targets: depths that are predicted; ``data`` is the label of the source's own position (the next id, whatever
-            `relation` says), read through the network's own final norm and readout.
+            `relation` says), read through the network's own final norm and readout; with relation masked it is the
+            pixels of the target's position.
         weights: a rule for the rows, or the full matrix (rows = sources).
         relation: how source and target positions belong together.
         target: teacher and normalisation of the latent levels.
         predictor: one of its own for each cell.
-        loss: of the latent levels; the data level has cross entropy.
+        share: a source has one narrow transformer, and each of its cells a linear layer of its own on it.
+        loss: of the latent levels; the data level has cross entropy, of pixels Mse.
+        pixels: how they are normalised, see the target `Pixels`.
         weight: of the whole ladder.
     """
 
     sources: tuple[Depth, ...]
     targets: tuple[Depth, ...]
     weights: Mixture | tuple[tuple[float, ...], ...] = Mixture()
-    relation: Next | Spans = Next()
+    relation: Next | Spans | Masked | Views = Next()
     target: LevelTarget = LevelTarget()
     predictor: Predictor = Linear()
+    share: bool = False
     loss: PairLoss | RowLoss = SmoothL1()
+    pixels: Literal["none", "patch"] = "patch"
     weight: float | Weight = 1.0
 
     def __post_init__(self):
         if not self.sources or not self.targets:
             raise ValueError("levels: needs at least one source and one target")
-        if "data" in self.targets and not isinstance(self.relation, Next):
-            raise ValueError("levels: the data level goes with relation next; with spans, leave 'data' out of targets")
+        if "data" in self.targets and not isinstance(self.relation, Next | Masked):
+            raise ValueError(
+                "levels: the data level goes with relation next or masked; with spans and views, leave 'data' out of "
+                "targets"
+            )
+        if self.share and not isinstance(self.predictor, Narrow):
+            raise ValueError("levels: share goes with predictor narrow; set share: false")
         for depth in (*self.sources, *(target for target in self.targets if target != "data")):
             read_depth(depth)
         Predict(Tap(1), self.target.at(Tap(1)), self.loss, weight=self.weight)  # refuses what no cell can have
@@ -151,17 +190,22 @@ class Levels:
         there: At = self.relation if isinstance(self.relation, Next) else self.relation.target
         terms = {}
         for source, row in zip(self.sources, self.matrix(num_layers), strict=True):
+            predictor = self.predictor
             for target, share in zip(self.targets, row, strict=True):
                 if share == 0:
                     continue
                 weight = schedule(self.weight).times(share / len(self.sources))
-                common = {"predictor": self.predictor, "weight": weight}
-                if target == "data":
+                common = {"predictor": predictor, "weight": weight}
+                if target == "data" and isinstance(self.relation, Masked):
+                    cell = Predict(Tap(source, at=here), Pixels(self.relation.target, self.pixels), Mse(), **common)
+                elif target == "data":
                     cell = Predict(Tap(source, at=here), Data(here), NextToken(), through="norm_readout", **common)
                 else:
                     tap = Tap(target, at=there)
                     cell = Predict(Tap(source, at=here), self.target.at(tap), self.loss, **common)
-                terms[f"{name}/{_label(source, num_layers)}_to_{_label(target, num_layers)}"] = cell
+                label = f"{name}/{_label(source, num_layers)}_to_{_label(target, num_layers)}"
+                terms[label] = cell
+                predictor = Branch(label) if self.share and isinstance(predictor, Narrow) else predictor
         if len(terms) != sum(share > 0 for row in self.matrix(num_layers) for share in row):
             raise ValueError(f"{name}: two of its depths are the same block of {num_layers}; use fewer or other depths")
         return terms

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from latentlm.attach import Run, add_hooks, latent_run
-from latentlm.backbones import find_backbone
+from latentlm.backbones import Backbone, find_backbone
 from latentlm.config import ConfigError, dump, parse, read_recipe
 from latentlm.ema import Teacher
 from latentlm.objective import Objective, Terms
@@ -32,14 +32,18 @@ class LatentHeads(nn.Module):
     It is the child ``latent`` of the model, so every engine sees, saves and shards it.
     """
 
-    def __init__(self, objective: Objective, num_layers: int, hidden: int, embedding: int):
+    def __init__(self, objective: Objective, backbone: Backbone, embedding: int):
         super().__init__()
+        grid, num_layers = backbone.grid, backbone.num_layers
         plain = objective.expand(num_layers)
         for name in (*plain, *objective.heads):
             if name.endswith("latent"):
                 raise ValueError(f"objective: '{name}' must not end in 'latent', PEFT would take it for all the heads")
-        self.terms = Terms(plain, objective.heads, hidden, embedding)
-        self.teachers = nn.ModuleDict({kind: Teacher(momentum) for kind, momentum in teachers(plain).items()})
+        pixels = None if grid is None else grid.data_dim
+        self.terms = Terms(plain, objective.heads, backbone.dim, embedding, pixels)
+        self.teachers = nn.ModuleDict({kind: Teacher(teaching) for kind, teaching in teachers(plain).items()})
+        if grid is not None and grid.mask_token is None:
+            self.mask_token = nn.Parameter(torch.zeros(backbone.dim))
         self.step = 0
 
     def forward(self, context: Context) -> dict[str, Report]:
@@ -66,14 +70,14 @@ def get_latent_model(
     layers_path: str | None = None,
     seed: int = 0,
 ) -> AnyModel:
-    """Add latent-prediction heads to a causal LM; returns the same object.
+    """Add latent-prediction heads to a causal LM or a ViT; returns the same object.
 
     In training the model's ``loss`` becomes ``data * next-token loss + sum of weighted terms`` and its output also
     carries ``data_loss`` and ``latent_loss``. In evaluation mode and in `generate` nothing changes. Attach before PEFT,
     before `torch.compile` and before any distributed wrapper.
 
     Args:
-        model: any `transformers` causal LM.
+        model: any `transformers` causal LM, or a ViT (then the objective has ``data: 0`` but for a model with labels).
         objective: an `Objective`, a recipe's name (``text/nitp``), a path, or plain data (a recipe or its objective).
         layers_path: dotted name of the list of blocks, where it cannot be found.
         seed: of the heads' first weights; the global random state is left alone.
@@ -82,14 +86,18 @@ def get_latent_model(
     if hasattr(model, "latent"):
         raise ValueError(f"{type(model).__name__} already has a child named 'latent'; attach to a fresh model")
     backbone, causal_lm = find_backbone(model, layers_path), cast(Any, model)
-    embedding = causal_lm.get_input_embeddings().weight.shape[-1]
+    if objective.data > 0 and not backbone.has_loss:
+        raise ValueError(
+            f"objective.data: {type(model).__name__} has no loss of its own; set data: 0 (pixels are a target of terms)"
+        )
+    embedding = backbone.dim if backbone.grid else causal_lm.get_input_embeddings().weight.shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with torch.device("cpu"):
-            heads = LatentHeads(objective, backbone.num_layers, backbone.dim, embedding)
+            heads = LatentHeads(objective, backbone, embedding)
     place = next(model.parameters()).device
     causal_lm.latent = heads if place.type == "meta" else heads.to(place)
-    if getattr(model, "loss_type", "ForCausalLM") is None:
+    if backbone.grid is None and getattr(model, "loss_type", "ForCausalLM") is None:
         causal_lm.loss_type = "ForCausalLM"  # without it the trainer counts label 0 as well and the loss is too small
     config = causal_lm.config
     ignored = getattr(config, "keys_to_ignore_at_inference", None) or ()

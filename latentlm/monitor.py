@@ -144,7 +144,8 @@ class GradientProbe:
         for name, report in reports.items():
             term = terms.terms[name]
             leaky = isinstance(term, Predict) and isinstance(term.target, Online) and not term.target.stop_grad
-            state = context.view.states[resolve_depth(term.source.depth, context.view.num_layers)]
+            depth = resolve_depth(term.source.depths[-1], context.view.num_layers)
+            state = context.view.tapped.get(depth, context.view.states[depth])
             if leaky or not state.requires_grad or not report.sum.requires_grad:
                 continue  # a target with gradient reaches the state through the network as well
             (grad,) = torch.autograd.grad(report.sum, state, retain_graph=True, allow_unused=True)

@@ -1,7 +1,6 @@
 """The objective: the data loss and the terms beside it; the only place that selects, averages, weighs and adds."""
 
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,9 +12,8 @@ from latentlm.dist import all_reduce_sum
 from latentlm.heads import Head
 from latentlm.levels import Levels
 from latentlm.losses import AnchorLoss
-from latentlm.predictors import Dynamics, Shared
+from latentlm.pairing import anchors, build_predictors, pairs, places_of
 from latentlm.tap import resolve_depth
-from latentlm.targets import TokenCode, target_dim
 from latentlm.terms import Predict, Spread, depths, schedule, teachers
 from latentlm.through import called, values_through
 from latentlm.types import Context, Report, View
@@ -82,36 +80,22 @@ class Terms(nn.Module):
         heads: shared heads by name.
         hidden: width of the network's states.
         embedding: width of its input embeddings.
+        pixels: input values of a position, where the network reads pixels.
     """
 
-    def __init__(self, terms: dict[str, Predict | Spread], heads: dict[str, Head], hidden: int, embedding: int):
+    def __init__(
+        self,
+        terms: dict[str, Predict | Spread],
+        heads: dict[str, Head],
+        hidden: int,
+        embedding: int,
+        pixels: int | None = None,
+    ):
         super().__init__()
         self.terms = terms
         self.heads = nn.ModuleDict({name: head.build(hidden) for name, head in heads.items()})
         widths = {name: head.dim for name, head in heads.items()}
-        self.predictors = nn.ModuleDict()
-        shapes: dict[str, tuple[int, int]] = {}
-        for name, term in terms.items():
-            _check_heads(name, term, widths)
-            if not isinstance(term, Predict):
-                continue
-            wide_in = widths[term.source.head] if term.source.head else hidden
-            shapes[name] = wide_in, target_dim(term.target, hidden, embedding, widths)
-            if not isinstance(term.predictor, Shared):
-                try:
-                    self.predictors[name] = term.predictor.build(*shapes[name], embedding)
-                except ValueError as error:
-                    raise ValueError(f"terms.{name}: {error}") from error
-        for name in shapes:
-            own = self._predictor(name)
-            if own not in self.predictors:
-                raise ValueError(f"terms.{name}.predictor: no term '{own}' with a predictor of its own")
-            if shapes[own] != shapes[name]:
-                raise ValueError(
-                    f"terms.{name}.predictor: widths {shapes[name]} are not those of '{own}', {shapes[own]}"
-                )
-            if self._conditional(own) and isinstance(terms[name].target, TokenCode):  # type: ignore[union-attr]
-                raise ValueError(f"terms.{name}.predictor: dynamics steps from position to position; a code has none")
+        self.predictors = build_predictors(terms, widths, hidden, embedding, pixels)
         self.ratios = {name: ratio for name, term in terms.items() if (ratio := schedule(term.weight).grad_ratio)}
         self.measured: dict[str, tuple[float, float]] = {}  # gradient of the unweighted term, of all the rest
         self.waiting = False
@@ -119,15 +103,6 @@ class Terms(nn.Module):
         if self.ratios:
             first = [[schedule(terms[name].weight).value, 0.0] for name in self.ratios]
             self.register_buffer("balance", torch.tensor(first))
-
-    def _predictor(self, name: str) -> str:
-        """Name of the term whose predictor this term uses."""
-        term = self.terms[name]
-        return term.predictor.term if isinstance(term, Predict) and isinstance(term.predictor, Shared) else name
-
-    def _conditional(self, name: str) -> bool:
-        term = self.terms[name]
-        return isinstance(term, Predict) and isinstance(term.predictor, Dynamics)
 
     def forward(self, context: Context, step: int) -> dict[str, Report]:
         """Sum and count of every term that is on at this step."""
@@ -170,37 +145,12 @@ class Terms(nn.Module):
         return {n: c.clamp(max=1) if isinstance(self.terms[n], Spread) else c for n, c in counts.items()}
 
     def pairs(self, name: str, context: Context) -> tuple[Tensor, Tensor]:
-        """Guesses and targets ``[m d]`` of a `Predict` term, before any readout; data targets are ids ``[m]``."""
-        term = self.terms[name]
-        assert isinstance(term, Predict)
-        guess, goal, pair = self._anchors(name, term, context)
-        if pair.shape[1] == 1:  # every kept anchor has its one pair: nothing to select, nothing to copy
-            guess, goal = guess.flatten(0, 1), goal.flatten(0, 1)
-        else:
-            guess, goal = guess[pair], goal[pair]
-        if term.shuffle:
-            goal = goal.roll(goal.shape[0] // 2, 0)  # not by 1: the neighbour's next position is one's own
-        return guess, goal
-
-    def _anchors(self, name: str, term: Predict, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Guesses and targets ``[a n d]`` of the anchors that have a pair, and which of their pairs exist."""
-        where = _places(term)
-        pair = context.once(where, lambda: term.mask(context.view))
-        keep = context.once((where, "any"), lambda: pair.any(1))
-        source = context.once((where, term.source), lambda: term.source.read(context.view, keep, context.heads))
-        target = context.once((where, term.target), lambda: term.target.read(context, keep))
-        own = self._predictor(name)
-        conditions = None
-        if self._conditional(own):
-            if source.values.shape[1] != 1:
-                raise ValueError(f"terms.{name}: dynamics starts from one position, but source has several; use pool")
-            conditions = _embeddings(context.view, target.index)
-        guess = called(self.predictors[own], source.values, conditions)
-        return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
+        """Guesses and targets ``[m d]`` of a `Predict` term; targets of the data are ids ``[m]``."""
+        return pairs(self.terms, self.predictors, name, context)
 
     def _predict(self, name: str, term: Predict, context: Context, step: int) -> tuple[Tensor, Tensor]:
         if isinstance(term.loss, AnchorLoss):
-            guess, goal, pair = self._anchors(name, term, context)
+            guess, goal, pair = anchors(self.terms, self.predictors, name, context)
             values = term.loss(guess, goal, pair)[pair]
         else:
             guess, goal = self.pairs(name, context)
@@ -209,7 +159,7 @@ class Terms(nn.Module):
             )
         if term.average == "pairs":
             return values.sum(), torch.tensor(float(values.shape[0]), device=values.device)
-        pair = context.once(_places(term), lambda: term.mask(context.view))
+        pair = context.once(places_of(term), lambda: term.mask(context.view))
         share = pair / pair.sum(1, keepdim=True)  # NaN where an anchor has no pair, and nothing is read there
         return (values * share[pair]).sum(), pair.any(1).sum().to(values.dtype)
 
@@ -246,26 +196,3 @@ def total(
     """The weighted sum of the terms: ``L = sum_i w_i mean_i sum_i`` with `means`."""
     share = means(reports, scale, counts)
     return torch.stack([report.weight * report.sum * share[name] for name, report in reports.items()]).sum()
-
-
-def _places(term: Predict) -> tuple[Hashable, Hashable]:
-    """All that the mask of a term depends on; equal for terms that differ only in depths, heads and losses."""
-    tap = getattr(term.target, "tap", None)
-    there = term.target if tap is None else (tap.at, tap.pool)
-    return (term.source.at, term.source.pool), there
-
-
-def _embeddings(view: View, where: Tensor) -> Tensor:
-    assert view.embed is not None
-    if view.inputs is None:
-        raise ValueError("predictor dynamics needs input_ids, but the model was given inputs_embeds")
-    return view.embed(view.inputs.flatten()[where.clamp(min=0)]).masked_fill((where < 0)[..., None], 0)
-
-
-def _check_heads(name: str, term: Predict | Spread, widths: dict[str, int]) -> None:
-    taps = [term.source, getattr(term.target, "tap", term.source) if isinstance(term, Predict) else term.source]
-    for tap in taps:
-        if tap.head is not None and tap.head not in widths:
-            raise ValueError(
-                f"terms.{name}: no head '{tap.head}' in the objective (heads: {', '.join(widths) or 'none'})"
-            )

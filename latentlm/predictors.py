@@ -1,7 +1,8 @@
 """Predictors: from the latents of the source to a guess of the target.
 
 Every built predictor is called ``(values [a s d], conditions [a n e] | None) -> [a n d']`` where ``s`` is ``n`` or 1;
-``a`` counts anchors. Position-wise predictors ignore the conditions.
+``a`` counts anchors. Position-wise predictors ignore the conditions. `Narrow` and its `Branch` are called with
+coordinates instead and have ``s`` and ``n`` of their own.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentlm.heads import dense, width
+from latentlm.narrow import Branch, Narrow
 
 
 class PositionWise(nn.Module):
@@ -119,7 +121,7 @@ class Shared:
     term: str
 
 
-Predictor = Identity | Linear | Mlp | Swiglu | Dynamics | Shared
+Predictor = Identity | Linear | Mlp | Swiglu | Dynamics | Shared | Narrow | Branch
 
 
 class Residual(nn.Module):

@@ -8,11 +8,10 @@ import yaml
 
 from latentlm.config import ConfigError, dump, kind_of, override, parse, read_recipe, suggest
 from latentlm.data import SETS, Chunks, Data, Given, Pairs
-from latentlm.levels import Spans
 from latentlm.objective import Objective
-from latentlm.positions import At
+from latentlm.positions import At, Next
 from latentlm.targets import Data as DataTarget
-from latentlm.targets import TokenCode
+from latentlm.targets import Pixels, TokenCode
 from latentlm.terms import Predict, Spread
 
 
@@ -236,12 +235,12 @@ def _sets(term: Any) -> list[str]:
         found.append(term.source.at)
         if isinstance(term.target, TokenCode):
             found.append(term.target.ids)
-        elif isinstance(term.target, DataTarget):
+        elif isinstance(term.target, DataTarget | Pixels):
             found.append(term.target.at)
         else:
             found.append(term.target.tap.at)
     elif isinstance(term, Spread):
         found.append(term.source.at)
-    elif isinstance(term.relation, Spans):
+    elif not isinstance(term.relation, Next):
         found += [term.relation.source, term.relation.target]
     return [at for at in found if isinstance(at, str)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -67,21 +68,41 @@ class Tap:
     """Latents of one view.
 
     Args:
-        depth: see `Depth`.
+        depth: see `Depth`; of several depths each state is layer-normed (no weights), then `fuse` makes one of them.
         norm: ``final`` applies the network's own final norm, ``none`` takes the raw residual stream.
         at: positions, or the name of an index set of the data.
         pool: ``mean`` or ``last`` makes one vector of an anchor's positions.
         head: name of a head in the objective's `heads`, applied last.
+        fuse: several depths are averaged (data2vec) or stand side by side (V-JEPA 2.1).
     """
 
-    depth: Depth
+    depth: Depth | tuple[Depth, ...]
     norm: Literal["none", "final"] = "none"
     at: At = Now()
     pool: Literal["none", "mean", "last"] = "none"
     head: str | None = None
+    fuse: Literal["mean", "concat"] = "mean"
 
     def __post_init__(self):
-        read_depth(self.depth)
+        if not self.depths:
+            raise ValueError("depth: names no depth; give one or several")
+        for depth in self.depths:
+            read_depth(depth)
+        if len(self.depths) > 1 and self.norm == "final":
+            raise ValueError("norm: several depths are normed one by one; use norm: none")
+        if len(self.depths) > 1 and self.fuse == "concat" and self.head is not None:
+            raise ValueError("head: is as wide as one state; use fuse: mean, or no head")
+
+    @property
+    def depths(self) -> tuple[Depth, ...]:
+        """All depths that are read."""
+        return self.depth if isinstance(self.depth, tuple) else (self.depth,)
+
+    def dim(self, hidden: int, heads: dict[str, int]) -> int:
+        """Width of what is read, from those of a state and of the heads."""
+        if self.head is not None:
+            return heads[self.head]
+        return hidden * (len(self.depths) if self.fuse == "concat" else 1)
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Which anchors and positions exist; needs no states."""
@@ -90,11 +111,12 @@ class Tap:
 
     def read(self, view: View, keep: Bool[Tensor, " a"], heads: dict[str, Callable]) -> Latents:
         """Latents of the anchors in `keep`; only these are gathered, so heads never run on the rest."""
-        state = view.states[resolve_depth(self.depth, view.num_layers)]
-        where = flat(index(self.at, view), state.shape[1])[keep]
+        where = flat(index(self.at, view), view.segments.shape[1])[keep]
         mask = where >= 0
         # not state[where]: its backward sorts or walks element by element
-        values = state.flatten(0, 1).index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape)
+        states = [view.states[resolve_depth(depth, view.num_layers)].flatten(0, 1) for depth in self.depths]
+        found = [state.index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape) for state in states]
+        values = found[0] if len(found) == 1 else _fused(found, self.fuse)
         if where.shape[1] > 1:  # a kept anchor of one position has that one
             # zeros where there is nothing: a NaN there would come back as 0 * NaN in the gradients of what reads it
             values = values.masked_fill(~mask[..., None], 0)
@@ -105,8 +127,21 @@ class Tap:
         if self.pool != "none":
             values, mask, where = _pool(values, mask, where, self.pool)
         if self.head is not None:
-            values = heads[self.head](values)
+            values = _through_head(heads[self.head], values, mask)
         return Latents(values, mask, where)
+
+
+def _fused(states: list[Tensor], how: str) -> Tensor:
+    normed = [F.layer_norm(state.float(), state.shape[-1:]).to(state.dtype) for state in states]
+    return torch.cat(normed, -1) if how == "concat" else torch.stack(normed).mean(0)
+
+
+def _through_head(head: Callable, values: Tensor, mask: Tensor) -> Tensor:
+    if mask.shape[1] == 1:  # a kept anchor of one position has that one
+        return head(values)
+    # selected first: a head with statistics over its rows must not count places where there is nothing
+    projected = head(values[mask])
+    return projected.new_zeros(*mask.shape, projected.shape[-1]).masked_scatter(mask[..., None], projected)
 
 
 def _pool(values: Tensor, mask: Tensor, where: Tensor, pool: str) -> tuple[Tensor, Tensor, Tensor]:

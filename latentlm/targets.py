@@ -3,8 +3,8 @@
 Every target says which anchors it has (`mask`, without running anything) and gives their latents (`read`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
+from latentlm.ema import Teaching
 from latentlm.positions import At, Now, flat, index
 from latentlm.tap import Tap
+from latentlm.token_code import TokenCode
 from latentlm.types import Context, Latents, View
 
 Normalize = Literal["none", "layer", "l2"]
@@ -58,7 +60,7 @@ class Online:
     def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_grad):
-            return _from(context.view, self.tap, keep, context, self.normalize)
+            return _from(context.view, self.tap, keep, context.heads, self.normalize)
 
 
 @dataclass(frozen=True)
@@ -78,20 +80,28 @@ class Ema:
     Checked:   tests/test_ema.py - equals a hand-written average; momentum 0 copies, 1 freezes; a deep copy's states.
 
     Args:
-        tap: what is predicted, in the copy.
-        momentum: share of the old weights kept per optimizer step.
+        tap: what is predicted, in the copy; a head is a copy as well.
+        momentum: share of the old weights kept per optimizer step; 0 is the network itself on the whole input, without
+            gradient (nothing is copied).
         normalize: per latent, after the tap.
+        final: momentum at the last step, reached along half a cosine (BYOL: 1); without it `momentum` stays.
     """
 
     tap: Tap
     momentum: float = 0.999
     normalize: Normalize = "layer"
-    teacher: ClassVar[str | None] = "ema"
+    final: float | None = None
+    teacher: ClassVar[str] = "ema"
 
     def __post_init__(self):
-        _refuse_parts(self.tap, "ema")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"ema: momentum must lie in 0..1, got {self.momentum}")
+        for momentum in (self.momentum, self.final):
+            if momentum is not None and not 0 <= momentum <= 1:
+                raise ValueError(f"ema: momentum and final must lie in 0..1, got {momentum}")
+
+    @property
+    def teaching(self) -> Teaching:
+        """How the copy comes about."""
+        return Teaching(self.momentum, self.final, heads=() if self.tap.head is None else (self.tap.head,))
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""
@@ -100,12 +110,12 @@ class Ema:
     @torch.no_grad()
     def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
-        return _from(context.teachers["ema"], self.tap, keep, context, self.normalize)
+        return _from(context.teachers["ema"], self.tap, keep, context.teacher_heads.get("ema", {}), self.normalize)
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """Latents of the network as it was when training began.
+    """Latents of the network as it was when training began, or as another run has left it.
 
         target = h_theta0[tap]
 
@@ -122,14 +132,22 @@ class Frozen:
     Args:
         tap: what is predicted, in the frozen network.
         normalize: per latent, after the tap.
+        weights: folder of another checkpoint of the same architecture (a run's ``model/``), as SALT has it.
     """
 
     tap: Tap
     normalize: Normalize = "layer"
-    teacher: ClassVar[str | None] = "frozen"
+    weights: str | None = None
+    teacher: ClassVar[str] = "frozen"
 
     def __post_init__(self):
-        _refuse_parts(self.tap, "frozen")
+        if self.tap.head is not None:
+            raise ValueError("frozen: its head would stay as it was drawn; drop 'head' from its tap")
+
+    @property
+    def teaching(self) -> Teaching:
+        """Where the copy comes from."""
+        return Teaching(weights=self.weights)
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""
@@ -138,53 +156,7 @@ class Frozen:
     @torch.no_grad()
     def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
-        return _from(context.teachers["frozen"], self.tap, keep, context, self.normalize)
-
-
-@dataclass(frozen=True)
-class TokenCode:
-    """One vector that spells a span: the order-coded sum of its input embeddings.
-
-        c = normalise( sum_j R_j e(x_j) )
-
-    with R_j fixed orthogonal maps drawn from `seed`. They are signed permutations: orthogonal like any other, but d
-    numbers instead of d^2, and exact in every precision.
-
-    Shapes:    ids [a n] -> [a 1 e], e the width of the input embeddings.
-    Gradient:  none; the embeddings learn from the data loss alone.
-    Scale:     unit length.
-    Ranks:     local; R_j is the same on all ranks.
-    Source:    this project (evidence in recipes/README.md); binding by permutation: Kanerva 2009.
-    Checked:   tests/test_targets.py - naive float64 loop; R_j orthogonal; order matters, padding does not.
-
-    Args:
-        ids: name of the id set that the data gives.
-        seed: of the maps.
-        ordered: false sums the embeddings as a bag.
-    """
-
-    ids: str
-    seed: int = 0
-    ordered: bool = True
-    teacher: ClassVar[str | None] = None
-
-    def mask(self, view: View) -> Bool[Tensor, "a 1"]:
-        """Anchors whose span has at least one id."""
-        return (index(self.ids, view).flatten(0, 1) >= 0).any(1, keepdim=True)
-
-    @torch.no_grad()
-    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
-        """Codes of the anchors kept."""
-        assert context.view.embed is not None
-        ids = index(self.ids, context.view).flatten(0, 1)[keep]
-        embedded = context.view.embed(ids.clamp(min=0))  # a n e
-        embedded = embedded.to(torch.promote_types(embedded.dtype, torch.float32))
-        if self.ordered:
-            places, signs = signed_permutations(ids.shape[1], embedded.shape[-1], self.seed)
-            places, signs = places.to(embedded.device), signs.to(embedded.device)
-            embedded = embedded.gather(-1, places.expand_as(embedded)) * signs
-        code = F.normalize(embedded.masked_fill((ids < 0)[..., None], 0).sum(1, keepdim=True), dim=-1)
-        return Latents(code, (ids >= 0).any(1, keepdim=True), torch.full_like(ids[:, :1], -1))
+        return _from(context.teachers["frozen"], self.tap, keep, {}, self.normalize)
 
 
 @dataclass(frozen=True)
@@ -223,38 +195,66 @@ class Data:
         return Latents(ids, (where >= 0) & (ids >= 0), where)
 
 
-Target = Online | Ema | Frozen | TokenCode | Data
+@dataclass(frozen=True)
+class Pixels:
+    """The input itself at each position, where the network reads pixels: MAE's target.
+
+        target = x_j    or with normalize: patch    (x_j - mean x_j) / sqrt(Var x_j + eps),  Var unbiased
+
+    Shapes:    [a n e], e the pixel values of a position, channels last.
+    Gradient:  none.
+    Scale:     unit variance with ``patch``: guessing 0 has Mse (e - 1) / e.
+    Ranks:     local.
+    Source:    He et al. 2021 (MAE), arXiv:2111.06377. Differs: `eps` (1e-6 there blows up the noise of flat patches).
+    Checked:   tests/test_equations_vision.py - naive float64 loop; a flat patch gives zeros.
+
+    Args:
+        at: the positions that are predicted.
+        normalize: each position by itself, or not at all.
+        eps: added to the variance.
+    """
+
+    at: At = Now()
+    normalize: Literal["none", "patch"] = "patch"
+    eps: float = 1e-6
+    teacher: ClassVar[str | None] = None
+
+    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+        """Positions that exist."""
+        if view.pixels is None:
+            raise ValueError("target pixels: this network reads no pixels; use target data")
+        return index(self.at, view).flatten(0, 1) >= 0
+
+    @torch.no_grad()
+    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+        """Values of the anchors kept."""
+        assert context.view.pixels is not None
+        where = flat(index(self.at, context.view), context.view.segments.shape[1])[keep]
+        values = context.once("pixels", context.view.pixels).flatten(0, 1)
+        found = values.index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape)
+        found = found.to(torch.promote_types(found.dtype, torch.float32))
+        if self.normalize == "patch":
+            variance, mean = torch.var_mean(found, -1, keepdim=True)
+            found = (found - mean) / (variance + self.eps).sqrt()
+        return Latents(found, where >= 0, where)
 
 
-def _from(view: View, tap: Tap, keep: Tensor, context: Context, normalize: Normalize) -> Latents:
-    latents = tap.read(view, keep, context.heads)
+Target = Online | Ema | Frozen | TokenCode | Data | Pixels
+
+
+def _from(view: View, tap: Tap, keep: Tensor, heads: dict[str, Callable], normalize: Normalize) -> Latents:
+    latents = tap.read(view, keep, heads)
     return Latents(normalized(latents.values, normalize), latents.mask, latents.index)
 
 
-def _refuse_parts(tap: Tap, kind: str) -> None:
-    if tap.head is not None:
-        raise ValueError(f"{kind}: a teacher has no heads of its own; drop 'head' from its tap")
-    if tap.norm != "none":
-        raise ValueError(f"{kind}: a teacher has no final norm of its own; use norm: none and normalize: layer")
-
-
-@lru_cache(maxsize=32)
-def signed_permutations(count: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`count` random orthogonal maps as (places [n d], signs [n d]); map j sends e to signs_j * e[places_j]."""
-    places, signs = [], []
-    for j in range(count):  # one generator each, so that the maps of the first places do not depend on `count`
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + j) % 2**63)
-        places.append(torch.randperm(dim, generator=generator))
-        signs.append(torch.randint(0, 2, (dim,), generator=generator) * 2.0 - 1.0)
-    if not places:
-        return torch.empty(0, dim, dtype=torch.long), torch.empty(0, dim)
-    return torch.stack(places), torch.stack(signs)
-
-
-def target_dim(target: Target, hidden: int, embedding: int, heads: dict[str, int]) -> int:
+def target_dim(target: Target, hidden: int, embedding: int, heads: dict[str, int], pixels: int | None) -> int:
     """Width of what a target gives; a guess of the data is a latent that the readout turns into logits."""
+    if isinstance(target, Pixels):
+        if pixels is None:
+            raise ValueError("target pixels: this network reads no pixels; use target data")
+        return pixels
     if isinstance(target, TokenCode):
         return embedding
     if isinstance(target, Data):
         return hidden
-    return heads[target.tap.head] if target.tap.head else hidden
+    return target.tap.dim(hidden, heads)

@@ -1,8 +1,9 @@
 """A teacher's forward: the same decoder on the same input with other weights, stopped at the deepest target."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
 from latentlm.ema import trained
+
+HEAD = "latent.terms.heads."
 
 
 class Reached(Exception):  # noqa: N818 - not an error: the deepest target has been read
@@ -21,10 +24,12 @@ def follow(run: Any, kind: str, ticked: bool) -> None:
     """Let a teacher take its first copies, and average after an optimizer step."""
     if _switches_adapters(run, kind):
         return
-    teacher, weights = run.model.latent.teachers[kind], _copied(run, kind)
-    teacher.start(weights)
+    latent = run.model.latent
+    teacher, weights = latent.teachers[kind], _copied(run, kind)
+    folder = teacher.teaching.weights
+    teacher.start(weights if folder is None or teacher.has(weights) else _loaded(run, folder, weights))
     if ticked:
-        teacher.update(weights)
+        teacher.update(weights, latent.step, run.total)
 
 
 def teacher_states(run: Any, kind: str, args: tuple, kwargs: dict) -> None:
@@ -34,28 +39,78 @@ def teacher_states(run: Any, kind: str, args: tuple, kwargs: dict) -> None:
     if "use_cache" in kwargs:
         kwargs = kwargs | {"use_cache": False}
     switched = _adapters(decoder) if _switches_adapters(run, kind) else []
-    weights = {} if switched else run.model.latent.teachers[kind].weights(_copied(run, kind))
+    weights = {} if switched else _weights(run, kind)
     run.reading = kind
     try:
         with torch.no_grad(), _evaluating(decoder), _switched_off(switched):
-            functional_call(decoder, {name.swapcase(): copy for name, copy in weights.items()}, args, kwargs)
+            functional_call(decoder, {n: w for n, w in weights.items() if not n.startswith(HEAD)}, args, kwargs)
     except Reached:
         pass
     finally:
         run.reading = None
 
 
+def teacher_heads(run: Any, kind: str) -> dict[str, Callable]:
+    """The shared heads with the teacher's weights."""
+    latent = run.model.latent
+    names = latent.teachers[kind].teaching.heads
+    return {name: partial(_copy_of, run, kind, latent.terms.heads[name], f"{HEAD}{name}.") for name in names}
+
+
+def teacher_norm(run: Any, kind: str | None) -> Callable:
+    """The final norm, of the network itself (None) or with a teacher's weights."""
+    norm = run.backbone.decoder.get_submodule(run.norm)
+    if kind is None or _switches_adapters(run, kind):
+        return norm
+    return partial(_copy_of, run, kind, norm, f"{run.norm}.")
+
+
+def _copy_of(run: Any, kind: str, module: nn.Module, prefix: str, values: Tensor) -> Tensor:
+    """Call a module with the teacher's weights."""
+    like = {name: weight for name, weight in _copied(run, kind).items() if name.swapcase().startswith(prefix)}
+    weights = run.model.latent.teachers[kind].weights(like)
+    own = {name.swapcase().removeprefix(prefix): weight for name, weight in weights.items()}
+    dtype = next((weight.dtype for weight in own.values()), values.dtype)
+    return functional_call(module, own, (values.to(dtype),))
+
+
+def _weights(run: Any, kind: str) -> dict[str, Tensor]:
+    copies = run.model.latent.teachers[kind].weights(_copied(run, kind))
+    return {name.swapcase(): copy for name, copy in copies.items()}
+
+
 def _copied(run: Any, kind: str) -> dict[str, Tensor]:
-    """Trainable weights up to the deepest target.
+    """Trainable weights up to the deepest target, and those of the heads that the teacher has copies of.
 
     Under names in swapped case: on saving, transformers renames and splits whatever in the model looks like the weights
     of some released checkpoint, and would do so with a teacher's copies.
     """
-    weights = trained(run.backbone.decoder, run.backbone.layers[max(run.wanted[kind]) :])
+    latent, backbone = run.model.latent, run.backbone
+    teaching = latent.teachers[kind].teaching
+    if not teaching.copies:
+        return {}
+    above = [*backbone.layers[max(run.wanted[kind]) :], latent]  # a ViT is its own decoder and has the heads inside
+    weights = trained(backbone.decoder, above, every=teaching.weights is not None)
+    for head in teaching.heads:
+        weights |= {f"{HEAD}{head}.{n}": weight for n, weight in latent.terms.heads[head].named_parameters()}
     if any(isinstance(weight, DTensor) or hasattr(weight, "ds_shape") for weight in weights.values()):
         # an engine that gathers weights by itself would put the network's own ones back into the teacher's forward
         raise ValueError(f"target {kind}: needs whole weights to copy, but these are sharded; use DDP or target online")
     return {name.swapcase(): weight for name, weight in weights.items()}
+
+
+def _loaded(run: Any, folder: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights of another checkpoint."""
+    other = dict(type(run.backbone.decoder).from_pretrained(folder).named_parameters())
+    found = {name: other.get(name.swapcase()) for name in like}
+    for name, weight in found.items():
+        if weight is None or weight.shape != like[name].shape:
+            have = "none" if weight is None else tuple(weight.shape)
+            raise ValueError(
+                f"target frozen: {folder} is no checkpoint of this network ({name.swapcase()} is {have}, not "
+                f"{tuple(like[name].shape)}); name one with the same config"
+            )
+    return {name: weight.detach().to(like[name]) for name, weight in found.items() if weight is not None}
 
 
 def _switches_adapters(run: Any, kind: str) -> bool:

@@ -5,10 +5,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from latentlm.ema import Teaching
 from latentlm.losses import AnchorLoss, DataLoss, NextToken, PairLoss, RowLoss, SetLoss
+from latentlm.narrow import Branch, Narrow
 from latentlm.predictors import Linear, Predictor
 from latentlm.tap import Depth, Tap
-from latentlm.targets import Data, Online, Target, TokenCode
+from latentlm.targets import Data, Ema, Frozen, Online, Target, TokenCode
 from latentlm.types import View
 
 
@@ -96,9 +98,21 @@ class Predict:
         if leaky and schedule(self.weight).grad_ratio is not None:
             raise ValueError("weight: grad_ratio cannot be measured where the target has gradient; give a number")
 
+    @property
+    def relates(self) -> bool:
+        """Whether the predictor is told where source and target lie, and needs no source at each target."""
+        return isinstance(self.predictor, Narrow | Branch)
+
     def mask(self, view: View) -> Tensor:
         """Pairs that exist, ``[a n]``; needs no states."""
         source, target = self.source.mask(view), self.target.mask(view)
+        if self.relates:
+            if target.shape[0] % source.shape[0]:
+                raise ValueError(
+                    f"source has {source.shape[0]} anchors, target {target.shape[0]}: the target must have as many or "
+                    "a multiple"
+                )
+            return source.any(1, keepdim=True).repeat_interleave(target.shape[0] // source.shape[0], 0) & target
         if source.shape[0] != target.shape[0] or (source.shape[1] not in (1, target.shape[1])):
             raise ValueError(
                 f"source has {tuple(source.shape)} anchors and positions, target {tuple(target.shape)}: "
@@ -130,16 +144,18 @@ class Spread:
         return mask if self.samples == "positions" else mask.all(1, keepdim=True).expand_as(mask)
 
 
-def teachers(terms: dict[str, Predict | Spread]) -> dict[str, float]:
-    """Teachers that the terms ask for, with their momentum (a frozen one keeps everything)."""
-    found: dict[str, float] = {}
+def teachers(terms: dict[str, Predict | Spread]) -> dict[str, Teaching]:
+    """Teachers that the terms ask for, and how their weights come about."""
+    found: dict[str, Teaching] = {}
     for name, term in terms.items():
-        kind = term.target.teacher if isinstance(term, Predict) else None
-        if kind is None:
+        if not isinstance(term, Predict) or not isinstance(term.target, Ema | Frozen):
             continue
-        momentum = getattr(term.target, "momentum", 1.0)  # type: ignore[union-attr]
-        if found.setdefault(kind, momentum) != momentum:
-            raise ValueError(f"terms.{name}: one network has one ema; give all ema targets the same momentum")
+        kind, asked = term.target.teacher, term.target.teaching
+        before = found.get(kind, asked)
+        if replace(before, heads=()) != replace(asked, heads=()):
+            same = "momentum and final" if kind == "ema" else "weights"
+            raise ValueError(f"terms.{name}: one network has one {kind} teacher; give all such targets the same {same}")
+        found[kind] = replace(asked, heads=tuple(sorted({*before.heads, *asked.heads})))
     return found
 
 
@@ -147,8 +163,8 @@ def depths(terms: dict[str, Predict | Spread], teacher: str | None) -> set[Depth
     """Depths read by the terms: of the network itself (None) or of a teacher."""
     found: set[Depth] = set()
     for term in terms.values():
-        found |= {term.source.depth} if teacher is None else set()
+        found |= set(term.source.depths) if teacher is None else set()
         tap = getattr(term.target, "tap", None) if isinstance(term, Predict) else None
         if tap is not None and term.target.teacher == teacher:  # type: ignore[union-attr]
-            found.add(tap.depth)
+            found |= set(tap.depths)
     return found

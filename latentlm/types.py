@@ -40,6 +40,9 @@ class View:
         norm: the network's own final norm.
         readout: latents after the final norm -> logits of the network's own output head, weights frozen.
         labels: the data targets, already aligned with the position that predicts them (-100 = none).
+        pixels: gives the input values of each position, where the network reads those.
+        places: where in its segment each position lies, as coordinates.
+        tapped: the states as the blocks gave them, where `states` are laid out anew; gradients arrive there.
     """
 
     states: dict[int, Float[Tensor, "b t d"]]
@@ -51,15 +54,19 @@ class View:
     embed: Callable[[Tensor], Tensor] | None = None
     norm: Callable[[Tensor], Tensor] | None = None
     readout: Callable[[Tensor], Tensor] | None = None
+    pixels: Callable[[], Float[Tensor, "b t e"]] | None = None
+    places: Shaped[Tensor, "t k"] | None = None
+    tapped: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass
 class Context:
-    """Everything a term may read in one step: the view, the teachers' views of the same input, the shared heads."""
+    """Everything a term may read in one step: the network's and the teachers' views of the input, and their heads."""
 
     view: View
     teachers: dict[str, View] = field(default_factory=dict)
     heads: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    teacher_heads: dict[str, dict[str, Callable[[Tensor], Tensor]]] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:

@@ -20,7 +20,7 @@ from latentlm import get_latent_model
 from latentlm.config import read_recipe
 from latentlm.data import Collator, encode, word_tokenizer
 from latentlm.data.facts import Facts
-from latentlm.targets import signed_permutations
+from latentlm.token_code import signed_permutations
 
 TEMPERATURE = 0.1
 

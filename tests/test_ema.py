@@ -10,7 +10,7 @@ from torch import nn
 from toy import llama, states
 
 from latentlm.attach import latent_run
-from latentlm.ema import StepClock, Teacher, trained
+from latentlm.ema import StepClock, Teacher, Teaching, trained
 
 TERM = """
 terms:
@@ -80,13 +80,28 @@ def test_equals_a_hand_written_average(options, accumulation):
         torch.testing.assert_close(ours, want)
 
 
-def test_momentum_0_copies_and_1_freezes():
-    for momentum, same in ((0.0, weights), (1.0, None)):
-        model = build(momentum=momentum)
-        first = weights(model)
-        train(model, 2)
-        assert not all(map(torch.equal, first, weights(model)))
-        assert all(map(torch.equal, copies(model), first if same is None else same(model)))
+def test_momentum_1_freezes():
+    model = build(momentum=1.0)
+    first = weights(model)
+    train(model, 2)
+    assert not all(map(torch.equal, first, weights(model)))
+    assert all(map(torch.equal, copies(model), first))
+
+
+def test_momentum_0_is_the_network_itself_and_copies_nothing():
+    model = build(momentum=0.0)
+    train(model, 2)
+    assert not copies(model)
+    found = read(model, BATCHES[5])["ema"]
+    assert not found[2].requires_grad
+    torch.testing.assert_close(found[2], states(model, **BATCHES[5])[2])
+
+
+def test_momentum_moves_to_its_last_value_along_half_a_cosine():
+    teaching = Teaching(0.9, final=1.0)
+    assert [round(teaching.at(step, 10), 6) for step in (0, 5, 10, 11)] == [0.9, 0.95, 1.0, 1.0]
+    with pytest.raises(ValueError, match="final needs the number of steps"):
+        teaching.at(0, None)
 
 
 @pytest.mark.parametrize("kind", ["ema", "frozen"])
@@ -163,7 +178,7 @@ def test_loading_weights_is_no_step():
 def test_a_half_precision_weight_has_a_full_precision_average_but_a_copy_in_its_own():
     weight = {"a.b": nn.Parameter(torch.ones(3, dtype=torch.bfloat16))}
     for momentum, dtype in ((0.999, torch.float32), (1.0, torch.bfloat16)):
-        teacher = Teacher(momentum)
+        teacher = Teacher(Teaching(momentum))
         teacher.start(weight)
         with torch.no_grad():
             weight["a.b"].fill_(2)
@@ -177,7 +192,7 @@ def test_a_half_precision_weight_has_a_full_precision_average_but_a_copy_in_its_
 
 
 def test_a_restored_copy_follows_its_weight_to_the_device():
-    teacher = Teacher(0.9)
+    teacher = Teacher(Teaching(0.9))
     teacher.load_state_dict({"a": torch.ones(3)})
     teacher.start({"a": torch.ones(3, device="meta")})
     assert next(teacher.buffers()).device.type == "meta"

@@ -14,7 +14,7 @@ from latentlm.objective import means, total
 from latentlm.types import Context, Report
 
 EVERY = """
-heads: {wide: {dim: 6}, narrow: {dim: 6, num_layers: 1}}
+heads: {wide: {kind: projector, dim: 6}, narrow: {kind: projector, dim: 6, num_layers: 1}}
 terms:
   online:
     kind: predict
@@ -272,9 +272,11 @@ def test_names_that_cannot_be():
         with pytest.raises(ValueError, match="cannot name a term or head"):
             objective(f"terms: {{{name}: {term}}}")
     with pytest.raises(ValueError, match="cannot name a term or head"):
-        objective("heads: {keys: {dim: 3}}")
+        objective("heads: {keys: {kind: projector, dim: 3}}")
     with pytest.raises(ValueError, match="no head 'b' in the objective"):
-        terms("{heads: {a: {dim: 3}}, terms: {x: " + term.replace("depth: 1", "depth: 1, head: b") + "}}")
+        terms(
+            "{heads: {a: {kind: projector, dim: 3}}, terms: {x: " + term.replace("depth: 1", "depth: 1, head: b") + "}}"
+        )
 
 
 ROUND = "terms: {a: {kind: spread, source: {depth: 2}, loss: {kind: sigreg, num_slices: 4}, samples: positions}}"

@@ -121,7 +121,11 @@ NEXT = "{kind: online, tap: {depth: 1/2, at: next}}"
 )
 def test_predictors_that_do_not_fit_name_their_term(predictor, message):
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
-        terms("{heads: {narrow: {dim: 5}}, terms: {a: " + TERM % (", head: narrow", NEXT, predictor) + "}}")
+        terms(
+            "{heads: {narrow: {kind: projector, dim: 5}}, terms: {a: "
+            + TERM % (", head: narrow", NEXT, predictor)
+            + "}}"
+        )
 
 
 def test_a_shared_predictor_is_one_predictor():
@@ -140,9 +144,8 @@ def test_a_shared_predictor_is_one_predictor():
 
 def test_a_shared_predictor_must_fit():
     other = TERM % (", head: narrow", NEXT, "linear")
-    text = (
-        f"{{heads: {{narrow: {{dim: 5}}}}, terms: {{a: {other}, b: {TERM % ('', NEXT, '{kind: shared, term: a}')}}}}}"
-    )
+    mine = TERM % ("", NEXT, "{kind: shared, term: a}")
+    text = f"{{heads: {{narrow: {{kind: projector, dim: 5}}}}, terms: {{a: {other}, b: {mine}}}}}"
     with pytest.raises(ValueError, match=r"terms\.b\.predictor: widths \(8, 8\) are not those of 'a', \(5, 8\)"):
         terms(text)
 
@@ -161,7 +164,7 @@ def test_dynamics_steps_from_one_position_to_others():
 
 
 def test_heads_of_another_precision_than_the_network():
-    text = "{heads: {h: {dim: 8}}, terms: {a: " + TERM % (", head: h", NEXT, "mlp") + "}}"
+    text = "{heads: {h: {kind: projector, dim: 8}}, terms: {a: " + TERM % (", head: h", NEXT, "mlp") + "}}"
     parsed = objective(text)
     built = Terms(parsed.expand(4), parsed.heads, DIM, DIM)
     seen = view([[0, 0, 0]], dtype=torch.bfloat16)

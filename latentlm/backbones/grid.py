@@ -1,0 +1,141 @@
+"""From pixels to positions: which patches a ViT sees, and its states laid out by image and view.
+
+Beyond the legend: ``r`` rows of the network (``b * v``), ``v`` views, ``p`` patches, ``k`` patches kept, ``s`` tokens
+in front of the patches (class and registers).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers.masking_utils import create_bidirectional_mask
+
+from latentlm.types import View
+
+
+@dataclass
+class Grid:
+    """The way of a ViT from pixels to its first block.
+
+    Attributes:
+        config: of the network.
+        projection: module from pixels to one vector for each patch.
+        embeddings: module from pixels to what the first block reads.
+        rotary: module from pixels to the cosines and sines of patch positions, where the network turns its queries.
+        patch: height and width of a patch.
+        channels: of the pixels.
+        mask_token: dotted name of the encoder's own mask token; None where it has none.
+    """
+
+    config: Any
+    projection: nn.Module
+    embeddings: nn.Module
+    rotary: nn.Module | None
+    patch: tuple[int, int]
+    channels: int
+    mask_token: str | None
+
+    @property
+    def data_dim(self) -> int:
+        """Pixel values in a patch."""
+        return self.channels * self.patch[0] * self.patch[1]
+
+    def shape(self, pixels: Float[Tensor, "r c h w"]) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        high, wide = pixels.shape[-2:]
+        if high % self.patch[0] or wide % self.patch[1]:
+            raise ValueError(f"pixel_values: {high} x {wide} is not divided by patches of {self.patch}; crop or resize")
+        return high // self.patch[0], wide // self.patch[1]
+
+    def masked(
+        self, projected: Float[Tensor, "r ..."], mask: Bool[Tensor, "r p"], token: Float[Tensor, "... d"]
+    ) -> Float[Tensor, "r ..."]:
+        """Projected patches with the mask token where `mask` is true; positions are added to them afterwards."""
+        token = token.flatten().to(projected.dtype)
+        if projected.dim() == 3:
+            return torch.where(mask[..., None], token, projected)
+        return torch.where(mask.unflatten(1, projected.shape[2:])[:, None], token[:, None, None], projected)
+
+    def kept(
+        self, embedded: Float[Tensor, "r s+p d"], keep: Int[Tensor, "r k"], pixels: Float[Tensor, "r c h w"]
+    ) -> tuple[Float[Tensor, "r s+k d"], Any]:
+        """What the first block reads of the kept patches, and the attention mask where a row has fewer than others."""
+        rows, columns = self.shape(pixels)
+        front = embedded.shape[1] - rows * columns
+        places = keep.clamp(min=0)[..., None].expand(-1, -1, embedded.shape[-1])
+        state = torch.cat([embedded[:, :front], embedded[:, front:].gather(1, places)], 1)
+        if bool((keep >= 0).all()):
+            return state, None
+        there = torch.cat([keep.new_ones(len(keep), front, dtype=torch.bool), keep >= 0], 1)
+        return state, create_bidirectional_mask(self.config, state, there)
+
+    def turned(self, angles: Float[Tensor, "p e"], keep: Int[Tensor, "r k"]) -> Float[Tensor, "r 1 k e"]:
+        """Cosines or sines of the kept patches, row by row."""
+        return angles[keep.clamp(min=0)][:, None]
+
+    def view(
+        self,
+        states: dict[int, Float[Tensor, "r s+k d"]],
+        num_layers: int,
+        norm: Any,
+        pixels: Float[Tensor, "r c h w"],
+        latent: dict[str, Tensor],
+        full: bool,
+    ) -> View:
+        """A view of one run: rows are images, segments their views.
+
+        A view is its class token (the mean of its patches where the network has none) followed by its p patches in
+        raster order. Registers are left out. A patch that was dropped has zeros and segment -1; `full` runs drop none.
+        """
+        views, (rows, columns) = len(latent["views"]) if "views" in latent else 1, self.shape(pixels)
+        if len(pixels) % views:
+            raise ValueError(f"pixel_values: {len(pixels)} rows are not {views} views of each; mend the collator")
+        p, keep = rows * columns, None if full else latent.get("keep")
+        segments = torch.arange(views, device=pixels.device).repeat_interleave(1 + p).expand(len(pixels) // views, -1)
+        if keep is not None:
+            there = torch.zeros(len(keep), p + 1, dtype=torch.bool, device=keep.device)
+            there = there.scatter(1, torch.where(keep >= 0, keep, p), True)[:, :p]
+            there = torch.cat([there.new_ones(len(keep), 1), there], 1).reshape(segments.shape)
+            segments = torch.where(there, segments, -1)
+        line = [torch.arange(count, device=pixels.device) for count in (rows, columns)]
+        places = torch.cat([torch.full((1, 2), -1, device=pixels.device), torch.cartesian_prod(*line)])
+        return View(
+            states={depth: _laid_out(state, keep, p, views) for depth, state in states.items()},
+            segments=segments,
+            num_layers=num_layers,
+            sets={name: value for name, value in latent.items() if name not in ("views", "keep", "mask")},
+            norm=norm,
+            tapped=states,
+            places=places.repeat(views, 1),
+            pixels=partial(self.cut, pixels, views),
+        )
+
+    def cut(self, pixels: Float[Tensor, "r c h w"], views: int) -> Float[Tensor, "b t e"]:
+        """The pixels of every position, channels last; a class token has none (zeros)."""
+        (rows, columns), (high, wide) = self.shape(pixels), self.patch
+        pieces = pixels.unflatten(3, (columns, wide)).unflatten(2, (rows, high))  # r c rows high columns wide
+        pieces = pieces.permute(0, 2, 4, 3, 5, 1).flatten(1, 2).flatten(2)
+        pieces = torch.cat([torch.zeros_like(pieces[:, :1]), pieces], 1)
+        return pieces.reshape(len(pixels) // views, -1, self.data_dim)
+
+
+def _laid_out(
+    state: Float[Tensor, "r s+k d"], keep: Int[Tensor, "r k"] | None, p: int, views: int
+) -> Float[Tensor, "b t d"]:
+    front = state.shape[1] - (p if keep is None else keep.shape[1])
+    if front == 1 and keep is None:
+        return state.reshape(-1, views * state.shape[1], state.shape[-1])
+    patches = state[:, front:]
+    if keep is not None:
+        # padding goes to a slot that is cut off
+        places = torch.where(keep >= 0, keep, p)[..., None].expand_as(patches)
+        patches = patches.new_zeros(len(keep), p + 1, patches.shape[-1]).scatter(1, places, patches)[:, :p]
+    if front:
+        first = state[:, :1]
+    else:
+        seen = p if keep is None else (keep >= 0).sum(1)[:, None, None]
+        first = patches.sum(1, keepdim=True) / seen
+    return torch.cat([first, patches], 1).reshape(-1, views * (1 + p), state.shape[-1])
