@@ -10,7 +10,7 @@ from latentlm.monitor import rank
 
 @torch.no_grad()
 def rank_over_depth(model: nn.Module, batch: dict, samples: int = 2048) -> dict:
-    """Rank of the raw states at every depth (0 = input of the first block) on one batch of documents."""
+    """Rank of the raw states at every depth (0 = input of the first block) on one batch of documents or images."""
     run = latent_run(model)
     place = next(model.parameters()).device
     found: list[Tensor] = []
@@ -22,7 +22,8 @@ def rank_over_depth(model: nn.Module, batch: dict, samples: int = 2048) -> dict:
     hooks += [
         layer.register_forward_hook(lambda m, a, o: found.append(hidden_state(o))) for layer in run.backbone.layers
     ]
-    inputs = {k: v.to(place) for k, v in batch.items() if k in ("input_ids", "position_ids", "attention_mask")}
+    known = ("input_ids", "position_ids", "attention_mask", "pixel_values")
+    inputs = {k: v.to(place) for k, v in batch.items() if k in known}
     inputs["latent"] = batch["latent"]  # read just as in training
     training = model.training
     model.eval()
@@ -32,6 +33,7 @@ def rank_over_depth(model: nn.Module, batch: dict, samples: int = 2048) -> dict:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    real = batch["latent"]["segments"].to(place) >= 0
+    segments = batch["latent"].get("segments", torch.zeros(found[0].shape[:2]))  # of an image everything is real
+    real = segments.to(place) >= 0
     ranks = [round(rank(state[real][:samples]), 3) for state in found]
     return {"depth": list(range(len(found))), "rank": ranks, "dim": run.backbone.dim}

@@ -1,13 +1,13 @@
 """A plain Hugging Face folder from a run: the trained network or its adapter, without heads, with a model card."""
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from latentlm.card import write_card
 from latentlm.config import ConfigError
@@ -46,6 +46,8 @@ def export(run: Path, out: Path, merge: bool = False) -> None:
     words = next((f for f in (folder, run / "model") if (f / "tokenizer_config.json").is_file()), None)
     if words is not None:
         AutoTokenizer.from_pretrained(words).save_pretrained(out)
+    if (folder / "preprocessor_config.json").is_file():
+        shutil.copy(folder / "preprocessor_config.json", out)
     library = "transformers" if (out / "config.json").is_file() else "peft"
     # checkpoints and models lie one or two levels below their run
     home = next((f for f in (run, *run.absolute().parents[:2]) if (f / "recipe.yaml").is_file()), run)
@@ -54,8 +56,8 @@ def export(run: Path, out: Path, merge: bool = False) -> None:
 
 def _plain_model(folder: Path, out: Path) -> dict:
     config = AutoConfig.from_pretrained(folder)
-    if not hasattr(config, CONFIG_KEY) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ConfigError(f"export: {folder} holds no causal LM with latent heads")
+    if not hasattr(config, CONFIG_KEY):
+        raise ConfigError(f"export: {folder} holds no model with latent heads")
     model = from_pretrained(folder, dtype=getattr(config, "dtype", None) or torch.float32)
     remove_latent(model).save_pretrained(out)
     return getattr(config, CONFIG_KEY)["objective"]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging
 
 from latentlm.attach import Run, add_hooks, latent_run
@@ -124,14 +126,17 @@ def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
 
     Args:
         path: folder written by `save_pretrained` of a model with heads.
-        kwargs: for `AutoModelForCausalLM.from_pretrained`.
+        kwargs: for `from_pretrained` of the model's class.
     """
     if not Path(path).is_dir():
         raise ConfigError(f"{path}: no such folder; name one that save_pretrained has written")
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # the heads would be listed as unexpected
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
+        config = AutoConfig.from_pretrained(path)
+        text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+        auto = AutoModelForCausalLM if text else getattr(transformers, config.architectures[0])
+        model = auto.from_pretrained(path, **kwargs)
     finally:
         logging.set_verbosity(level)
     saved = getattr(model.config, CONFIG_KEY, None)

@@ -9,24 +9,51 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from latentlm.config import ConfigError, suggest
-from latentlm.data import bpe_tokenizer, word_tokenizer
+from latentlm.data import Images, bpe_tokenizer, word_tokenizer
 from latentlm.model import get_latent_model
 from latentlm.recipe import Lora, Model, Recipe, Words
+from latentlm.terms import teachers
 
 
 def read_config(recipe: Recipe) -> PreTrainedConfig:
     """The network's config, checked against the objective's depths before any weights are there."""
     spec = recipe.model
+    if isinstance(recipe.data, Images):
+        return _vision_config(recipe)
     config = _config_from_scratch(spec.config) if spec.name is None else _config_of(spec.name, spec)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not spec.trust_remote_code:
         raise ConfigError(f"model.name: {spec.name} is a {config.model_type}, not a causal language model; use one")
     num_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if num_layers is not None:
         recipe.objective.expand(num_layers)
+    return config
+
+
+def _vision_config(recipe: Recipe) -> Any:
+    """The config of a ViT, checked against the objective."""
+    spec, objective = recipe.model, recipe.objective
+    config: Any = _config_from_scratch(spec.config, vision=True) if spec.name is None else _config_of(spec.name, spec)
+    if not all(hasattr(config, key) for key in ("image_size", "patch_size", "num_hidden_layers")):
+        raise ConfigError(f"model: {config.model_type} is no ViT, but the data are images; use vit or dinov2")
+    if spec.lora is not None:
+        raise ConfigError("model.lora: is for language models; leave it out with images")
+    if objective.data > 0:
+        raise ConfigError("objective.data: a ViT has no loss of its own; set data: 0 (pixels are a target of terms)")
+    if not objective.terms:
+        raise ConfigError("objective.terms: there is nothing to train; give a term")
+    for kind, teaching in teachers(objective.expand(config.num_hidden_layers)).items():
+        if teaching.weights is not None:
+            other = _config_of(teaching.weights, spec, f"target {kind}: weights")
+            keys = ("model_type", "hidden_size", "num_hidden_layers", "image_size", "patch_size", "num_channels")
+            if differ := [key for key in keys if getattr(other, key, None) != getattr(config, key, None)]:
+                raise ConfigError(
+                    f"target {kind}: weights {teaching.weights} is another network ({differ[0]} "
+                    f"{getattr(other, differ[0], None)}, not {getattr(config, differ[0])}); train or name one like it"
+                )
     return config
 
 
@@ -52,17 +79,19 @@ def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.
     options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "trust_remote_code": spec.trust_remote_code}
     if spec.attn_implementation:
         options["attn_implementation"] = spec.attn_implementation
+    auto = AutoModelForCausalLM if tokenizer else AutoModel
     with _told("model"):
         if spec.name is None:
-            for key, value in _fitted(tokenizer).items():
+            for key, value in _fitted(tokenizer).items() if tokenizer else ():
                 if key not in spec.config:
                     setattr(config, key, value)
-            model = AutoModelForCausalLM.from_config(config, **options)
+            model = auto.from_config(config, **options)
         else:
-            model = AutoModelForCausalLM.from_pretrained(spec.name, **options)
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
-    if len(tokenizer) > rows:
-        raise ConfigError(f"model: {rows} embeddings for the {len(tokenizer)} tokens of the tokenizer; give as many")
+            model = auto.from_pretrained(spec.name, **options)
+    if tokenizer:
+        rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
+        if len(tokenizer) > rows:
+            raise ConfigError(f"model: {rows} embeddings for the {len(tokenizer)} tokens of the tokenizer; give more")
     get_latent_model(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
     return model if spec.lora is None else _with_adapters(model, spec.lora)
 
@@ -88,12 +117,14 @@ def _with_adapters(model: nn.Module, lora: Lora) -> nn.Module:
         return get_peft_model(model, latent_lora_config(**options))  # type: ignore[arg-type]
 
 
-def _config_from_scratch(given: dict[str, Any]) -> PreTrainedConfig:
+def _config_from_scratch(given: dict[str, Any], vision: bool = False) -> PreTrainedConfig:
     kind = given["model_type"]
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        near = difflib.get_close_matches(str(kind), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "use one such as llama, gpt2 or qwen3"
-        raise ConfigError(f"model.config.model_type: no causal language model '{kind}'; {hint}")
+    known = MODEL_MAPPING_NAMES if vision else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if kind not in known:
+        near = difflib.get_close_matches(str(kind), known, n=1)
+        what, some = ("vision model", "vit or dinov2") if vision else ("causal language model", "llama, gpt2 or qwen3")
+        hint = f"did you mean '{near[0]}'?" if near else f"use one such as {some}"
+        raise ConfigError(f"model.config.model_type: no {what} '{kind}'; {hint}")
     with _told("model.config"):
         blank, config = AutoConfig.for_model(kind), AutoConfig.for_model(**given)
     known = {*blank.to_dict(), *blank.attribute_map}
@@ -106,10 +137,10 @@ def _config_from_scratch(given: dict[str, Any]) -> PreTrainedConfig:
     return config
 
 
-def _config_of(name: str, spec: Model) -> PreTrainedConfig:
+def _config_of(name: str, spec: Model, key: str = "model.name") -> PreTrainedConfig:
     if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).exists():
-        raise ConfigError(f"model.name: there is no folder {name}; check the path")
-    with _told("model.name", f"cannot load {name}; check the name, or go online once to fetch it"):
+        raise ConfigError(f"{key}: there is no folder {name}; check the path")
+    with _told(key, f"cannot load {name}; check the name, or go online once to fetch it"):
         return AutoConfig.from_pretrained(name, trust_remote_code=spec.trust_remote_code)
 
 

@@ -18,6 +18,7 @@ from latentlm.terms import Predict, Spread, depths, schedule, teachers
 from latentlm.through import called, values_through
 from latentlm.types import Context, Report, View
 
+TINY = 1e-6  # instead of a count of nothing
 RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
 
 
@@ -186,7 +187,7 @@ def means(
         counts: values averaged over the whole optimizer step on all ranks, by term: then means are exact.
     """
     if counts is not None:
-        return {name: 1 / counts[name].clamp(min=1) for name in reports}
+        return {name: 1 / counts[name].clamp(min=TINY) for name in reports}
     return {name: scale / report.count.clamp(min=1) for name, report in reports.items()}
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import yaml
 
 from latentlm.config import ConfigError, dump, kind_of, override, parse, read_recipe, suggest
-from latentlm.data import SETS, Chunks, Data, Given, Pairs
+from latentlm.data import SETS, Chunks, Data, Given, Images, Pairs
 from latentlm.objective import Objective
 from latentlm.positions import At, Next
 from latentlm.targets import Data as DataTarget
@@ -89,10 +89,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward sees.
+    """What one forward sees; of images only `size` and `accumulation` matter.
 
     Args:
-        size: documents in a forward on one device.
+        size: documents or images in a forward on one device.
         accumulation: forwards in one optimizer step.
         max_length: tokens of a document that are kept.
         layout: ``packed`` keeps several segments in a row (documents never see each other); ``flat`` keeps all of them
@@ -199,14 +199,15 @@ class Recipe:
         for name, term in self.objective.terms.items():
             for at in _sets(term):
                 if at not in have:
-                    told = suggest(at, have) if have else "; it has no spans"
+                    told = suggest(at, list(have)) if have else "; it has no spans"
                     raise ConfigError(f"objective.terms.{name}: data {kind_of(type(self.data))} gives no '{at}'{told}")
 
     @property
     def sets(self) -> tuple[str, ...]:
         """Named sets that the objective reads, in the data's order; nothing else is built."""
         wanted = {at for term in self.objective.terms.values() for at in _sets(term)}
-        return tuple(name for name in SETS if name in wanted)
+        have = self.data.sets if isinstance(self.data, Images) else SETS
+        return tuple(name for name in have if name in wanted)
 
 
 def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:

@@ -57,7 +57,13 @@ class LatentTrainerMixin:
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Count what each term will average over in this optimizer step, on all ranks."""
         batches, count = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
-        self._latent.counts = None if count is None else self._count(batches)
+        self._latent.total = self.state.max_steps
+        counts = self._count(batches) if count is not None or self._latent.backbone.grid is not None else None
+        if counts is not None and count is None:
+            # without labels the trainer takes means over forwards and ranks: undone, so that every value counts once
+            forwards = len(batches) * self.args.world_size
+            counts = {name: value.clamp(min=1) / forwards for name, value in counts.items()}
+        self._latent.counts = counts
         return batches, count
 
     def _count(self, batches: list[Any]) -> dict[str, torch.Tensor] | None:
@@ -68,7 +74,8 @@ class LatentTrainerMixin:
         sums = [terms.counts(run.view({}, Call.read(batch))) for batch in batches]
         counts = torch.stack([torch.stack([each[name] for each in sums]).sum() for name in terms.terms])
         counts = counts.float().to(self.args.device)
-        if self.args.average_tokens_across_devices:  # otherwise the trainer scales by the rank's own count as well
+        unlabelled = run.backbone.grid is not None  # then ranks are averaged as they are
+        if self.args.average_tokens_across_devices or unlabelled:  # else the trainer scales by the rank's own count
             counts = self.accelerator.reduce(counts, "sum") / self.get_tp_size()
         return dict(zip(terms.terms, counts, strict=True))
 

@@ -17,7 +17,7 @@ LADDER = [
     ["monitor", "metrics"],
     ["call", "teaching", "selecting", "attach", "isolation", "depth", "model", "card", "export"],
     ["data", "recipe", "network", "folder", "callbacks", "trainer", "sft"],
-    ["train", "report"],
+    ["prepare", "train", "report"],
     ["cli", "__main__"],
 ]
 RUNG = {name: place for place, names in enumerate(LADDER) for name in names}

@@ -173,7 +173,7 @@ def test_spans_and_teachers(teacher, target):
         ("sources: [1], targets: [1/2, 1], weights: [[1.5, -0.5]]", "has a weight below 0"),
         ("sources: [1], targets: [1/2, 1], weights: {deepest: 1.5}", r"share must lie in 0\.\.1, got 1\.5"),
         ("sources: [1/2], targets: [1/2, 1], weights: {deepest: 0.7, diagonal: 0.7}", "add up to 1.4"),
-        ("sources: [1], targets: [1], target: {teacher: ema, momentum: 2}", "momentum must lie in"),
+        ("sources: [1], targets: [1], target: {teacher: ema, momentum: 2}", "momentum and final must lie in"),
         ("sources: [7], targets: [1]", "the model has 4 blocks"),
     ],
 )

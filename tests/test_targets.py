@@ -100,7 +100,7 @@ def test_a_frozen_teacher_has_no_head():
 
 
 def test_momentum_is_a_share():
-    with pytest.raises(ValueError, match=r"momentum must lie in 0\.\.1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"momentum and final must lie in 0\.\.1, got 1\.5"):
         Ema(Tap(1), momentum=1.5)
 
 

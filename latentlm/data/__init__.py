@@ -27,7 +27,7 @@ Asks = (  # data with test items
     | Chain
     | StarGraph
 )
-Data = Asks | Text | Chat
+Data = Asks | Text | Chat | Images
 
 __all__ = [
     "SETS",
