@@ -135,7 +135,7 @@ def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(path)
         text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
-        auto = AutoModelForCausalLM if text else getattr(transformers, config.architectures[0])
+        auto = AutoModelForCausalLM if text else getattr(transformers, (config.architectures or ["AutoModel"])[0])
         model = auto.from_pretrained(path, **kwargs)
     finally:
         logging.set_verbosity(level)

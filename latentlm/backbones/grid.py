@@ -1,7 +1,7 @@
 """From pixels to positions: which patches a ViT sees, and its states laid out by image and view.
 
-Beyond the legend: ``r`` rows of the network (``b * v``), ``v`` views, ``p`` patches, ``k`` patches kept, ``s`` tokens
-in front of the patches (class and registers).
+Beyond the legend: ``r`` rows of the network (``b * v``), ``v`` views, ``p`` patches, ``k`` patches kept; ``all_t`` and
+``seen_t`` count the tokens in front of the patches (class and registers) as well.
 """
 
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ class Grid:
         return torch.where(mask.unflatten(1, projected.shape[2:])[:, None], token[:, None, None], projected)
 
     def kept(
-        self, embedded: Float[Tensor, "r s+p d"], keep: Int[Tensor, "r k"], pixels: Float[Tensor, "r c h w"]
-    ) -> tuple[Float[Tensor, "r s+k d"], Any]:
+        self, embedded: Float[Tensor, "r all_t d"], keep: Int[Tensor, "r k"], pixels: Float[Tensor, "r c h w"]
+    ) -> tuple[Float[Tensor, "r seen_t d"], Any]:
         """What the first block reads of the kept patches, and the attention mask where a row has fewer than others."""
         rows, columns = self.shape(pixels)
         front = embedded.shape[1] - rows * columns
@@ -78,7 +78,7 @@ class Grid:
 
     def view(
         self,
-        states: dict[int, Float[Tensor, "r s+k d"]],
+        states: dict[int, Float[Tensor, "r seen_t d"]],
         num_layers: int,
         norm: Any,
         pixels: Float[Tensor, "r c h w"],
@@ -123,7 +123,7 @@ class Grid:
 
 
 def _laid_out(
-    state: Float[Tensor, "r s+k d"], keep: Int[Tensor, "r k"] | None, p: int, views: int
+    state: Float[Tensor, "r seen_t d"], keep: Int[Tensor, "r k"] | None, p: int, views: int
 ) -> Float[Tensor, "b t d"]:
     front = state.shape[1] - (p if keep is None else keep.shape[1])
     if front == 1 and keep is None:
