@@ -90,6 +90,7 @@ def test_recipes_on_invented_facts_differ_from_the_control_in_the_objective_alon
     ours, control = read_recipe(name), read_recipe("text/next_token")
     if ours["data"]["kind"] != "facts":
         pytest.skip("other data")
+    ours["batch"].pop("pairs", None)  # which spans the objective relates
     assert {key: ours[key] for key in ours if key != "objective"} == {
         key: control[key] for key in control if key != "objective"
     }

@@ -15,7 +15,7 @@ def encode(
     tokenizer: Tokenizer,
     max_length: int,
     sets: Sequence[str] = (),
-    read: Literal["alone", "in_place"] = "alone",
+    read: Literal["alone", "in_place", "first"] = "alone",
 ) -> dict:
     """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
 
@@ -23,7 +23,7 @@ def encode(
 
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
-    With `read` ``in_place`` it is read where it stands even then.
+    With `read` ``in_place`` it is read where it stands even then; with ``first`` the pair is left out.
     `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document.
 
     Returns:
@@ -50,6 +50,8 @@ def encode(
             if i == j:
                 continue
             in_place = read == "in_place" or (source[1] <= other[0] and places[i][1] < places[j][0])
+            if read == "first" and not in_place:
+                continue
             alone = [] if in_place else _alone(text[slice(*source)], tokenizer)
             if max(places[i][1], places[j][1]) >= len(ids) or len(alone) > max_length:
                 example["dropped"] += 1
@@ -66,7 +68,7 @@ def encode_dataset(
     tokenizer: Tokenizer,
     max_length: int,
     sets: Sequence[str] = (),
-    read: Literal["alone", "in_place"] = "alone",
+    read: Literal["alone", "in_place", "first"] = "alone",
 ) -> Any:
     """All documents encoded: a `datasets.Dataset` with the columns ``input_ids``, ``labels`` and ``pairs``."""
     from datasets import Dataset, Features, List, Value

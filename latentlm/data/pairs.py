@@ -12,10 +12,11 @@ class Given:
 
     Args:
         read: ``alone`` reads a span that could see the other one as a document of its own; ``in_place`` reads every
-            span where it stands (the control: the later one has seen what it is to name).
+            span where it stands (the control: the later one has seen what it is to name); ``first`` relates the earlier
+            span alone to the later one, so that nothing but the later one is read twice.
     """
 
-    read: Literal["alone", "in_place"] = "alone"
+    read: Literal["alone", "in_place", "first"] = "alone"
 
     def mark(self, documents: list[dict]) -> list[dict]:
         """The documents as they are."""
@@ -37,7 +38,7 @@ class Chunks:
     shortest: int = 2
     longest: int = 5
     seed: int = 0
-    read: Literal["alone", "in_place"] = "alone"
+    read: Literal["alone", "in_place", "first"] = "alone"
 
     def __post_init__(self):
         if not 1 <= self.shortest <= self.longest:
