@@ -1,9 +1,12 @@
 """Trainers: what a Hugging Face trainer would leave out of a model with latent terms, as a thin mixin."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import Trainer
 
 from latentlm.attach import Run, latent_run
@@ -87,6 +90,15 @@ class LatentTrainerMixin:
             logs = logs | means | run.metrics.latest | run.probe.found
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save as ever; a disk that is full is one line."""
+        with _writing(self.args.output_dir):
+            super().save_model(*args, **kwargs)  # type: ignore[misc]
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with _writing(self.args.output_dir):
+            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # PEFT restores only what exists, and teachers begin to exist with the first step
         for kind in self._latent.model.latent.teachers:
@@ -97,6 +109,19 @@ class LatentTrainerMixin:
         super()._set_signature_columns_if_needed()  # type: ignore[misc]
         known: list[str] = self._signature_columns
         self._signature_columns = [*known, *(name for name in ("pairs", "latent") if name not in known)]
+
+
+@contextmanager
+def _writing(folder: str | None) -> Iterator[None]:
+    """Tell failures to write from other errors: safetensors and torch have no OSError for them."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        told = f"{folder}: could not be written ({reason}); free space and resume, older checkpoints are whole"
+        raise OSError(told) from error
 
 
 class LatentTrainer(LatentTrainerMixin, Trainer):
