@@ -146,7 +146,7 @@ def _conditional(terms: Plain, name: str) -> bool:
 def places_of(term: Predict) -> tuple[Hashable, Hashable]:
     """All that the mask of a term depends on; equal for terms that differ only in depths, heads and losses."""
     tap = getattr(term.target, "tap", None)
-    there = getattr(term.target, "at", term.target) if tap is None else (tap.at, tap.pool)
+    there = (getattr(term.target, "at", term.target), "none") if tap is None else (tap.at, tap.pool)
     return (term.source.at, term.source.pool, term.relates), there
 
 
