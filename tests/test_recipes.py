@@ -1,6 +1,6 @@
 """Every built-in recipe, shrunk: it trains, logs its terms by name, and does the same twice.
 
-python tests/test_recipes.py        writes tests/golden_smoke_text.jsonl anew, after a change that is meant to differ
+python tests/test_recipes.py        writes tests/golden_smoke_*.jsonl anew, after a change that is meant to differ
 """
 
 import json
@@ -24,12 +24,31 @@ from latentlm.train import train
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from compare import first_difference, read
 
-GOLDEN = Path(__file__).parent / "golden_smoke_text.jsonl"
 RECIPES = list(recipe_names())
+SMOKE = [name for name in RECIPES if name.startswith("smoke/")]
+VISION = [name for name in RECIPES if name.startswith("vision/")]
+TAUGHT = {"vision/salt": "seen_by_mae", "vision/dense_gram": "structure"}  # by a network that vision/mae has left
+
+
+def golden(name: str) -> Path:
+    return Path(__file__).parent / f"golden_{name.replace('/', '_')}.jsonl"
 
 
 def tiny(name: str) -> list[str]:
     """Overrides that make a recipe cost a second; the objective is left as it is, but for its monitors."""
+    common = ["run={log_every: 1, save_every: 0}", "objective.monitor=2"]
+    if name == "smoke/vision":
+        return [*common, "optim.steps=4"]
+    if name in VISION:
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+        model = [f"model.config.{key}={value}" for key, value in sizes.items()]
+        return [
+            *common,
+            *model,
+            "data.source={kind: scenes, num_train: 32, num_test: 8}",
+            "batch.size=8",
+            "optim.steps=4",
+        ]
     model = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
     model |= {"num_attention_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True}
     facts = {"kind": "facts", "num_a_to_b": 4, "num_b_to_a": 4, "num_both": 8, "templates_per_fact": 2}
@@ -38,9 +57,23 @@ def tiny(name: str) -> list[str]:
         f"data={json.dumps(facts)}",
         "batch={size: 8, max_length: 48}",
         "optim={steps: 4, learning_rate: 1e-3}",
-        "run={log_every: 1, save_every: 0}",
-        "objective.monitor=2",
+        *common,
     ]
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory):
+    """Overrides that name a teacher, where a recipe needs one."""
+    folder = tmp_path_factory.mktemp("mae") / "run"
+
+    def overrides(name: str) -> list[str]:
+        if name not in TAUGHT:
+            return []
+        if not folder.exists():
+            train(load_recipe("vision/mae", [*tiny("vision/mae"), f"run.dir={folder}"]))
+        return [f"objective.terms.{TAUGHT[name]}.target.weights={folder / 'model'}"]
+
+    return overrides
 
 
 def losses(run: Path) -> dict[int, dict[str, float]]:
@@ -52,11 +85,13 @@ def losses(run: Path) -> dict[int, dict[str, float]]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_trains_and_logs_its_terms_and_does_the_same_twice(name, tmp_path, monkeypatch):
+def test_a_recipe_trains_and_logs_its_terms_and_does_the_same_twice(name, tmp_path, monkeypatch, taught):
     monkeypatch.chdir(tmp_path)
-    recipe = load_recipe(name, tiny(name))
-    expected = {"data", *recipe.objective.expand(4)} if recipe.objective.data else {*recipe.objective.expand(4)}
-    runs = [train(load_recipe(name, [*tiny(name), f"run.dir={run}"])) for run in ("a", "b")]
+    small = [*tiny(name), *taught(name)]
+    recipe = load_recipe(name, small)
+    terms = recipe.objective.expand(recipe.model.config["num_hidden_layers"])
+    expected = {"data", *terms} if recipe.objective.data else {*terms}
+    runs = [train(load_recipe(name, [*small, f"run.dir={run}"])) for run in ("a", "b")]
     assert sorted(losses(runs[0])) == [1, 2, 3, 4]
     for row in losses(runs[0]).values():
         assert {key.removesuffix("/value") for key in row if key != "loss"} == expected
@@ -96,6 +131,27 @@ def test_recipes_on_invented_facts_differ_from_the_control_in_the_objective_alon
     }
 
 
+@pytest.mark.parametrize("name", VISION)
+def test_recipes_on_scenes_differ_from_each_other_in_objective_views_and_mask_alone(name):
+    ours, other = read_recipe(name), read_recipe("vision/mae")
+    for blocks in (ours, other):
+        del blocks["objective"]
+        for key in ("views", "mask"):
+            blocks["data"].pop(key, None)
+    assert ours == other
+
+
+def test_two_crop_kl_collapses_and_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    longer = ["optim.steps=60", "optim.warmup=0", "optim.schedule=constant", "data.source.num_train=480", "run.dir=run"]
+    run = train(load_recipe("vision/toy_kl", [*tiny("vision/toy_kl")[:-1], *longer]))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    first, *_, last = [line for line in lines if "monitor/agree/verdict" in line]
+    assert first["monitor/agree/verdict"] == "ok"
+    assert "one-class" in last["monitor/agree/verdict"]
+    assert last["loss"] < 1e-2 * first["loss"]
+
+
 def test_the_smoke_recipe_has_every_kind_of_term():
     terms = load_recipe("smoke/text").objective.terms.values()
     assert {kind_of(type(term)) for term in terms} == {"predict", "levels", "spread"}
@@ -103,21 +159,23 @@ def test_the_smoke_recipe_has_every_kind_of_term():
     assert isinstance(load_recipe("smoke/text").data, Facts)
 
 
-def test_the_smoke_recipe_follows_its_golden_trajectory(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", SMOKE)
+def test_a_smoke_recipe_follows_its_golden_trajectory(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    difference = first_difference(read(GOLDEN), losses(train(load_recipe("smoke/text"))), tolerance=1e-4)
-    assert difference is None, f"{difference}; golden: {GOLDEN.read_text().splitlines()[0]}"
+    difference = first_difference(read(golden(name)), losses(train(load_recipe(name))), tolerance=1e-4)
+    assert difference is None, f"{difference}; golden: {golden(name).read_text().splitlines()[0]}"
 
 
-def write_golden() -> None:
-    """The versions, and the losses of the smoke recipe."""
-    rows = [{"step": step, **row} for step, row in losses(train(load_recipe("smoke/text", ["run.dir=run"]))).items()]
+def write_golden(name: str) -> None:
+    """The versions, and the losses of a smoke recipe."""
+    rows = [{"step": step, **row} for step, row in losses(train(load_recipe(name))).items()]
     versions = {name: version(name) for name in ("torch", "transformers")} | {"machine": platform.machine()}
-    GOLDEN.write_text("".join(json.dumps(row) + "\n" for row in [{"versions": versions}, *rows]))
+    golden(name).write_text("".join(json.dumps(row) + "\n" for row in [{"versions": versions}, *rows]))
 
 
 if __name__ == "__main__":
     import tempfile
 
     os.chdir(tempfile.mkdtemp())
-    write_golden()
+    for smoke in SMOKE:
+        write_golden(smoke)
