@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel, ViTImageProcessor
+from transformers import AutoModel
 
 from latentlm.backbones import find_backbone
 
@@ -127,6 +127,9 @@ def load_image_encoder(name: str, path: str, device: str, data: Any) -> ImageEnc
 
 
 def _processor(path: str, config: Any, data: Any) -> Any:
+    # imported here, where its word about torchvision is not shown
+    from transformers import AutoImageProcessor, ViTImageProcessor
+
     if not Path(path).is_dir() or (Path(path) / "preprocessor_config.json").is_file():
         return AutoImageProcessor.from_pretrained(path)
     size, channels = config.image_size, config.num_channels

@@ -18,10 +18,11 @@ def is_run(run: str) -> bool:
     return (Path(run) / "recipe.yaml").is_file()
 
 
-def write_result(result: dict, evaluation: str, run: str, out: str | None) -> None:
-    """Write `out`; without it ``eval/<evaluation>.json`` in a run folder, and nothing for a checkpoint."""
+def write_result(result: dict, evaluation: str, run: str, out: str | None) -> Path | None:
+    """Write `out`; without it ``eval/<evaluation>.json`` in a run folder, and nothing for a checkpoint; its path."""
     if out is None and not is_run(run):
-        return
+        return None
     target = Path(out) if out is not None else Path(run) / "eval" / f"{evaluation}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return target

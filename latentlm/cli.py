@@ -100,8 +100,10 @@ def evaluate(
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(help="run folders")],
-    out: Annotated[str | None, typer.Option(help="page; default: report.html in the first run folder")] = None,
+    runs: Annotated[
+        list[str], typer.Argument(help="run folders, other folders with results in eval/, or result files")
+    ],
+    out: Annotated[str | None, typer.Option(help="page; default: report.html in, or beside, the first one")] = None,
 ) -> None:
     """Write an HTML page about one run or several.
 
@@ -109,7 +111,8 @@ def report(
     """
     from latentlm.report import write_report
 
-    page = write_report([Path(run) for run in runs], Path(out) if out else Path(runs[0]) / "report.html")
+    first = Path(runs[0]).parent if runs[0].endswith(".json") else Path(runs[0])
+    page = write_report([Path(run) for run in runs], Path(out) if out else first / "report.html")
     typer.echo(f"{page}")
 
 

@@ -12,8 +12,8 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Write a self-contained page about run folders; its pictures also lie beside it as PNG files.
 
     Args:
-        runs: folders with ``metrics.jsonl``; ``recipe.yaml``, ``run.json``, ``depth.json`` and ``eval/reversal.json``
-            are shown where they exist, and named where they do not.
+        runs: run folders, whose missing files are named with the command that makes them; other folders (a model, an
+            adapter) with results in ``eval/``; result files written by ``latentlm eval ... --out FILE``.
         out: the page, or a folder that gets a ``report.html``.
     """
     page = out if out.suffix == ".html" else out / "report.html"

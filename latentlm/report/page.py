@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from latentlm.report import sections
+from latentlm.report import sections, tables
 from latentlm.report.run import Run
 
 STYLE = """
@@ -26,7 +26,7 @@ code { font-size: .85em; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
   white-space: nowrap; }
-th { font-weight: 600; background: var(--paper); vertical-align: bottom; }
+th { font-weight: 600; background: var(--paper); vertical-align: bottom; white-space: normal; }
 .text { text-align: left; }
 td.text:has(code) { white-space: normal; min-width: 9rem; }
 small { color: var(--soft); }
@@ -47,6 +47,13 @@ def render(runs: Sequence[Run], pictures: Mapping[str, bytes]) -> str:
     parts = {
         "Overview": sections.overview(runs),
         "Reversal": sections.reversal(runs, _picture(pictures, "reversal", "Exact match with 95 % intervals")),
+        "Probes": tables.probes(
+            runs,
+            _picture(pictures, "probe", "Depth by property: what a linear probe reads off")
+            + _picture(pictures, "profiles", "Accuracy of the probes over depth with 95 % bands"),
+        ),
+        "Transfer of readouts": tables.transfer(_picture(pictures, "transfer", "Readouts used in other contexts")),
+        "Other scores": tables.others(runs),
         "Losses": sections.losses(runs, _picture(pictures, "losses", "Loss curves of every term")),
         "Rank over depth": sections.depth(
             runs, _picture(pictures, "depth", "Effective rank of hidden states over depth")
@@ -55,6 +62,7 @@ def render(runs: Sequence[Run], pictures: Mapping[str, bytes]) -> str:
         "Recipes": sections.recipes(runs),
         "Where the runs come from": sections.origin(runs),
     }
+    parts = {title: html for title, html in parts.items() if html}
     anchors = {title: title.lower().replace(" ", "-") for title in parts}
     links = "".join(f'<a href="#{anchor}">{title}</a>' for title, anchor in anchors.items())
     body = "".join(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from latentlm.report import inside
+from latentlm.report.inside import plain as _plain
 from latentlm.report.run import ERRORS, Curve, Run, Task, finite, terms
 
 Axes = Any  # of matplotlib, which is optional and slow to import
@@ -54,7 +56,15 @@ def draw(runs: Sequence[Run]) -> dict[str, bytes]:
         raise ValueError("matplotlib is missing: pip install 'latentlm[report]'") from None
     with mpl.rc_context(STYLE):
         figures = {"losses": _losses(runs), "reversal": _reversal(runs), "depth": _depth(runs)}
+        figures |= {"probe": inside.maps(runs), "profiles": _profiles(runs), "transfer": inside.transfer(runs)}
         return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+
+
+def _profiles(runs: Sequence[Run]) -> Figure | None:
+    figure = inside.profiles(runs, _style)
+    if figure is not None:
+        _legend(figure, runs)
+    return figure
 
 
 def _png(figure: Figure) -> bytes:
@@ -181,7 +191,3 @@ def _legend(figure: Figure, runs: Sequence[Run], *, patches: bool = False, notes
     fits = sum(len(label) + 8 for label in labels) <= 110
     columns = len(runs) if fits else max(1, 110 // (max(map(len, labels)) + 8))
     figure.legend(marks, labels, loc="outside upper left", ncols=columns, frameon=False)
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # a pair of dollars would start a formula

@@ -39,8 +39,26 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What was read off the states for one property: scores over depth."""
+
+    name: str
+    depths: list[int]
+    scores: dict[str, list[float]]
+
+    def gain(self) -> list[float]:
+        """Accuracy over depth, 0 at the share of the largest class and 1 where all is right."""
+        pairs = zip(self.scores["acc"], self.scores["chance"], strict=True)
+        return [max(0.0, (accuracy - chance) / (1 - chance)) for accuracy, chance in pairs]
+
+    def best(self) -> int:
+        """Place of the depth with the highest accuracy, the shallowest of several."""
+        return max(range(len(self.depths)), key=lambda k: self.scores["acc"][k])
+
+
+@dataclass(frozen=True)
 class Run:
-    """One run folder; None stands for a file that is not there."""
+    """A run folder, another checkpoint's folder or a result file; None stands for a file that is not there."""
 
     path: Path
     label: str
@@ -50,6 +68,11 @@ class Run:
     facts: dict[str, Any] | None
     depth: dict[str, Any] | None
     tasks: list[Task] | None
+    probes: list[Probe] | None
+    transfer: dict[str, list[list[float]]]
+    others: dict[str, dict[str, float]]
+    warnings: list[str]
+    is_trained: bool
 
     def last(self, name: str) -> float | None:
         """Latest value of a metric."""
@@ -61,10 +84,10 @@ class Run:
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read all folders; labels are folder names, with the parent's where two are called alike."""
+    """Read all; labels are the names of folders or files, with the parent's where two are called alike."""
     if not paths:
         raise ValueError("runs: none given: name at least one run folder")
-    names = [path.resolve().name for path in paths]
+    names = [path.resolve().name.removesuffix(".json") for path in paths]
     labels = [
         name if names.count(name) == 1 else f"{p.resolve().parent.name}/{name}"
         for p, name in zip(paths, names, strict=True)
@@ -75,12 +98,26 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def _read(path: Path, label: str) -> Run:
-    metrics = path / "metrics.jsonl"
-    if not metrics.is_file():
-        raise ValueError(f"{path}: has no metrics.jsonl: name a run folder made by `latentlm train`")
-    curves, words = _curves(metrics)
-    reversal = _json(path / "eval" / "reversal.json")
-    recipe = path / "recipe.yaml"
+    metrics, recipe = path / "metrics.jsonl", path / "recipe.yaml"
+    files = [path] if path.suffix == ".json" else sorted((path / "eval").glob("*.json"))
+    if not metrics.is_file() and not files:
+        raise ValueError(
+            f"{path}: has no metrics.jsonl and no eval/*.json: name a run folder made by `latentlm train`, a folder "
+            "with results in eval/, or a result file that `latentlm eval ... --out FILE` has written"
+        )
+    curves, words = _curves(metrics) if metrics.is_file() else ({}, {})
+    results = [result for result in map(_json, files) if result is not None]
+    rows = {task: row for result in results for task, row in result.get("results", {}).items()}
+    counts = {task: count for result in results for task, count in result.get("n-samples", {}).items()}
+    by_kind: dict[str, dict[str, dict[str, float]]] = {}
+    for task, row in rows.items():
+        kind = task.partition("/")[0]
+        scores = {
+            key.removesuffix(",none"): float(value)
+            for key, value in row.items()
+            if key.endswith(",none") and isinstance(value, int | float)
+        }
+        by_kind.setdefault(kind if kind in ("reversal", "probe") else "", {})[task] = scores
     return Run(
         path=path,
         label=label,
@@ -89,7 +126,12 @@ def _read(path: Path, label: str) -> Run:
         recipe=yaml.safe_load(recipe.read_text(encoding="utf-8")) or {} if recipe.is_file() else None,
         facts=_json(path / "run.json"),
         depth=_json(path / "depth.json"),
-        tasks=None if reversal is None else _tasks(reversal),
+        tasks=_tasks(by_kind["reversal"], counts) if "reversal" in by_kind else None,
+        probes=_probes(by_kind["probe"]) if "probe" in by_kind else None,
+        transfer={name: values for result in results for name, values in result.get("transfer", {}).items()},
+        others=by_kind.get("", {}),
+        warnings=[warning for result in results for warning in result.get("warnings", [])],
+        is_trained=metrics.is_file(),
     )
 
 
@@ -126,13 +168,26 @@ def _curves(path: Path) -> tuple[dict[str, Curve], dict[str, list[tuple[int, str
     return {n: sorted(v.items()) for n, v in numbers.items()}, {n: sorted(v.items()) for n, v in words.items()}
 
 
-def _tasks(reversal: dict[str, Any]) -> list[Task]:
+def _tasks(rows: dict[str, dict[str, float]], counts: dict[str, Any]) -> list[Task]:
     tasks = []
-    for name, row in reversal.get("results", {}).items():
+    for name, scores in rows.items():
         subset, split, asks = name.removeprefix("reversal/").rsplit("/", 2)
-        scores = {key.removesuffix(",none"): float(value) for key, value in row.items() if key.endswith(",none")}
-        tasks.append(Task(subset, split, asks, scores, reversal.get("n-samples", {}).get(name, {})))
+        tasks.append(Task(subset, split, asks, scores, counts.get(name, {})))
     return sorted(tasks, key=lambda task: task.key)
+
+
+def _probes(rows: dict[str, dict[str, float]]) -> list[Probe]:
+    found: dict[str, list[tuple[int, dict[str, float]]]] = {}
+    for name, scores in rows.items():
+        read, depth = name.removeprefix("probe/").rsplit("/", 1)
+        found.setdefault(read, []).append((int(depth), scores))
+    probes = []
+    for read, places in found.items():
+        places.sort(key=lambda place: place[0])
+        keys = dict.fromkeys(key for _, scores in places for key in scores)
+        series = {key: [scores.get(key, math.nan) for _, scores in places] for key in keys}
+        probes.append(Probe(read, [depth for depth, _ in places], series))
+    return probes
 
 
 def terms(runs: Sequence[Run]) -> list[str]:

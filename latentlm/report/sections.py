@@ -22,7 +22,7 @@ def overview(runs: Sequence[Run]) -> str:
         exact = {split: _pooled(run.tasks, split) for split in ("same", "reverse")}
         rows.append(
             [
-                _name(runs, run),
+                titled(runs, run),
                 str(steps),
                 number(run.last("loss")),
                 number(run.last("eval_loss")),
@@ -44,14 +44,15 @@ def recipes(runs: Sequence[Run]) -> str:
         block = run.recipe.get("objective", run.recipe)
         whole = escape(yaml.safe_dump(run.recipe, sort_keys=False))
         cards.append(
-            f"<div class=card><h3>{_name(runs, run)}</h3><pre>{escape(yaml.safe_dump(block, sort_keys=False))}</pre>"
+            f"<div class=card><h3>{titled(runs, run)}</h3><pre>{escape(yaml.safe_dump(block, sort_keys=False))}</pre>"
             f"<details><summary>whole recipe</summary><pre>{whole}</pre></details></div>"
         )
-    parts.append(f"<div class=cards>{''.join(cards)}</div>")
+    if cards:
+        parts.append(f"<div class=cards>{''.join(cards)}</div>")
     flat = [_flatten(run.recipe) for run in runs if run.recipe is not None]
     if len(flat) > 1:
         keys = sorted({key for recipe in flat for key in recipe if any(r.get(key) != recipe[key] for r in flat)})
-        head = ["key", *(_name(runs, run) for run in runs if run.recipe is not None)]
+        head = ["key", *(titled(runs, run) for run in runs if run.recipe is not None)]
         rows = [[f"<code>{escape(key)}</code>", *(_code(recipe, key) for recipe in flat)] for key in keys]
         parts.append("<h3>Where the recipes differ</h3>")
         parts.append(table(head, rows, left=len(head)) if rows else "<p>Nowhere: the recipes are equal.</p>")
@@ -60,10 +61,12 @@ def recipes(runs: Sequence[Run]) -> str:
 
 def losses(runs: Sequence[Run], picture: str) -> str:
     """Curves of every term, and their last values."""
+    if not any(run.is_trained for run in runs):
+        return ""
     if not picture:
         return "<p class=missing>metrics.jsonl holds no losses.</p>"
     rows = [
-        [escape(term), _name(runs, run), number(run.last(f"{term}/value")), number(run.last(f"{term}/weighted"))]
+        [escape(term), titled(runs, run), number(run.last(f"{term}/value")), number(run.last(f"{term}/weighted"))]
         for term in terms(runs)
         for run in runs
         if f"{term}/value" in run.curves
@@ -99,7 +102,7 @@ def _task_row(runs: Sequence[Run], run: Run, task: Task) -> list[str]:
     return [
         escape(task.subset),
         escape(f"{split} > {task.asks}"),
-        _name(runs, run),
+        titled(runs, run),
         _with_interval(score) + (_star(same) if task.split == "reverse" else ""),
         _percent(score["contains"]),
         mrr,
@@ -118,7 +121,7 @@ def depth(runs: Sequence[Run], picture: str) -> str:
         rows = []
         for run, profile in profiles:
             ranks = dict(zip(profile["depth"], profile["rank"], strict=True))
-            rows.append([_name(runs, run), str(profile["dim"]), *(number(ranks.get(place)) for place in places)])
+            rows.append([titled(runs, run), str(profile["dim"]), *(number(ranks.get(place)) for place in places)])
         parts.append(table(["run", "width", *(f"depth {place}" for place in places)], rows))
     return "".join(parts)
 
@@ -126,6 +129,8 @@ def depth(runs: Sequence[Run], picture: str) -> str:
 def monitors(runs: Sequence[Run]) -> str:
     """Latest statistics of every monitored term; a verdict keeps the first failure it ever named."""
     found = {key: None for run in runs for key in (*run.words, *run.curves) if key.startswith("monitor/")}
+    if not any(run.is_trained for run in runs):
+        return ""
     if not found:
         return "<p class=missing>No monitor was on: set <code>objective.monitor</code> to a number of steps.</p>"
     parts = [key.removeprefix("monitor/").rpartition("/")[::2] for key in found]
@@ -135,7 +140,7 @@ def monitors(runs: Sequence[Run]) -> str:
         for run in runs:
             cells = [_latest(run, f"monitor/{name}/{kind}") for kind in kinds]
             if any(cell != "-" for cell in cells):
-                rows.append([escape(name), _name(runs, run), *cells])
+                rows.append([escape(name), titled(runs, run), *cells])
     return table(["term", "run", *(escape(kind.replace("_", " ")) for kind in kinds)], rows, left=2)
 
 
@@ -156,7 +161,7 @@ def origin(runs: Sequence[Run]) -> str:
     flat = {run.label: _flatten(run.facts) for run in runs if run.facts is not None}
     keys = list(dict.fromkeys(key for facts in flat.values() for key in facts))
     if keys:
-        head = ["", *(_name(runs, run) for run in runs if run.facts is not None)]
+        head = ["", *(titled(runs, run) for run in runs if run.facts is not None)]
         rows = [[escape(key), *(_code(facts, key) for facts in flat.values())] for key in keys]
         parts.append(table(head, rows, left=len(head)))
     return "".join(parts)
@@ -177,7 +182,8 @@ def number(value: float | int | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _name(runs: Sequence[Run], run: Run) -> str:
+def titled(runs: Sequence[Run], run: Run) -> str:
+    """Label of a run behind a dot of its colour."""
     return f'<span class=dot style="background:{color(runs.index(run))}"></span>{escape(run.label)}'
 
 
@@ -185,7 +191,7 @@ def _missing(runs: Sequence[Run], file: str, lacks: Any) -> str:
     lines = [
         f"<p class=missing>{escape(run.label)} has no {file}. Make it with <code>{escape(run.command(file))}</code></p>"
         for run in runs
-        if lacks(run)
+        if run.is_trained and lacks(run)
     ]
     return "".join(lines)
 
