@@ -56,7 +56,7 @@ def evaluate(
         list[str] | None, typer.Argument(metavar="RUN... [--KEY VALUE]...", help="runs, checkpoints, and its options")
     ] = None,
 ) -> None:
-    """Evaluate runs or other checkpoints: print a table and write JSON.
+    """Evaluate runs or other checkpoints.
 
     A run is a run folder, a model or adapter folder, or a hub name. The result goes to eval/NAME.json in a run folder,
     or to --out FILE. `latentlm eval NAME --help` lists the options of an evaluation.
@@ -122,9 +122,9 @@ def export(
     out: Annotated[str, typer.Argument(help="new folder")],
     merge: Annotated[bool, typer.Option("--merge", help="merge a trained adapter into its base")] = False,
 ) -> None:
-    """Write a plain Hugging Face model or PEFT adapter without heads, with a model card.
+    """Write a plain Hugging Face folder without heads.
 
-    It loads without latentlm.
+    A model or a PEFT adapter, with a model card; it loads without latentlm.
     """
     _quiet()
     from latentlm.export import export as write
@@ -147,13 +147,21 @@ def recipes() -> None:
 def accelerate_config(
     name: Annotated[str, typer.Argument(help="ddp, fsdp2, zero2 or zero3")],
 ) -> None:
-    """Print where a ready-made configuration for accelerate launch lies."""
+    """Print the path of an accelerate configuration."""
     from latentlm.config import ConfigError, accelerate_configs, suggest
 
     known = accelerate_configs()
     if name not in known:
         raise ConfigError(f"accelerate-config '{name}': no such configuration{suggest(name, list(known))}")
     typer.echo(f"{known[name]}")
+
+
+@app.command(name="lm-eval-path")
+def lm_eval_path() -> None:
+    """Print the folder of the lm-eval tasks."""
+    from importlib.resources import files
+
+    typer.echo(str(files("latentlm_evals.lm_eval_tasks")))
 
 
 def main() -> None:
