@@ -143,18 +143,18 @@ def relation_map(subjects: Array, objects: Array, penalty: float = 1.0) -> Array
 def bilinear_inverse(
     subjects: Array, objects: Array, inverse_objects: Array, inverse_subjects: Array, seed: int = 0
 ) -> dict[str, float]:
-    """M_r fitted on r's train pairs; does its transpose answer r^{-1}, asked in r^{-1}'s own contexts?
+    """M_r fitted on r's train pairs; does its transpose answer r^{-1}, in other contexts?
 
         bilinear         MRR of M s -> o among all objects, test entities
-        bilinear_inverse MRR of M' o' -> s' among all subjects, o' and s' from the contexts of r^{-1}
+        bilinear_inverse MRR of M' o' -> s' among all subjects, both in the other role
 
     Null:      `bilinear_shuffled`, `bilinear_inverse_shuffled`: M fitted on pairs that swapped objects.
 
     Args:
-        subjects: states ``[n d]`` of the known side where r is said.
-        objects: those of the asked side.
-        inverse_objects: states of the objects where r^{-1} is said and they are the known side.
-        inverse_subjects: those of the subjects there.
+        subjects: states ``[n d]`` of the things that r starts from.
+        objects: states of what they are related to, from other texts.
+        inverse_objects: states of the same objects in the other role.
+        inverse_subjects: those of the subjects in the other role.
         seed: of folds and swaps.
     """
     check_pairs("bilinear_inverse", subjects, objects, least=2 * FOLDS)

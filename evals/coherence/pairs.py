@@ -18,7 +18,9 @@ from .lens import Lens
 from .probes import Array
 from .space import Space
 
-STEPS, RISE, STEP_SIZE = 20, 2.0, 1e-3  # an update ends after so many steps or nats; a step is this share of the norm
+STEPS, RISE, STEP_SIZE = 40, 2.0, 2e-4  # an update ends after so many steps or nats; a step is this share of the norm
+
+THIRD = "People say that the {}"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Pairs:
         a, b: the two sides of every fact.
         forward: prompt with ``{}`` for a, to be followed by b.
         reverse: prompt with ``{}`` for b, to be followed by a.
-        third: prompt with ``{}`` for a, whose end stands for a third thing; empty where there is none.
+        c: a third thing of every fact, for the composition; empty where there is none.
     """
 
     name: str
@@ -38,14 +40,14 @@ class Pairs:
     b: tuple[str, ...]
     forward: str
     reverse: str
-    third: str = ""
+    c: tuple[str, ...] = ()
 
 
 def world_pairs(limit: int) -> list[Pairs]:
     """Countries and capitals."""
     rows = countries()[:limit]
-    a, b = tuple(row[0] for row in rows), tuple(row[1] for row in rows)
-    return [Pairs("capital", a, b, "The capital of {} is", "{} is the capital of", "People from {} are called")]
+    a, b, c = (tuple(row[side] for row in rows) for side in range(3))
+    return [Pairs("capital", a, b, "The capital of {} is", "{} is the capital of", c)]
 
 
 def run_pairs(data: Facts, limit: int) -> list[Pairs]:
@@ -69,17 +71,18 @@ def run_pairs(data: Facts, limit: int) -> list[Pairs]:
 
 
 def pair_states(lens: Lens, pairs: Pairs, depths: Sequence[int]) -> dict[str, Array]:
-    """States ``[n l d]``: a where it is known and where it is asked, b likewise, and a and the third thing."""
+    """States ``[n l d]``: a and b where they are known (`subject`) and where they are asked (`object`), and c."""
     found = {}
     for prompt, values, known, asked in (
         (pairs.forward, pairs.a, "a_subject", "b_object"),
         (pairs.reverse, pairs.b, "b_subject", "a_object"),
-        (pairs.third, pairs.a, "a_again", "third"),
+        (THIRD, pairs.c, "c_subject", None),
     ):
-        if prompt:
+        if values:
             texts, start = [prompt.replace("{}", value) for value in values], prompt.index("{}")
             found[known] = lens.states(texts, depths, [(start, start + len(value)) for value in values])
-            found[asked] = lens.states(texts, depths, [(0, len(text)) for text in texts])
+            if asked is not None:
+                found[asked] = lens.states(texts, depths, [(0, len(text)) for text in texts])
     return found
 
 
@@ -92,9 +95,10 @@ def pair_scores(states: dict[str, Array], components: int, seed: int) -> dict[st
     roles = [role_consistency(z[f"{side}_object"], z[f"{side}_subject"], seed) for side in ("a", "b")]
     scores = {name: float(np.mean([role[name] for role in roles])) for name in roles[0]}
     scores |= fact_unification(z["b_object"], z["a_object"])
-    scores |= bilinear_inverse(z["a_subject"], z["b_object"], z["b_subject"], z["a_object"], seed)
-    if "third" in z:
-        scores |= bilinear_composition(z["b_subject"], z["a_again"], z["third"], seed)
+    # never both sides of a map from one text: what is asked has seen what is known, and even fresh weights copy it over
+    scores |= bilinear_inverse(z["a_subject"], z["b_subject"], z["b_object"], z["a_object"], seed)
+    if "c_subject" in z:
+        scores |= bilinear_composition(z["b_subject"], z["a_subject"], z["c_subject"], seed)
     return scores
 
 

@@ -62,4 +62,4 @@ def _number(value: float | None) -> str:
 
 
 def _short(run: str) -> str:
-    return run.rstrip("/").rpartition("/")[2]
+    return "/".join(run.rstrip("/").split("/")[-2:])
