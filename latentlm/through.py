@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentlm.losses import RowLoss
+from latentlm.losses import AnchorLoss, RowLoss
 from latentlm.targets import Data
 from latentlm.terms import Predict
 from latentlm.types import View
@@ -26,7 +26,8 @@ def values_through(term: Predict, guess: Tensor, goal: Tensor, view: View) -> Fl
     """A term's loss between the logits of its guesses and those of its targets (or ids), one value per position."""
     readout = view.readout
     assert readout is not None
-    is_data = isinstance(term.target, Data)
+    loss, is_data = term.loss, isinstance(term.target, Data)
+    assert not isinstance(loss, AnchorLoss)  # refused by the term: it compares latents
     if term.through == "norm_readout":
         if view.norm is None:
             raise ValueError("through: this model has no final norm; use through: readout")
@@ -38,7 +39,7 @@ def values_through(term: Predict, guess: Tensor, goal: Tensor, view: View) -> Fl
         logits = readout(guess)
         with torch.no_grad():
             goal = goal if is_data else readout(goal)
-        return term.loss(logits, goal), logits.shape[-1]
+        return loss(logits, goal), logits.shape[-1]
 
     if isinstance(term.loss, RowLoss):  # every position against all others
         return value(guess, goal)[0]

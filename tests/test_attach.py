@@ -31,7 +31,7 @@ compiling = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # by inductor
 ]
 ALL = POINTWISE | {"last": LAST_TO_LAST, "normal": NORMAL}
-HEAD = {"heads": {"shared": {"dim": 16}}}
+HEAD = {"heads": {"shared": {"kind": "projector", "dim": 16}}}
 THROUGH_HEAD = NEXT_STATE | {
     "source": {"depth": "1/2", "head": "shared"},
     "target": {"kind": "online", "tap": {"depth": "1/2", "at": NEXT, "head": "shared"}},

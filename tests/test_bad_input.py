@@ -65,7 +65,10 @@ def write_lines(path: Path, *rows: dict) -> str:
     ("words", "line"),
     [
         (["smoke/txt"], "did you mean 'smoke/text'?"),
-        (["nowhere.yaml"], "recipe 'nowhere.yaml': no such file and no built-in recipe; known: smoke/text, text/"),
+        (
+            ["nowhere.yaml"],
+            "recipe 'nowhere.yaml': no such file and no built-in recipe; known: smoke/text, smoke/vision, text/",
+        ),
         (["smoke/text", "optm.steps=3"], "smoke/text: unknown key 'optm' for Recipe; did you mean 'optim'?"),
         (["smoke/text", "optim.lerning_rate=3"], "unknown key 'lerning_rate' for Optim; did you mean 'learning_rate'?"),
         (["smoke/text", "optim.steps"], "override 'optim.steps': write key.path=value"),
@@ -230,7 +233,7 @@ def test_reports_and_exports_that_cannot_start(folder):
     refused("export", "unfinished", "out", line="export: unfinished has no model yet")
     model = build("llama")
     model.save_pretrained("plain")
-    refused("export", "plain", "out", line="export: plain holds no causal LM with latent heads")
+    refused("export", "plain", "out", line="export: plain holds no model with latent heads")
     get_latent_model(model, "text/nitp").save_pretrained("heads")
     refused("export", "heads", "plain", line="export: plain is not empty; name a new folder")
 

@@ -106,7 +106,7 @@ def test_all_parts_are_tested():
 def test_recipes_parse_and_survive_yaml(name):
     recipe = load_recipe(name)
     assert parse(Recipe, yaml.safe_load(yaml.safe_dump(dump(recipe)))) == recipe
-    assert recipe.objective.expand(4) or not recipe.objective.terms
+    assert recipe.objective.expand(recipe.model.config["num_hidden_layers"]) or not recipe.objective.terms
 
 
 def test_kinds_are_the_names_of_classes():
@@ -154,7 +154,7 @@ def broken(**changes):
             broken(source={"depth": 1, "norm": "finale"}),
             "objective.terms.a.source.norm: unknown value 'finale'; did you mean 'final'?",
         ),
-        (broken(source={"depth": [1]}), "objective.terms.a.source.depth: [1] is not int or float or str"),
+        (broken(source={"depth": {"at": 1}}), "objective.terms.a.source.depth: {'at': 1} is not int or float or str"),
         (broken(source={"depth": "1/O"}), "objective.terms.a.source: depth '1/O': use a fraction"),
         (broken(loss="smoth_l1"), "objective.terms.a.loss: unknown kind 'smoth_l1'; did you mean 'smooth_l1'?"),
         (broken(loss={"kind": "mse", "beta": 1}), "objective.terms.a.loss: unknown key 'beta' for Mse"),

@@ -5,7 +5,7 @@ import json
 import datasets
 import pytest
 
-from latentlm.data.encode import encode_dataset
+from latentlm.data.encode import SETS, encode_dataset
 from latentlm.data.text import Chat, Text
 from latentlm.data.tokenizers import bpe_tokenizer
 
@@ -54,7 +54,7 @@ def test_spans_pass_through(tmp_path):
     path.write_text(json.dumps({"text": "A is B.\n", "spans": [[0, 1], [5, 6]]}))
     part = Text(str(path), spans=True)
     assert part.documents() == [{"text": "A is B.\n", "spans": [[0, 1], [5, 6]]}]
-    assert part.sets == ("span_end", "other_ids")
+    assert part.sets == SETS
 
 
 def test_conversations_are_rendered_by_the_tokenizer(tmp_path):
