@@ -115,16 +115,18 @@ def test_what_says_nothing_is_named():
 
 
 def test_a_network_is_probed_beside_its_nulls():
-    properties = linguistic(240, 0)[:2]
-    tokenizer = word_tokenizer([text for each in properties for text in each.texts])
+    properties = [each for each in linguistic(240, 0) if each.name in ("tense", "coordination inversion")]
+    tokenizer = word_tokenizer(properties[0].texts)
     encoder = TextEncoder("tiny", tiny("llama", vocab_size=len(tokenizer)).float(), tokenizer)
     flat = dataclasses.replace(properties[0], name="flat", labels=[1] * 240)
     result = evaluate(encoder, [*properties, flat], Options(limit=240, depths=(0, 2)))
-    assert {task.split("/")[1] for task in result["results"]} == {"tense", "number"}
+    assert {task.split("/")[1] for task in result["results"]} == {"tense", "coordination inversion"}
     for row in result["results"].values():
         assert {"acc,none", "random_init,none", "shuffled,none", "chance,none", "compression,none"} < row.keys()
         assert 0 <= row["acc,none"] <= 1
     matrix = result["matrices"]["probe"]
-    assert (matrix["rows"], matrix["columns"]) == ([0, 2], ["tense", "number"])
+    assert (matrix["rows"], matrix["columns"]) == ([0, 2], ["tense", "coordination inversion"])
     assert any("flat: left out" in told for told in result["warnings"])
+    (unknown,) = (told for told in result["warnings"] if "unknown words" in told)
+    assert unknown.startswith("coordination inversion: ")
     assert "flat" in table({"one": result}).caption

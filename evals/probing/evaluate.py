@@ -52,6 +52,8 @@ def evaluate(encoder: TextEncoder, properties: Sequence[Property], options: Opti
             continue
         if len(train) <= encoder.dim:
             warnings.append(f"{each.name}: {len(train)} training sentences for {encoder.dim} dimensions; raise limit")
+        if told := _unknown(encoder.tokenizer, each):
+            warnings.append(told)
         states = _read(encoder, each, depths, options)
         rows = probe(states, each, train, test, options.seed)
         if twin is not None:
@@ -146,6 +148,15 @@ def unusable(each: Property, y: Tensor, train: list[int], test: list[int]) -> st
         if len(set(y[places].tolist())) < 2:
             return f"{each.name}: left out, its {name} sentences are of one class"
     return None
+
+
+def _unknown(tokenizer: Any, each: Property) -> str | None:
+    """Words that the tokenizer does not know are all read alike, so nothing can be told from them."""
+    ids = [token for text in each.texts[:200] for token in tokenizer(text)["input_ids"]]
+    share = sum(token == tokenizer.unk_token_id for token in ids) / len(ids)
+    return (
+        f"{each.name}: {share:.0%} of the tokens are unknown words; its scores mean nothing" if share > 0.05 else None
+    )
 
 
 def _read(encoder: TextEncoder, each: Property, depths: list[int], options: Options) -> Tensor:
