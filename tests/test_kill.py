@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from latentlm.folder import newest_checkpoint
 from latentlm.recipe import load_recipe
@@ -78,4 +79,21 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
         folder.mkdir(parents=True)
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "checkpoint-3")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_file_cut_short_condemns_its_checkpoint(name, kept, tmp_path):
+    for step in (3, 6):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        save_file({"weight": torch.arange(64.0)}, folder / "model.safetensors")
+        for file in ("optimizer.pt", "rng_state.pth"):
+            torch.save({"state": torch.arange(64.0)}, folder / file)
+        (folder / "trainer_state.json").write_text('{"global_step": 6}')
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "checkpoint-6")
+    damaged = tmp_path / "checkpoints" / "checkpoint-6" / name
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: int(len(whole) * kept)])
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "checkpoint-3")
