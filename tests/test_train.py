@@ -83,6 +83,7 @@ def test_the_shares_of_the_terms_add_up_to_the_loss():
 
 def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch):
     same = ["smoke/text", "optim.steps=14", "run.save_every=4"]
+    handler = signal.getsignal(signal.SIGINT)
     train(*same, "run.dir=straight")
     with monkeypatch.context() as patch:
         break_off(patch, 6, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -90,7 +91,7 @@ def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch)
     assert "stopping after this step; press Ctrl-C again" in told
     assert told.splitlines()[-1] == "latentlm: stopped at step 6; go on with: latentlm train broken run.resume=true"
     assert newest_checkpoint(Path("broken")) == "broken/checkpoints/checkpoint-6"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
     class Killed(BaseException):
         """Leaves no time to tidy up, like SIGKILL."""
