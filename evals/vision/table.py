@@ -13,6 +13,7 @@ FACTORS = {f"factor/{name}": name for names in LEVELS.values() for name in names
 UNSEEN = {"factor/body": "body, seen", "unseen/body": "unseen", "factor/top": "top, seen", "unseen/top": "unseen"}
 CHANGED = {f"change/{name}": name for name in ("shift", "grow", "recolour", "add_marble")}
 BROKEN = {f"fracture/{name}": f"fracture: {name}" for name in ("fur", "relation", "shuffled")}
+COLUMNS = 8  # that a terminal of 100 characters holds
 LATER = {f"later/{size}": f"chalk, {size} labels" for size in (100, 400, 1600)}
 
 
@@ -21,17 +22,21 @@ def table(results: dict[str, dict]) -> list[Table]:
     if not results:
         raise ValueError("results: none to compare: score a run first")
     views = [
-        _view(
-            results,
-            "Probes (accuracy, %) and means over the factors of a level (skill or R2, %)",
-            PROBES | SUMS | PIXELS,
+        _view(results, "Probes (accuracy, %), and pixels (R2, %)", PROBES | PIXELS),
+        _view(results, "Means over the factors of a level (skill or R2, %)", SUMS),
+        *(
+            _view(results, "Factors read off linearly: skill over chance for classes, R2 for magnitudes, %", part)
+            for part in (dict(list(FACTORS.items())[:COLUMNS]), dict(list(FACTORS.items())[COLUMNS:]))
         ),
-        _view(results, "Factors read off linearly: skill over chance for classes, R2 for magnitudes, %", FACTORS),
         _view(
             results,
-            "Combinations never seen (skill, %), a change as one map (EQ gain, %; 0 = invariant), "
-            "fracture of the body's readout over contexts (0 = one for all), a later task (skill, %)",
-            UNSEEN | CHANGED | BROKEN | LATER,
+            "Combinations never seen (skill, %), and a change as one map (EQ gain, %; 0 = invariant)",
+            UNSEEN | CHANGED,
+        ),
+        _view(
+            results,
+            "Fracture of the body's readout over contexts (0 = one for all), and a later task (skill, %)",
+            BROKEN | LATER,
         ),
     ]
     views = [view for view in views if view is not None]
