@@ -4,10 +4,8 @@ Every hook is a module-level function that finds its state on the module: then `
 with a state of its own.
 """
 
-import dataclasses
 import inspect
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +17,9 @@ from latentlm.ema import StepClock
 from latentlm.metrics import Metrics
 from latentlm.monitor import GradientProbe, measure
 from latentlm.objective import Objective, means, total
+from latentlm.outputs import extended
 from latentlm.selecting import selecting_hooks
+from latentlm.sparse_head import skip_unlabelled
 from latentlm.tap import Depth, resolve_depth
 from latentlm.teaching import Reached, follow, teacher_heads, teacher_norm, teacher_states
 from latentlm.types import Context, View
@@ -53,10 +53,13 @@ class Run:
         self.left: Tensor | None = None
         self.attention: Tensor | None = None  # kept for blocks that run again in the backward
         self.missed = False
+        self.passing: list[Any] = []  # hooks of one forward
         self.clear()
 
     def clear(self) -> None:
         """Forget the forward that has ended."""
+        while self.passing:
+            self.passing.pop().remove()
         self.reading: str | None = None
         self.call: Call | None = None
         self.states: dict[int, Tensor] = {}
@@ -241,6 +244,7 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     context.teacher_heads = {kind: teacher_heads(run, kind) for kind in run.teachers}
     reports = latent(context)
     run.active = False  # before the backward: a recomputed block must not store again
+    run.passing = [] if run.compiled or run.backbone.grid is not None else skip_unlabelled(run.model, call)
     run.states, run.teachers = {}, {}
     if not reports:
         return
@@ -278,7 +282,7 @@ def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
         run.metrics.add("data/value", data.detach() * (count if whole is None else whole), count)
         latent = data.new_zeros(()) if latent is None else latent
     extra = {"latent_loss": latent, "data_loss": None if data is None else data.detach().clone()}
-    out = _extended(type(output))(**{**dict(output.items()), **extra})
+    out = extended(type(output))(**{**dict(output.items()), **extra})
     alone = fused or data is None
     if data is None and run.backbone.grid is not None:
         out["loss"] = latent  # a ViT without labels has no other
@@ -296,11 +300,3 @@ def _before_saving(model: Any, prefix: str, keep_vars: bool) -> None:
     # the next forward would count the last step, but a run that goes on from the checkpoint never sees it
     if not model._latent_run.fresh:
         model._latent_run.tick()
-
-
-@cache
-def _extended(output: type) -> type:
-    # a declared class: data parallel wrappers rebuild outputs from their class and refuse keys added at run time
-    known = {field.name for field in dataclasses.fields(output)}
-    fields = [(name, Any, None) for name in ("loss", "latent_loss", "data_loss") if name not in known]
-    return dataclasses.make_dataclass(f"Latent{output.__name__}", fields, bases=(output,))
