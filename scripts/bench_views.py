@@ -4,7 +4,7 @@
 
 Each comparison first checks that all its arms have the same loss (relative 1e-5). Baseline: the plain Hugging Face
 step on the documents alone, without any second view. The column FLOPs counts the tokens that each way reads, padding
-included.
+included; logits are counted where a label follows, except in arms that make them all.
 """
 
 import argparse
@@ -28,7 +28,8 @@ TEMPERATURE = 0.1
 def main() -> None:
     args = start(options(__doc__))
     reversal(args)
-    two_views(args)
+    for share in (2, 4):
+        two_views(args, args.length // share)
 
 
 def reversal(args: argparse.Namespace) -> None:
@@ -44,12 +45,14 @@ def reversal(args: argparse.Namespace) -> None:
     config = plain_config(args.shape)
     once = 3 * forward_flops(config, *plain["input_ids"].shape)
     second = 3 * forward_flops(config, *alone["input_ids"].shape, head=False)
+    packed_flops = forward_flops(config, *packed["input_ids"].shape, head=False)
+    packed_flops += 2 * config.hidden_size * config.vocab_size * int((packed["labels"][:, 1:] != -100).sum())
     arms = [
         Arm("plain, documents alone", lambda model: (lambda: model(**plain).loss, []), 1.0),
         Arm(
             "one forward, spans packed",
             lambda model: attached(model, objective, packed),
-            3 * forward_flops(config, *packed["input_ids"].shape) / once,
+            3 * packed_flops / once,
         ),
         Arm("two forwards", lambda model: second_forward(model, first, alone), 1 + second / once),
     ]
@@ -60,14 +63,15 @@ def reversal(args: argparse.Namespace) -> None:
     compare(title, arms, base, args)
 
 
-def two_views(args: argparse.Namespace) -> None:
+def two_views(args: argparse.Namespace, second: int) -> None:
     """LLM-JEPA: the end of view A predicts the end of view B by cosine, gradient into both; B must not see A."""
-    views = View(args)
+    views = View(args, second)
     base = partial(plain_model, args.shape)
     config = plain_config(args.shape)
     once = 3 * forward_flops(config, args.batch, args.length)
-    half = 3 * forward_flops(config, args.batch, args.length // 2, head=False)
-    packed = 3 * forward_flops(config, args.batch, args.length + args.length // 2)
+    body = partial(forward_flops, config, args.batch, head=False)
+    lone_a, lone_b = 3 * body(args.length - second), 3 * body(second)
+    packed = once - 3 * body(args.length) + 3 * body(args.length + second)  # no logits for B
     arms = [
         Arm("plain, documents alone", lambda model: (lambda: model(**views.document).loss, []), 1.0),
         Arm(
@@ -75,33 +79,41 @@ def two_views(args: argparse.Namespace) -> None:
             lambda model: attached(model, views.objective, views.packed),
             packed / once,
         ),
-        Arm("two forwards: AB, B", lambda model: (partial(views.two, model), []), 1 + half / once),
-        Arm("three forwards: AB, A, B", lambda model: (partial(views.three, model), []), 1 + 2 * half / once),
+        Arm("two forwards: AB, B", lambda model: (partial(views.two, model), []), 1 + lone_b / once),
+        Arm("three forwards: AB, A, B", lambda model: (partial(views.three, model), []), 1 + (lone_a + lone_b) / once),
+        Arm("three rows padded to AB", lambda model: (partial(views.padded, model), []), 3.0),
     ]
     same_loss(arms[1:], base, args)
-    compare(f"two views: A and B of {args.length // 2} tokens each", arms, base, args)
+    compare(f"two views: A of {args.length - second} tokens and B of {second}", arms, base, args)
 
 
 class View:
-    """Two views of equal length as one document, as a document with B packed behind it, and each by itself."""
+    """Two views as one document, as a document with B packed behind it, each by itself, and as padded rows."""
 
-    def __init__(self, args: argparse.Namespace):
-        half, rows = args.length // 2, args.batch
+    def __init__(self, args: argparse.Namespace, second: int):
+        first, rows = args.length - second, args.batch
         vocab = plain_config(args.shape).vocab_size
-        ids = torch.randint(0, vocab, (rows, 2 * half), generator=torch.Generator().manual_seed(1))
-        self.a, self.b = ids[:, :half], ids[:, half:]
+        ids = torch.randint(0, vocab, (rows, args.length), generator=torch.Generator().manual_seed(1))
+        self.a, self.b = ids[:, :first], ids[:, first:]
         self.document = {"input_ids": ids, "labels": ids.clone()}
-        place = torch.arange(half)
-        at = torch.full((rows, 1, 1), half - 1)
+        end = torch.ones(rows, 1, 1, dtype=torch.long)
         self.packed = {
             "input_ids": torch.cat([ids, self.b], 1),
             "labels": torch.cat([ids, torch.full_like(self.b, -100)], 1),
-            "position_ids": torch.cat([torch.arange(2 * half), place]).expand(rows, -1),
+            "position_ids": torch.cat([torch.arange(args.length), torch.arange(second)]).expand(rows, -1),
             "latent": {
-                "segments": torch.cat([torch.zeros(2 * half), torch.ones(half)]).long().expand(rows, -1),
-                "a_end": at,
-                "b_end": at + 2 * half,
+                "segments": torch.cat([torch.zeros(args.length), torch.ones(second)]).long().expand(rows, -1),
+                "a_end": end * (first - 1),
+                "b_end": end * (args.length + second - 1),
             },
+        }
+        pads = [F.pad(each, (0, args.length - each.shape[1])) for each in (self.a, self.b)]
+        nothing = torch.full_like(ids, -100)
+        self.rows = {
+            "input_ids": torch.cat([ids, *pads]),
+            "labels": torch.cat([ids, nothing, nothing]),
+            "attention_mask": torch.arange(args.length)
+            < torch.tensor([args.length, first, second]).repeat_interleave(rows)[:, None],
         }
         self.objective = {"monitor": 0, "terms": {"views": {
             "kind": "predict", "predictor": {"kind": "identity"},
@@ -120,6 +132,12 @@ class View:
         """Each view by itself, and the document."""
         end_a, end_b = (model.model(ids).last_hidden_state[:, -1] for ids in (self.a, self.b))
         return model(**self.document).loss + distance(end_a, end_b)
+
+    def padded(self, model: Any) -> Tensor:
+        """One batch of three times the rows, as LLM-JEPA's own code makes it: every view padded to the document."""
+        output = model(**self.rows, output_hidden_states=True)
+        _, a, b = output.hidden_states[-1].chunk(3)
+        return output.loss + distance(a[:, self.a.shape[1] - 1], b[:, self.b.shape[1] - 1])
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
