@@ -21,7 +21,7 @@ from latentlm.outputs import extended
 from latentlm.selecting import selecting_hooks
 from latentlm.sparse_head import skip_unlabelled
 from latentlm.tap import Depth, resolve_depth
-from latentlm.teaching import Reached, follow, teacher_heads, teacher_norm, teacher_states
+from latentlm.teaching import Reached, follow, teacher_heads, teacher_health, teacher_norm, teacher_states
 from latentlm.types import Context, View
 
 
@@ -253,7 +253,7 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     run.metrics.report(reports)
     every = run.objective.monitor
     if every and run.forwards % every == 0:
-        run.metrics.latest = measure(latent.terms, context)
+        run.metrics.latest = measure(latent.terms, context) | teacher_health(run)
         if not run.compiled:  # else what the blocks above send back never shows at the state
             run.probe.watch(latent.terms, context, reports, run.loss, means(reports, share, run.counts))
         elif latent.terms.ratios:

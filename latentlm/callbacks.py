@@ -97,7 +97,9 @@ class Bar(TrainerCallback):
             console.print(self.line)
         for name, verdict in self.verdicts.items():
             if verdict != "ok" and state.global_step == state.max_steps:
-                console.print(f"monitor: {name.removesuffix('/verdict')} ended as {verdict}; see latentlm report")
+                console.print(
+                    f"monitor: {name.removesuffix('/verdict')} ended as {verdict}; see latentlm doctor {self.folder}"
+                )
 
     def close(self) -> None:
         """Give the terminal back where the training broke off."""

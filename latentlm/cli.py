@@ -1,4 +1,4 @@
-"""The command line: train | eval | report | export | recipes. Mistakes are one line and exit code 2."""
+"""The command line: train | eval | report | doctor | export | recipes. Mistakes are one line and exit code 2."""
 
 import inspect
 import os
@@ -88,14 +88,10 @@ def evaluate(
     suite = evals[name].load()
     options = parse_options(suite.Options, pairs)
     _quiet()
-    from rich.console import Console
-
     results = {run: suite.run(run, options) for run in runs}
-    console = Console()
     tables = suite.table(results)
     for view in tables if isinstance(tables, list) else [tables]:
-        # a pipe has no width of its own, and 80 columns would fold the numbers
-        (console if console.is_terminal else Console(width=100)).print(view)
+        _show(view)
 
 
 @app.command()
@@ -114,6 +110,27 @@ def report(
     first = Path(runs[0]).parent if runs[0].endswith(".json") else Path(runs[0])
     page = write_report([Path(run) for run in runs], Path(out) if out else first / "report.html")
     typer.echo(f"{page}")
+
+
+@app.command()
+def doctor(
+    runs: Annotated[list[str], typer.Argument(help="run folders, finished or not")],
+) -> None:
+    """Say what is healthy in a run and what is not.
+
+    Reads the logs of a run while it goes or afterwards: collapse, rank, heads and terms that do nothing, what diverged.
+    Exit code 0: healthy, 1: not.
+    """
+    from latentlm.doctor import LEGEND, describe, examine, read_run, table
+
+    ill = False
+    for run in [read_run(Path(run)) for run in runs]:
+        findings = examine(run)
+        ill |= bool(findings)
+        typer.echo("\n".join(describe(run, findings)))
+        _show(table(run, findings))
+    typer.echo(LEGEND)
+    raise typer.Exit(int(ill))
 
 
 @app.command()
@@ -170,6 +187,8 @@ def main() -> None:
         code = app(sys.argv[1:] or ["--help"], prog_name="latentlm", standalone_mode=False)
         if code == 130:  # Ctrl-C while nothing was being trained
             raise Stopped
+        if code:
+            sys.exit(code)
     except Stopped as stop:
         sys.exit(_say(str(stop) or "stopped", 130))
     except BrokenPipeError:  # the reader has seen enough: `latentlm recipes | head`
@@ -186,6 +205,14 @@ def main() -> None:
 def _say(line: str, code: int) -> int:
     typer.echo(f"latentlm: {line}", err=True)
     return code
+
+
+def _show(table: object) -> None:
+    from rich.console import Console
+
+    console = Console()
+    # a pipe has no width of its own, and 80 columns would fold the numbers
+    (console if console.is_terminal else Console(width=100)).print(table)
 
 
 def _check_run(run: str) -> None:

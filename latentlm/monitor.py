@@ -7,12 +7,28 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latentlm.losses import BalancedCrossEntropy, Kl, SoftCrossEntropy
+from latentlm.losses import BalancedCrossEntropy, Kl, PairLoss, SoftCrossEntropy, ViewLoss
 from latentlm.objective import Terms
 from latentlm.tap import resolve_depth
 from latentlm.targets import Online
 from latentlm.terms import Predict
 from latentlm.types import Context, Report
+
+ROWS = 1024  # that are looked at: more cost more than they tell
+
+VERDICTS = {
+    "not-finite": "there are infinite values or none at all",
+    "constant-target": "the targets have no spread left, so a small loss means nothing",
+    "low-rank-target": "the targets live in very few directions",
+    "constant": "the latents have no spread left: every input gives the same",
+    "low-rank": "the latents live in very few directions",
+    "norm-blowup": "coordinates have grown beyond 1e4",
+    "dead-head": "the guess is the same for every input",
+    "not-learning": "guesses (or views) are no nearer to their own target than to a stranger's",
+    "one-class": "all guesses name one and the same class",
+    "uniform": "no guess names any class",
+}
+"""What each verdict means."""
 
 
 @torch.no_grad()
@@ -35,24 +51,35 @@ def rank(latents: Float[Tensor, "m d"]) -> float:
 
 @torch.no_grad()
 def pair_health(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> dict[str, float]:
-    """Of guesses and targets: ``r2`` against the batch mean, ``gap`` of centred cosines, ``target_std``, ranks.
+    """Of guesses and targets: ``r2`` against the batch mean, ``gap`` of centred cosines, and `set_health` of both.
 
     r2 = 1 - mean|guess - goal|^2 / mean|goal - mean goal|^2 separates learning from collapse; it is meaningful for
-    losses that regress. gap = cos(paired) - cos(unpaired), both centred, is meaningful for all.
+    losses that regress. The gap is meaningful for all.
     """
     guess, goal = guess.float(), goal.float()
-    centred, aim = guess - guess.mean(0), goal - goal.mean(0)
-    spread = aim.square().sum(-1).mean()
-    paired = F.cosine_similarity(centred, aim, dim=-1).mean()
-    stranger = aim.roll(len(aim) // 2, 0)  # not the neighbour, who may be alike
-    unpaired = F.cosine_similarity(centred, stranger, dim=-1).mean()
+    spread = (goal - goal.mean(0)).square().sum(-1).mean()
+    r2 = float(1 - (guess - goal).square().sum(-1).mean() / spread.clamp(min=1e-12))
+    target = {f"target_{key}": value for key, value in set_health(goal).items()}
+    return {"r2": r2, "gap": gap(guess, goal)} | set_health(guess) | target
+
+
+@torch.no_grad()
+def gap(one: Float[Tensor, "m d"], other: Float[Tensor, "m d"]) -> float:
+    """cos(paired) - cos(unpaired), both centred: 0 where a row tells nothing of its own partner."""
+    one, other = one.float() - one.float().mean(0), other.float() - other.float().mean(0)
+    stranger = other.roll(len(other) // 2, 0)  # not the neighbour, who may be alike
+    cosines = [F.cosine_similarity(one, each, dim=-1).mean() for each in (other, stranger)]
+    return float(cosines[0] - cosines[1])
+
+
+@torch.no_grad()
+def set_health(latents: Float[Tensor, "*g m d"]) -> dict[str, float]:
+    """Of a set: deviation ``std`` of its coordinates, mean ``norm``, ``rank``; means over the groups."""
+    groups = latents.float().reshape(-1, *latents.shape[-2:])
     return {
-        "r2": float(1 - (guess - goal).square().sum(-1).mean() / spread.clamp(min=1e-12)),
-        "gap": float(paired - unpaired),
-        "target_std": float(goal.std(0, correction=0).mean()),
-        "target_norm": float(goal.norm(dim=-1).mean()),
-        "rank": rank(guess),
-        "target_rank": rank(goal),
+        "std": float(groups.std(1, correction=0).mean()),
+        "norm": float(groups.norm(dim=-1).mean()),
+        "rank": sum(rank(group) for group in groups) / len(groups),
     }
 
 
@@ -69,27 +96,22 @@ def class_health(guess: Float[Tensor, "m k"], temperature: float) -> dict[str, f
 
 
 def verdicts(values: dict[str, float], dim: int) -> list[str]:
-    """Named failures that `pair_health` and, for logits, `class_health` show.
-
-    not-finite: there are infinite values or none at all.
-    constant-target: the targets have no spread left, so a small loss means nothing.
-    low-rank-target: they live in very few directions.
-    norm-blowup: their coordinates have grown beyond 1e4.
-    not-learning: guesses are no nearer to their own target than to a stranger's.
-    one-class: all guesses name one and the same class.
-    uniform: no guess names any class.
-    """
+    """Names of the failures, see `VERDICTS`, that `pair_health`, `set_health` and, for logits, `class_health` show."""
     if not all(isfinite(value) for value in values.values()):
         return ["not-finite"]
     found = []
-    scale = max(values["target_norm"], 1e-12) / dim**0.5
-    if values["target_std"] < 1e-3 * scale or values["target_norm"] < 1e-6:
-        found.append("constant-target")
-    elif values["target_rank"] < 2.0 and dim > 2:
-        found.append("low-rank-target")
-    if values["target_norm"] > 1e4 * dim**0.5:
+    of, tail = ("target_", "-target") if "target_norm" in values else ("", "")
+    flat = _flat(values[f"{of}std"], values[f"{of}norm"], dim)
+    if flat:
+        found.append(f"constant{tail}")
+    elif values[f"{of}rank"] < 2.0 and dim > 2:
+        found.append(f"low-rank{tail}")
+    if values[f"{of}norm"] > 1e4 * dim**0.5:
         found.append("norm-blowup")
-    if values["gap"] < 0.01 and "constant-target" not in found:
+    dead = bool(of) and not flat and _flat(values["std"], values["norm"], dim)
+    if dead:
+        found.append("dead-head")
+    if values.get("gap", 1.0) < 0.01 and not flat and not dead:
         found.append("not-learning")
     if values.get("classes", dim) < 1.05:
         found.append("one-class")
@@ -98,22 +120,51 @@ def verdicts(values: dict[str, float], dim: int) -> list[str]:
     return found
 
 
+def _flat(std: float, norm: float, dim: int) -> bool:
+    return std < 1e-3 * max(norm, 1e-12) / dim**0.5 or norm < 1e-6
+
+
 def measure(terms: Terms, context: Context) -> dict[str, float | str]:
-    """`pair_health` and ``verdict`` of every latent `Predict` term, keyed ``monitor/<term>/<name>``."""
+    """Health and ``verdict`` of every term with latents, keyed ``monitor/<term>/<name>``.
+
+    Beside what `pair_health`, `set_health` and `class_health` give, ``nothing`` is the loss of a guess that is the mean
+    of the targets whatever the input. Where the targets themselves become alike it falls with the loss.
+    """
     found: dict[str, float | str] = {}
     for name, term in terms.terms.items():
-        if not isinstance(term, Predict) or term.through != "none":
+        if isinstance(term, Predict) and term.through != "none":
             continue
         with torch.no_grad():
-            guess, goal = terms.pairs(name, context)
-        if guess.shape[0] >= 4:
-            guess, goal = guess[:1024], goal[:1024]  # more rows cost more than they tell
-            health = pair_health(guess, goal)
-            if isinstance(term.loss, Kl | SoftCrossEntropy | BalancedCrossEntropy):
-                health |= class_health(guess, term.loss.temperature)
-            verdict = ", ".join(verdicts(health, goal.shape[-1])) or "ok"
+            seen = _pairs(terms, name, context) if isinstance(term, Predict) else _set(terms, name, context)
+        if seen is not None:
+            health, dim = seen
+            verdict = ", ".join(verdicts(health, dim)) or "ok"
             found |= {f"monitor/{name}/{key}": value for key, value in (health | {"verdict": verdict}).items()}
     return found
+
+
+def _pairs(terms: Terms, name: str, context: Context) -> tuple[dict[str, float], int] | None:
+    guess, goal = terms.pairs(name, context)
+    loss = terms.terms[name].loss
+    if guess.shape[0] < 4:
+        return None
+    guess, goal = guess[:ROWS], goal[:ROWS]
+    health = pair_health(guess, goal)
+    if isinstance(loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
+        health["nothing"] = float(loss(goal.mean(0).expand_as(goal), goal).mean())
+    if isinstance(loss, Kl | SoftCrossEntropy | BalancedCrossEntropy):
+        health |= class_health(guess, loss.temperature)
+    return health, goal.shape[-1]
+
+
+def _set(terms: Terms, name: str, context: Context) -> tuple[dict[str, float], int] | None:
+    samples = terms.samples(name, context)[..., :ROWS, :]
+    if samples.shape[-2] < 4:
+        return None
+    health = set_health(samples)
+    if isinstance(terms.terms[name].loss, ViewLoss):
+        health["gap"] = gap(samples[0], samples[1])
+    return health, samples.shape[-1]
 
 
 class GradientProbe:

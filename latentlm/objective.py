@@ -149,6 +149,15 @@ class Terms(nn.Module):
         """Guesses and targets ``[m d]`` of a `Predict` term; targets of the data are ids ``[m]``."""
         return pairs(self.terms, self.predictors, name, context)
 
+    def samples(self, name: str, context: Context) -> Tensor:
+        """Samples ``[*g m d]`` of a `Spread` term."""
+        term = self.terms[name]
+        assert isinstance(term, Spread)
+        mask = term.mask(context.view)
+        keep = mask.any(1)
+        values = term.source.read(context.view, keep, context.heads).values
+        return values[mask[keep]] if term.samples == "positions" else values.transpose(0, 1)
+
     def _predict(self, name: str, term: Predict, context: Context, step: int) -> tuple[Tensor, Tensor]:
         if isinstance(term.loss, AnchorLoss):
             guess, goal, pair = anchors(self.terms, self.predictors, name, context)
@@ -165,11 +174,8 @@ class Terms(nn.Module):
         return (values * share[pair]).sum(), pair.any(1).sum().to(values.dtype)
 
     def _spread(self, name: str, term: Spread, context: Context, step: int) -> tuple[Tensor, Tensor]:
-        mask = term.mask(context.view)
-        keep = mask.any(1)
-        values = term.source.read(context.view, keep, context.heads).values
-        samples = values[mask[keep]] if term.samples == "positions" else values.transpose(0, 1)
-        count = torch.tensor(float(samples.shape[-2] > 0), device=values.device)
+        samples = self.samples(name, context)
+        count = torch.tensor(float(samples.shape[-2] > 0), device=samples.device)
         # a rank without samples still takes part in the statistic of all, but does not count it a second time
         return term.loss(samples, step) * count, count
 

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from latentlm.ema import trained
 
 HEAD = "latent.terms.heads."
+SLOW = "slow copy"  # in the logs: no term can be called so
 
 
 class Reached(Exception):  # noqa: N818 - not an error: the deepest target has been read
@@ -30,6 +31,21 @@ def follow(run: Any, kind: str, ticked: bool) -> None:
     teacher.start(weights if folder is None or teacher.has(weights) else _loaded(run, folder, weights))
     if ticked:
         teacher.update(weights, latent.step, run.total)
+
+
+@torch.no_grad()
+def teacher_health(run: Any) -> dict[str, float]:
+    """Of a slow copy: its ``momentum``, and how far it ``lag``s, ``|weights - copies| / |copies|``."""
+    teachers = run.model.latent.teachers
+    if "ema" not in teachers or not teachers["ema"].teaching.copies:
+        return {}
+    teacher = teachers["ema"]
+    own = _copied(run, "ema")
+    copies = teacher.weights(own)
+    apart = torch.stack([(own[name] - copies[name]).norm() for name in own]).norm()
+    size = torch.stack([copy.norm() for copy in copies.values()]).norm()
+    momentum = teacher.teaching.at(run.model.latent.step, run.total)
+    return {f"monitor/{SLOW}/momentum": momentum, f"monitor/{SLOW}/lag": float(apart / size.clamp(min=1e-12))}
 
 
 def teacher_states(run: Any, kind: str, args: tuple, kwargs: dict) -> None:

@@ -11,6 +11,7 @@ from toy import llama, states
 
 from latentlm.attach import latent_run
 from latentlm.ema import StepClock, Teacher, Teaching, trained
+from latentlm.teaching import teacher_health
 
 TERM = """
 terms:
@@ -102,6 +103,22 @@ def test_momentum_moves_to_its_last_value_along_half_a_cosine():
     assert [round(teaching.at(step, 10), 6) for step in (0, 5, 10, 11)] == [0.9, 0.95, 1.0, 1.0]
     with pytest.raises(ValueError, match="final needs the number of steps"):
         teaching.at(0, None)
+
+
+def test_how_far_an_average_lags_is_told():
+    model = build(momentum=0.9)
+    model(**BATCHES[0])
+    run = latent_run(model)
+    assert teacher_health(run) == {"monitor/slow copy/momentum": 0.9, "monitor/slow copy/lag": 0}
+    train(model, 3)
+    own, slow = (torch.cat([each.flatten() for each in some]) for some in (weights(model), copies(model)))
+    found = teacher_health(run)["monitor/slow copy/lag"]
+    assert found == pytest.approx(float((own - slow).norm() / slow.norm()), rel=1e-4)
+    assert found > 0
+    assert run.metrics.latest.items() >= {"monitor/slow copy/momentum": 0.9}.items()
+    for other in (build(momentum=0.0), build("frozen")):
+        other(**BATCHES[0])
+        assert teacher_health(latent_run(other)) == {}
 
 
 @pytest.mark.parametrize("kind", ["ema", "frozen"])

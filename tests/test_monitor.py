@@ -8,7 +8,9 @@ from tiny_models import ids
 from toy import llama, terms, view
 
 from latentlm.attach import latent_run
-from latentlm.monitor import class_health, measure, pair_health, rank, verdicts
+from latentlm.config import kind_of
+from latentlm.losses import BarlowTwins, Invariance, Mmcr, NtXent
+from latentlm.monitor import class_health, measure, pair_health, rank, set_health, verdicts
 from latentlm.types import Context
 
 DIM = 16
@@ -83,6 +85,50 @@ def test_constructed_failures_are_named(guess, goal, named):
     assert found - named <= {"not-learning"}  # which a broken target entails
 
 
+def test_a_head_that_says_the_same_of_every_input_is_named():
+    bias = 3 * draw(1, DIM, seed=5)
+    guess = bias + 1e-5 * draw(256, DIM, seed=6)
+    assert verdicts(pair_health(guess, HEALTHY), DIM) == ["dead-head"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "named"),
+    [
+        (HEALTHY, []),
+        (100 * (HEALTHY + 5), []),
+        (torch.ones(256, DIM) + 1e-5 * HEALTHY, ["constant"]),
+        (torch.zeros(3, 256, DIM), ["constant"]),
+        (HEALTHY[:, :1] * torch.ones(DIM), ["low-rank"]),
+        (1e6 * HEALTHY, ["norm-blowup"]),
+        (HEALTHY / 0, ["not-finite"]),
+    ],
+)
+def test_failures_of_a_set_are_named(samples, named):
+    assert verdicts(set_health(samples), DIM) == named
+
+
+def test_set_health_by_hand():
+    z = torch.tensor([[[3.0, 0], [-3, 0], [0, 1], [0, -1]], [[1, 1], [1, 1], [1, 1], [1, 1]]])
+    found = set_health(z)
+    assert found["std"] == pytest.approx((4.5**0.5 + 0.5**0.5) / 4)
+    assert found["norm"] == pytest.approx((8 / 4 + 2**0.5) / 2)
+    assert found["rank"] == pytest.approx(rank(z[0]) / 2)
+
+
+@pytest.mark.parametrize("loss", [Invariance(), NtXent(), BarlowTwins(), Mmcr()])
+def test_views_that_are_no_nearer_to_each_other_than_to_strangers_are_named(loss):
+    text = "terms: {a: {kind: spread, source: {depth: 1, at: x}, loss: mse, samples: anchors}}".replace(
+        "mse", kind_of(type(loss))
+    )
+    built, seen = terms(text), view([[0] * 64])
+    seen.sets["x"] = torch.arange(64).view(1, 32, 2)
+    for agree, verdict in [(True, "ok"), (False, "not-learning")]:
+        views = draw(32, 1, DIM).expand(-1, 2, -1) if agree else draw(32, 2, DIM)
+        seen.states[max(seen.states)] = views.reshape(1, 64, DIM)
+        context = Context(seen)
+        assert measure(built, context)["monitor/a/verdict"] == verdict
+
+
 def test_logits_that_all_name_one_class_are_named_although_they_differ():
     logits = 5 * HEALTHY
     assert verdicts(pair_health(logits, logits) | class_health(logits, 1.0), DIM) == []
@@ -115,7 +161,12 @@ def test_measure_reports_every_latent_term():
     guess, goal = built.pairs("a", context)
     health = pair_health(guess.detach(), goal)
     assert found.pop("monitor/a/verdict") in ("ok", "not-learning")
-    assert found == {f"monitor/a/{key}": value for key, value in health.items()}
+    nothing = (goal.mean(0) - goal).square().mean()
+    assert found.pop("monitor/a/nothing") == pytest.approx(float(nothing), rel=1e-5)
+    assert {key: found.pop(f"monitor/a/{key}") for key in health} == health
+    samples = built.samples("c", context).detach()
+    assert found.pop("monitor/c/verdict") == "ok"
+    assert found == {f"monitor/c/{key}": value for key, value in set_health(samples).items()}
     few = Context(view([[0, 0, 0]]), {}, context.heads)
     assert measure(built, few) == {}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_recipes import tiny
 
 from latentlm.config import dump, kind_of, read_recipe, recipe_names
 from latentlm.data import Facts
@@ -32,33 +33,6 @@ TAUGHT = {"vision/salt": "seen_by_mae", "vision/dense_gram": "structure"}  # by 
 
 def golden(name: str) -> Path:
     return Path(__file__).parent / f"golden_{name.replace('/', '_')}.jsonl"
-
-
-def tiny(name: str) -> list[str]:
-    """Overrides that make a recipe cost a second; the objective is left as it is, but for its monitors."""
-    common = ["run={log_every: 1, save_every: 0}", "objective.monitor=2"]
-    if name == "smoke/vision":
-        return [*common, "optim.steps=4"]
-    if name in VISION:
-        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-        model = [f"model.config.{key}={value}" for key, value in sizes.items()]
-        return [
-            *common,
-            *model,
-            "data.source={kind: scenes, num_train: 32, num_test: 8}",
-            "batch.size=8",
-            "optim.steps=4",
-        ]
-    model = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
-    model |= {"num_attention_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True}
-    facts = {"kind": "facts", "num_a_to_b": 4, "num_b_to_a": 4, "num_both": 8, "templates_per_fact": 2}
-    return [
-        f"model={json.dumps({'config': model})}",
-        f"data={json.dumps(facts)}",
-        "batch={size: 8, max_length: 48}",
-        "optim={steps: 4, learning_rate: 1e-3}",
-        *common,
-    ]
 
 
 @pytest.fixture(scope="session")
@@ -139,17 +113,6 @@ def test_recipes_on_scenes_differ_from_each_other_in_objective_views_and_mask_al
         for key in ("views", "mask"):
             blocks["data"].pop(key, None)
     assert ours == other
-
-
-def test_two_crop_kl_collapses_and_is_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    longer = ["optim.steps=60", "optim.warmup=0", "optim.schedule=constant", "data.source.num_train=480", "run.dir=run"]
-    run = train(load_recipe("vision/toy_kl", [*tiny("vision/toy_kl")[:-1], *longer]))
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    first, *_, last = [line for line in lines if "monitor/agree/verdict" in line]
-    assert first["monitor/agree/verdict"] == "ok"
-    assert "one-class" in last["monitor/agree/verdict"]
-    assert last["loss"] < 1e-2 * first["loss"]
 
 
 def test_the_smoke_recipe_has_every_kind_of_term():

@@ -22,8 +22,11 @@ AnchorLoss = Gram
 DataLoss = NextToken
 """(logits [*b v], ids [*b]) -> [*b]: pointwise, against data."""
 
-SetLoss = Sigreg | Visreg | Variance | Covariance | Koleo | Invariance | NtXent | BarlowTwins | Mmcr
-"""(z [*g m d], step) -> []: of a set of samples, without a target. The last four compare groups: views of the same."""
+ViewLoss = Invariance | NtXent | BarlowTwins | Mmcr
+"""(z [g m d], step) -> []: of a set of samples whose groups are views of the same."""
+
+SetLoss = Sigreg | Visreg | Variance | Covariance | Koleo | ViewLoss
+"""(z [*g m d], step) -> []: of a set of samples, without a target."""
 
 __all__ = [
     "AnchorLoss",
@@ -48,5 +51,6 @@ __all__ = [
     "SmoothL1",
     "SoftCrossEntropy",
     "Variance",
+    "ViewLoss",
     "Visreg",
 ]
