@@ -36,7 +36,7 @@ FIXES = {
     "norm-blowup": "normalise the target (normalize: layer), read through norm: final, or lower the weight",
     "dead-head": "lower optim.learning_rate, warm up, or give the predictor another seed or more width",
     "not-learning": "check that source.at and target.at belong together, then raise the weight or give it more steps",
-    "one-class": f"balance the targets (loss balanced_cross_entropy); {COLLAPSED}",
+    "one-class": f"balance the targets (assign: center or sinkhorn); {COLLAPSED}",
     "uniform": "sharpen the target (lower target_temperature) or give it more steps",
     "collapsing": COLLAPSED,
     "ignored": "raise its weight, or hold it at a share of the rest: weight: {grad_ratio: 0.1}",

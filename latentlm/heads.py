@@ -99,15 +99,23 @@ class Prototypes:
         for place, (wide_in, wide_out) in enumerate(pairwise(widths)):
             layers += [nn.GELU()] if place else []
             layers.append(dense(wide_in, wide_out))
-        return nn.Sequential(*layers, _Compare(widths[-1], self.dim))
+        return nn.Sequential(*layers, Compare(widths[-1], self.dim))
 
 
-class _Compare(nn.Module):
+class Compare(nn.Module):
+    """Cosines to unit prototypes: ``l_k = < z / |z| , c_k / |c_k| >``.
+
+    Args:
+        dim: width that is compared.
+        num: prototypes.
+    """
+
     def __init__(self, dim: int, num: int):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(num, dim))
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Float[Tensor, "*b d"]) -> Float[Tensor, "*b k"]:
+        """One cosine for each prototype."""
         return F.linear(F.normalize(values, dim=-1, eps=1e-6), F.normalize(self.weight, dim=-1).to(values.dtype))
 
 

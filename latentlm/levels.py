@@ -168,6 +168,11 @@ class Levels:
             read_depth(depth)
         Predict(Tap(1), self.target.at(Tap(1)), self.loss, weight=self.weight)  # refuses what no cell can have
 
+    @property
+    def decomposable(self) -> bool:
+        """Whether the values of a batch are those of its parts."""
+        return self.loss.decomposable
+
     def matrix(self, num_layers: int) -> list[list[float]]:
         """The weights w_st; every row adds up to 1."""
         sources = [resolve_depth(s, num_layers) for s in self.sources]

@@ -53,8 +53,10 @@ class LatentHeads(nn.Module):
         return self.terms(context, self.step)
 
     def advance(self) -> None:
-        """Count an optimizer step."""
+        """Count an optimizer step, after which running centres move."""
         self.step += 1
+        for assigner in self.terms.assigners.values():
+            assigner.advance()  # type: ignore[operator]
 
     def get_extra_state(self) -> Tensor:
         """The step as a tensor, which is all that safetensors holds; reading a buffer would wait for the device."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latentlm.losses import BalancedCrossEntropy, Kl, PairLoss, SoftCrossEntropy, ViewLoss
+from latentlm.losses import Kl, PairLoss, SoftCrossEntropy, ViewLoss
 from latentlm.objective import Terms
 from latentlm.tap import resolve_depth
 from latentlm.targets import Online
@@ -152,7 +152,7 @@ def _pairs(terms: Terms, name: str, context: Context) -> tuple[dict[str, float],
     health = pair_health(guess, goal)
     if isinstance(loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
         health["nothing"] = float(loss(goal.mean(0).expand_as(goal), goal).mean())
-    if isinstance(loss, Kl | SoftCrossEntropy | BalancedCrossEntropy):
+    if isinstance(loss, Kl | SoftCrossEntropy):
         health |= class_health(guess, loss.temperature)
     return health, goal.shape[-1]
 
@@ -194,6 +194,8 @@ class GradientProbe:
         loss.register_hook(remember)
         for name, report in reports.items():
             term = terms.terms[name]
+            if term.source.of != "network":
+                continue  # a teacher's state has no gradient
             leaky = isinstance(term, Predict) and isinstance(term.target, Online) and not term.target.stop_grad
             depth = resolve_depth(term.source.depths[-1], context.view.num_layers)
             state = context.view.tapped.get(depth, context.view.states[depth])

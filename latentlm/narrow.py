@@ -1,12 +1,13 @@
 """A narrow transformer as predictor: what is at some positions of a view, from the latents at others."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from latentlm.heads import dense, width
+from latentlm.heads import Compare, dense, width
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Narrow:
         hidden: width, a number or a multiple of the source's such as ``0.5x``; a multiple of num_heads and of 4.
         num_layers: blocks.
         num_heads: of attention.
+        out: ``linear``, or ``cosine``: of the state to a unit prototype for each output (CAPI).
     """
 
     hidden: int | str = "0.5x"
     num_layers: int = 2
     num_heads: int = 4
+    out: Literal["linear", "cosine"] = "linear"
 
     def __post_init__(self):
         if self.num_layers < 1 or self.num_heads < 1:
@@ -44,7 +47,7 @@ class Narrow:
             raise ValueError(
                 f"predictor: narrow is {wide} wide; take a multiple of 4 and of num_heads {self.num_heads}"
             )
-        return _Narrow(dim_in, wide, dim_out, self.num_layers, self.num_heads)
+        return _Narrow(dim_in, wide, dim_out, self)
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,17 @@ class Branch:
 
 
 class _Narrow(nn.Module):
-    def __init__(self, dim_in: int, wide: int, dim_out: int, num_layers: int, num_heads: int):
+    def __init__(self, dim_in: int, wide: int, dim_out: int, part: Narrow):
         super().__init__()
         self.wide = wide
         self.into = nn.Sequential(nn.LayerNorm(dim_in), dense(dim_in, wide))
         self.token = nn.Parameter(torch.randn(wide) * 0.02)
         options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(wide, num_heads, 4 * wide, **options) for _ in range(num_layers)
+            nn.TransformerEncoderLayer(wide, part.num_heads, 4 * wide, **options) for _ in range(part.num_layers)
         )
-        self.norm, self.out = nn.LayerNorm(wide), dense(wide, dim_out)
+        self.norm = nn.LayerNorm(wide)
+        self.out = Compare(wide, dim_out) if part.out == "cosine" else dense(wide, dim_out)
 
     def trunk(
         self,

@@ -12,7 +12,7 @@ from latentlm.dist import all_reduce_sum
 from latentlm.heads import Head
 from latentlm.levels import Levels
 from latentlm.losses import AnchorLoss
-from latentlm.pairing import anchors, build_predictors, pairs, places_of
+from latentlm.pairing import anchors, build_assigners, build_predictors, pairs, places_of
 from latentlm.tap import resolve_depth
 from latentlm.terms import Predict, Spread, depths, schedule, teachers
 from latentlm.through import called, values_through
@@ -97,6 +97,7 @@ class Terms(nn.Module):
         self.heads = nn.ModuleDict({name: head.build(hidden) for name, head in heads.items()})
         widths = {name: head.dim for name, head in heads.items()}
         self.predictors = build_predictors(terms, widths, hidden, embedding, pixels)
+        self.assigners = build_assigners(terms, widths, hidden)
         self.ratios = {name: ratio for name, term in terms.items() if (ratio := schedule(term.weight).grad_ratio)}
         self.measured: dict[str, tuple[float, float]] = {}  # gradient of the unweighted term, of all the rest
         self.waiting = False
@@ -108,6 +109,7 @@ class Terms(nn.Module):
     def forward(self, context: Context, step: int) -> dict[str, Report]:
         """Sum and count of every term that is on at this step."""
         context.heads = {name: partial(called, head) for name, head in self.heads.items()}
+        context.assigners, context.step = self.assigners, step  # type: ignore[assignment]
         self._rebalance()
         values = {name: schedule(term.weight).value for name, term in self.terms.items()}
         values |= dict(zip(self.ratios, self.balance[:, 0], strict=True)) if self.ratios else {}
@@ -155,7 +157,7 @@ class Terms(nn.Module):
         assert isinstance(term, Spread)
         mask = term.mask(context.view)
         keep = mask.any(1)
-        values = term.source.read(context.view, keep, context.heads).values
+        values = term.source.read(context.run(term.source.of), keep, context.heads).values
         return values[mask[keep]] if term.samples == "positions" else values.transpose(0, 1)
 
     def _predict(self, name: str, term: Predict, context: Context, step: int) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,14 @@
 """From the latents of a term to its pairs of guess and target: predictors by name, and how source and target meet."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentlm.narrow import Branch, Narrow
+from latentlm.positions import flat, index
 from latentlm.predictors import Dynamics, Shared
 from latentlm.targets import TokenCode, target_dim
 from latentlm.terms import Predict, Spread
@@ -52,6 +54,16 @@ def build_predictors(
     return predictors
 
 
+def build_assigners(terms: Plain, heads: dict[str, int], hidden: int) -> nn.ModuleDict:
+    """What turns the targets of a term into assignments, for every term that asks for it."""
+    assigners = nn.ModuleDict()
+    for name, term in terms.items():
+        part = getattr(term.target, "assign", None) if isinstance(term, Predict) else None
+        if part is not None:
+            assigners[name] = part.build(term.target.tap.dim(hidden, heads))  # type: ignore[union-attr]
+    return assigners
+
+
 def pairs(terms: Plain, predictors: nn.ModuleDict, name: str, context: Context) -> tuple[Tensor, Tensor]:
     """Guesses and targets ``[m d]`` of a `Predict` term, before any readout; data targets are ids ``[m]``."""
     term = terms[name]
@@ -73,11 +85,12 @@ def anchors(terms: Plain, predictors: nn.ModuleDict, name: str, context: Context
     where = places_of(term)
     pair = context.once(where, lambda: term.mask(context.view))
     keep = context.once((where, "any"), lambda: pair.any(1))
-    target = context.once((where, term.target), lambda: term.target.read(context, keep))
+    target = context.once((where, term.target), lambda: _target(term, name, context, keep, pair[keep]))
     if term.relates:
         guess = _related(terms, predictors, name, context, where, keep, target)
     else:
-        source = context.once((where, term.source), lambda: term.source.read(context.view, keep, context.heads))
+        view = context.run(term.source.of)
+        source = context.once((where, term.source), lambda: term.source.read(view, keep, context.heads))
         own, conditions = _owner(terms, name), None
         if _conditional(terms, own):
             if source.values.shape[1] != 1:
@@ -85,6 +98,35 @@ def anchors(terms: Plain, predictors: nn.ModuleDict, name: str, context: Context
             conditions = _embeddings(context.view, target.index)
         guess = called(predictors[own], source.values, conditions)
     return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
+
+
+def _target(term: Predict, name: str, context: Context, keep: Tensor, pair: Tensor) -> Latents:
+    """The target's latents, or the assignments made of them."""
+    part: Any = getattr(term.target, "assign", None)
+    if part is None:
+        return term.target.read(context, keep)
+    target: Any = term.target
+    assign = context.assigners[name]
+    if part.over is None:
+        found = target.read(context, keep)
+        rows = assign(found.values[pair], context.step)
+        return Latents(rows.new_zeros(*pair.shape, rows.shape[-1]).index_put((pair,), rows), found.mask, found.index)
+    every = replace(target, tap=replace(target.tap, at=part.over))
+    table = context.once(("assigned", every), lambda: _table(every, assign, context))
+    where = flat(index(target.tap.at, context.view), context.view.segments.shape[1])[keep]
+    values = table.index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape)
+    return Latents(values.masked_fill((where < 0)[..., None], 0), where >= 0, where)
+
+
+def _table(target: Any, assign: Any, context: Context) -> Tensor:
+    """Assignments at every position ``[b*t k]``, NaN where the set does not reach, so that it shows."""
+    there = target.mask(context.view)
+    if not bool(there.all()):
+        raise ValueError(f"assign: over '{target.tap.at}' has places that some anchors miss; name a set that has all")
+    found = target.read(context, there.any(1))
+    rows = assign(found.values.transpose(0, 1), context.step).transpose(0, 1)
+    table = rows.new_full((context.view.segments.numel(), rows.shape[-1]), torch.nan)
+    return table.index_put((found.index,), rows)
 
 
 def _related(
@@ -100,7 +142,7 @@ def _related(
     def read() -> Latents:
         num = term.source.mask(view).shape[0]
         times = keep.shape[0] // num  # each anchor of the source serves so many of the target's
-        source = term.source.read(view, keep.view(num, times).any(1), context.heads)
+        source = term.source.read(context.run(term.source.of), keep.view(num, times).any(1), context.heads)
         if times == 1:
             return source
         rows = (keep.view(num, times).any(1).cumsum(0) - 1).repeat_interleave(times)[keep]

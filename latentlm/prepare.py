@@ -52,7 +52,7 @@ def _images(recipe: Recipe, config: Any) -> Prepared:
     if not isinstance(config.image_size, int) or not isinstance(config.patch_size, int):
         raise ConfigError("model.config: image_size and patch_size must be one number each")
     try:
-        collator = data.collator(config.image_size, config.patch_size, config.num_channels, recipe.sets)
+        collator = data.collator(config.image_size, config.patch_size, config.num_channels, recipe.sets, recipe.taught)
         dataset = data.dataset(recipe.optim.seed)
     except ConfigError:
         raise
@@ -60,7 +60,7 @@ def _images(recipe: Recipe, config: Any) -> Prepared:
         raise ConfigError(f"data.{error}") from error
     if not len(dataset):
         raise ConfigError("data: there are no images to train on; check the source")
-    coupled = [name for name, term in recipe.objective.terms.items() if not term.loss.decomposable]
+    coupled = [name for name, term in recipe.objective.terms.items() if not term.decomposable]
     if coupled and min(recipe.batch.size, len(dataset)) < 2:
         raise ConfigError(f"batch.size: one image has no batch statistics, which {coupled[0]} needs; give 2 or more")
     size = {"height": config.image_size, "width": config.image_size}

@@ -11,7 +11,7 @@ from latentlm.data import SETS, Chunks, Data, Given, Images, Pairs
 from latentlm.objective import Objective
 from latentlm.positions import At, Next
 from latentlm.targets import Data as DataTarget
-from latentlm.targets import Pixels, TokenCode
+from latentlm.targets import Ema, Frozen, Pixels, TokenCode
 from latentlm.terms import Predict, Spread
 
 
@@ -209,6 +209,11 @@ class Recipe:
         have = self.data.sets if isinstance(self.data, Images) else SETS
         return tuple(name for name in have if name in wanted)
 
+    @property
+    def taught(self) -> tuple[At, ...]:
+        """Where slow or frozen copies of the network are read."""
+        return tuple(at for term in self.objective.terms.values() for at in _places(term)[1])
+
 
 def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """A built-in recipe, a YAML file or a run folder, with dotlist overrides, checked whole.
@@ -231,17 +236,26 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def _sets(term: Any) -> list[str]:
-    found: list[At] = []
-    if isinstance(term, Predict):
-        found.append(term.source.at)
-        if isinstance(term.target, TokenCode):
-            found.append(term.target.ids)
-        elif isinstance(term.target, DataTarget | Pixels):
-            found.append(term.target.at)
-        else:
-            found.append(term.target.tap.at)
-    elif isinstance(term, Spread):
-        found.append(term.source.at)
+    return [at for places in _places(term) for at in places if isinstance(at, str)]
+
+
+def _places(term: Any) -> tuple[list[At], list[At]]:
+    """Where a term reads the network itself (or its data), and where its copies."""
+    own: list[At] = []
+    copies: list[At] = []
+    if isinstance(term, Predict | Spread):
+        (own if term.source.of == "network" else copies).append(term.source.at)
     elif not isinstance(term.relation, Next):
-        found += [term.relation.source, term.relation.target]
-    return [at for at in found if isinstance(at, str)]
+        own.append(term.relation.source)
+        (own if term.target.teacher == "online" else copies).append(term.relation.target)
+    if isinstance(term, Predict):
+        target: Any = term.target
+        if isinstance(target, TokenCode):
+            own.append(target.ids)
+        elif isinstance(target, DataTarget | Pixels):
+            own.append(target.at)
+        else:
+            assign = getattr(target, "assign", None)
+            read = copies if isinstance(target, Ema | Frozen) else own
+            read += [target.tap.at, *([assign.over] if assign is not None and assign.over is not None else [])]
+    return own, copies

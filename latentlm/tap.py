@@ -74,6 +74,8 @@ class Tap:
         pool: ``mean`` or ``last`` makes one vector of an anchor's positions.
         head: name of a head in the objective's `heads`, applied last.
         fuse: several depths are averaged (data2vec) or stand side by side (V-JEPA 2.1).
+        of: whose states, the ``network``'s or of its slow copy (``ema``): these have no gradient, so that heads and
+            predictors on them learn alone (CAPI's clusters).
     """
 
     depth: Depth | tuple[Depth, ...]
@@ -82,6 +84,7 @@ class Tap:
     pool: Literal["none", "mean", "last"] = "none"
     head: str | None = None
     fuse: Literal["mean", "concat"] = "mean"
+    of: Literal["network", "ema"] = "network"
 
     def __post_init__(self):
         if not self.depths:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
+from latentlm.assign import Assign
 from latentlm.ema import Teaching
 from latentlm.positions import At, Now, flat, index
 from latentlm.tap import Tap
@@ -46,12 +47,19 @@ class Online:
         tap: what is predicted.
         stop_grad: cut the gradient into the target.
         normalize: per latent, after the tap.
+        assign: turns logits over prototypes into balanced assignments (SwAV).
     """
 
     tap: Tap
     stop_grad: bool = True
     normalize: Normalize = "none"
+    assign: Assign | None = None
     teacher: ClassVar[str | None] = None
+
+    def __post_init__(self):
+        _check_tap("online", self.tap, self.assign)
+        if self.assign is not None and not self.stop_grad:
+            raise ValueError("online: an assignment has no gradient; set stop_grad: true, or drop assign")
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""
@@ -85,15 +93,22 @@ class Ema:
             gradient (nothing is copied).
         normalize: per latent, after the tap.
         final: momentum at the last step, reached along half a cosine (BYOL: 1); without it `momentum` stays.
+        assign: turns logits over prototypes into assignments, centred (DINO) or balanced (SwAV, CAPI).
+        own_head: the head of the tap is the network's, as it is at this step, and no slow copy (CAPI).
     """
 
     tap: Tap
     momentum: float = 0.999
     normalize: Normalize = "layer"
     final: float | None = None
+    assign: Assign | None = None
+    own_head: bool = False
     teacher: ClassVar[str] = "ema"
 
     def __post_init__(self):
+        _check_tap("ema", self.tap, self.assign)
+        if self.own_head and self.tap.head is None:
+            raise ValueError("ema: own_head needs a head; name one in its tap, or leave own_head out")
         for momentum in (self.momentum, self.final):
             if momentum is not None and not 0 <= momentum <= 1:
                 raise ValueError(f"ema: momentum and final must lie in 0..1, got {momentum}")
@@ -101,7 +116,8 @@ class Ema:
     @property
     def teaching(self) -> Teaching:
         """How the copy comes about."""
-        return Teaching(self.momentum, self.final, heads=() if self.tap.head is None else (self.tap.head,))
+        copied = self.tap.head is not None and not self.own_head
+        return Teaching(self.momentum, self.final, heads=(self.tap.head,) if copied else ())  # type: ignore[arg-type]
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""
@@ -110,7 +126,8 @@ class Ema:
     @torch.no_grad()
     def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
-        return _from(context.teachers["ema"], self.tap, keep, context.teacher_heads.get("ema", {}), self.normalize)
+        heads = context.heads if self.own_head else context.teacher_heads.get("ema", {})
+        return _from(context.teachers["ema"], self.tap, keep, heads, self.normalize)
 
 
 @dataclass(frozen=True)
@@ -141,6 +158,7 @@ class Frozen:
     teacher: ClassVar[str] = "frozen"
 
     def __post_init__(self):
+        _check_tap("frozen", self.tap, None)
         if self.tap.head is not None:
             raise ValueError("frozen: its head would stay as it was drawn; drop 'head' from its tap")
 
@@ -241,6 +259,13 @@ class Pixels:
 
 
 Target = Online | Ema | Frozen | TokenCode | Data | Pixels
+
+
+def _check_tap(kind: str, tap: Tap, assign: Assign | None) -> None:
+    if tap.of != "network":
+        raise ValueError(f"{kind}: the target itself says whose states it reads; leave 'of' out of its tap")
+    if assign is not None and assign.over is not None and tap.pool != "none":
+        raise ValueError(f"{kind}: assign over '{assign.over}' needs single positions; use pool: none")
 
 
 def _from(view: View, tap: Tap, keep: Tensor, heads: dict[str, Callable], normalize: Normalize) -> Latents:

@@ -56,6 +56,8 @@ def teacher_states(run: Any, kind: str, args: tuple, kwargs: dict) -> None:
         kwargs = kwargs | {"use_cache": False}
     switched = _adapters(decoder) if _switches_adapters(run, kind) else []
     weights = {} if switched else _weights(run, kind)
+    if run.backbone.grid is not None:
+        args, kwargs = _taught(run, args, kwargs)
     run.reading = kind
     try:
         with torch.no_grad(), _evaluating(decoder), _switched_off(switched):
@@ -64,6 +66,14 @@ def teacher_states(run: Any, kind: str, args: tuple, kwargs: dict) -> None:
         pass
     finally:
         run.reading = None
+
+
+def _taught(run: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The call with the images that teachers look at."""
+    latent = run.call.latent or {}
+    if args:
+        return (run.backbone.grid.taught(args[0], latent), *args[1:]), kwargs
+    return args, kwargs | {"pixel_values": run.backbone.grid.taught(kwargs["pixel_values"], latent)}
 
 
 def teacher_heads(run: Any, kind: str) -> dict[str, Callable]:

@@ -103,6 +103,12 @@ class Predict:
         """Whether the predictor is told where source and target lie, and needs no source at each target."""
         return isinstance(self.predictor, Narrow | Branch)
 
+    @property
+    def decomposable(self) -> bool:
+        """Whether the values of a batch are those of its parts."""
+        assign = getattr(self.target, "assign", None)
+        return self.loss.decomposable and (assign is None or assign.decomposable)
+
     def mask(self, view: View) -> Tensor:
         """Pairs that exist, ``[a n]``; needs no states."""
         source, target = self.source.mask(view), self.target.mask(view)
@@ -138,6 +144,11 @@ class Spread:
     samples: Literal["positions", "anchors"]
     weight: float | Weight = 1.0
 
+    @property
+    def decomposable(self) -> bool:
+        """Whether the value of a batch is the mean of its parts'."""
+        return self.loss.decomposable
+
     def mask(self, view: View) -> Tensor:
         """Samples that exist."""
         mask = self.source.mask(view)
@@ -156,6 +167,9 @@ def teachers(terms: dict[str, Predict | Spread]) -> dict[str, Teaching]:
             same = "momentum and final" if kind == "ema" else "weights"
             raise ValueError(f"terms.{name}: one network has one {kind} teacher; give all such targets the same {same}")
         found[kind] = replace(asked, heads=tuple(sorted({*before.heads, *asked.heads})))
+    for name, term in terms.items():
+        if term.source.of not in ("network", *found):
+            raise ValueError(f"terms.{name}.source: of {term.source.of}, but no target has that teacher; give one")
     return found
 
 
@@ -163,7 +177,7 @@ def depths(terms: dict[str, Predict | Spread], teacher: str | None) -> set[Depth
     """Depths read by the terms: of the network itself (None) or of a teacher."""
     found: set[Depth] = set()
     for term in terms.values():
-        found |= set(term.source.depths) if teacher is None else set()
+        found |= set(term.source.depths) if term.source.of == (teacher or "network") else set()
         tap = getattr(term.target, "tap", None) if isinstance(term, Predict) else None
         if tap is not None and term.target.teacher == teacher:  # type: ignore[union-attr]
             found |= set(tap.depths)

@@ -37,7 +37,7 @@ class LatentTrainerMixin:
             # teachers are buffers and equal on all ranks: sending them would cost a copy of the network each forward
             self.args.ddp_broadcast_buffers = False
         terms = self._latent.model.latent.terms.terms
-        coupled = ", ".join(name for name, term in terms.items() if not term.loss.decomposable)
+        coupled = ", ".join(name for name, term in terms.items() if not term.decomposable)
         if coupled and self.args.gradient_accumulation_steps > 1:
             warnings.warn(
                 f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}: samples of {coupled} meet only "

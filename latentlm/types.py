@@ -4,7 +4,7 @@ Letters: ``b`` batch rows, ``g`` groups in a row, ``n`` positions in a group, ``
 ``t`` raw tokens or patches of a row, ``k`` slices, ``v`` vocabulary.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,13 +61,22 @@ class View:
 
 @dataclass
 class Context:
-    """Everything a term may read in one step: the network's and the teachers' views of the input, and their heads."""
+    """Everything a term may read in one step: the network's and the teachers' views of the input, and their heads.
+
+    `assigners` turn the targets of a term, by its name, into assignments.
+    """
 
     view: View
     teachers: dict[str, View] = field(default_factory=dict)
     heads: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     teacher_heads: dict[str, dict[str, Callable[[Tensor], Tensor]]] = field(default_factory=dict)
+    assigners: Mapping[str, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
+    step: int = 0
     known: dict[Hashable, Any] = field(default_factory=dict)
+
+    def run(self, of: str) -> View:
+        """The network's own view, or a teacher's."""
+        return self.view if of == "network" else self.teachers[of]
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once in this step: the cells of a level table read the same few states."""

@@ -12,6 +12,8 @@ from latentlm.callbacks import Epochs
 from latentlm.config import ConfigError, dump, parse
 from latentlm.data.images import Blocks, Digits, ImageCollator, Images, InverseBlock, Random, Views
 from latentlm.data.images.keyed import example_keys, uniforms
+from latentlm.positions import Now
+from latentlm.recipe import load_recipe
 
 VIEWS = Views(2, (0.5, 1.0), local=1, flip=0.5)
 MASKS = [None, Random(), Random((0.2, 0.4), 0.5, drop=False), Blocks(min_seen=1), InverseBlock(predict=0.3)]
@@ -60,6 +62,39 @@ def test_every_set_points_where_it_should(dataset, mask):
             assert masked <= here - seen
             if not isinstance(mask, Blocks) and getattr(mask, "predict", 1.0) == 1.0:
                 assert masked | seen == here  # nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("taught", "local", "wanted"),
+    [
+        (("class_b",), 1, [0, 1]),
+        (("class_b", "masked"), 1, [0, 1]),
+        (("class_b", "patches"), 1, None),
+        ((Now(),), 1, None),
+        ((), 1, None),
+        (("class_b",), 0, None),
+    ],
+)
+def test_copies_of_the_network_run_on_global_views_where_they_are_read_nowhere_else(dataset, taught, local, wanted):
+    views = replace(VIEWS, local=local)
+    found = Images(Digits(), views).collator(8, 2, 1, (), taught)(dataset.__getitems__(range(2)))["latent"]
+    assert (found["taught"].tolist() if "taught" in found else None) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "taught"),
+    [
+        ("dino", {"class_b"}),
+        ("dinov2", {"class_b", "masked"}),
+        ("capi", {"masked", "patches"}),
+        ("dense_gram", {"class_b", "patches"}),
+        ("constructive", {"masked"}),
+        ("mae", set()),
+        ("simsiam", set()),
+    ],
+)
+def test_recipes_know_where_copies_are_read(name, taught):
+    assert set(load_recipe(f"vision/{name}").taught) == taught
 
 
 def test_views_of_an_example_are_hidden_differently(dataset):

@@ -20,7 +20,6 @@ VARIANTS = [
     losses.Visreg(num_slices=3, chunk=2),
     losses.BarlowTwins(std="unbiased"),
     losses.Invariance(num_global=1),
-    losses.BalancedCrossEntropy(balance="sinkhorn", target_temperature=0.5),
 ]
 PARTS = [*ROWS, *SETS, *VARIANTS]
 
@@ -63,6 +62,17 @@ def test_two_ranks_equal_one(pool, part, sizes):
         torch.testing.assert_close(theirs, value, rtol=1e-10, atol=1e-12)
     for ours, *shards in zip(gradients, *[theirs for _, theirs in results], strict=True):
         torch.testing.assert_close(torch.cat(shards, dim=-2), ours, rtol=1e-9, atol=1e-12)
+
+
+def balanced(sizes):
+    (logits,) = inputs_of(losses.Sigreg())
+    return losses.sinkhorn(shard(logits, sizes), 0.5)
+
+
+@pytest.mark.parametrize("sizes", SHARDS, ids=str)
+def test_assignments_are_balanced_over_all_ranks(pool, sizes):
+    parts = pool.run(balanced, sizes)
+    torch.testing.assert_close(torch.cat(parts, dim=-2), balanced((8,)), rtol=1e-10, atol=1e-12)
 
 
 def train_step(sizes):

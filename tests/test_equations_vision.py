@@ -1,10 +1,11 @@
 """Published methods on a tiny ViT against naive float64 loops written from their equations."""
 
+import copy
 import math
 
 import torch
 import torch.nn.functional as F
-from tiny_vits import PATCHES, attach, images
+from tiny_vits import PATCHES, attach, images, vit
 
 from latentlm.attach import latent_run
 
@@ -129,6 +130,57 @@ def test_byol_with_a_slow_copy_of_the_projector():
     torch.testing.assert_close(loss, naive)
     assert not torch.allclose(goal, project(there[:, second].flatten(0, 1)))
     assert latent_run(model).model.latent.step == 1
+
+
+def test_dino_over_several_steps():
+    """Two global and a local crop; every student crop against the global ones that it is not itself."""
+    text = """
+    heads: {prototypes: {kind: prototypes, dim: 7, hidden: 12, num_layers: 2, bottleneck: 6}}
+    terms:
+      crops:
+        kind: predict
+        source: {depth: 1, norm: final, at: class_a, head: prototypes}
+        target:
+          kind: ema
+          tap: {depth: 1, norm: final, at: class_b, head: prototypes}
+          momentum: 0.5
+          final: 1.0
+          normalize: none
+          assign: {kind: center, temperature: {first: 0.2, last: 0.4, steps: 2}, momentum: 0.9}
+        predictor: identity
+        loss: {kind: soft_cross_entropy, temperature: 0.1}
+    """
+    model, batch = attach(text, dtype=torch.float64), images(rows=3, views=3)
+    first = [place * (1 + PATCHES) for place in range(3)]
+    crops = [(student, teacher) for teacher in range(2) for student in range(3) if student != teacher]
+    for name, side in (("class_a", 0), ("class_b", 1)):
+        batch["latent"][name] = torch.tensor([[first[pair[side]]] for pair in crops]).expand(3, -1, 1)
+    batch["latent"]["taught"] = torch.arange(2)
+    latent_run(model).total = 4
+    head = model.latent.terms.heads["prototypes"]
+    slow, slow_head, center = vit().double(), copy.deepcopy(head), torch.zeros(7, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for step in range(3):
+        with torch.no_grad():
+            pixels = doubled(batch)["pixel_values"]
+            taught = [slow_head(slow(pixels[crop::3]).last_hidden_state[:, 0]) for crop in range(2)]  # normed
+        loss, context = run(model, batch)
+        states = model.layernorm(context.view.states[4][:, first])
+        values, temperature = [], [0.2, 0.3, 0.4][step]
+        for student, teacher in crops:
+            for s, t in zip(head(states[:, student]), taught[teacher], strict=True):
+                wanted, guess = ((t - center) / temperature).exp(), (s / 0.1).exp()
+                values.append(-((wanted / wanted.sum()) * (guess / guess.sum()).log()).sum())
+        torch.testing.assert_close(loss, torch.stack(values).mean(), rtol=1e-7, atol=1e-9)  # its count is float32
+        center = 0.9 * center + 0.1 * torch.cat(taught).mean(0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        share = 1 - 0.5 * (1 + math.cos(math.pi * (step + 1) / 4)) / 2
+        own = dict(model.named_parameters())
+        for copies, prefix in ((slow, ""), (slow_head, "latent.terms.heads.prototypes.")):
+            for name, weight in copies.named_parameters():
+                weight.data = share * weight.data + (1 - share) * own[prefix + name].data
 
 
 def test_lejepa():

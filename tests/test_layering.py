@@ -12,7 +12,7 @@ LADDER = [
     ["types", "config", "options"],
     ["dist", "positions"],
     ["losses"],
-    ["backbones", "tap", "heads", "narrow", "predictors", "ema", "token_code", "targets"],
+    ["backbones", "tap", "heads", "narrow", "predictors", "ema", "token_code", "assign", "targets"],
     ["terms", "levels", "through", "pairing", "objective"],
     ["monitor", "metrics"],
     ["call", "teaching", "selecting", "sparse_head", "outputs", "attach"],

@@ -85,6 +85,23 @@ def test_teachers_see_the_whole_image(drop):
     assert not torch.allclose(seen[0].view.states[2], want)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_teachers_skip_views_that_nothing_reads(family):
+    text = EMA.replace("at: visible", "at: class_b").replace("at: masked", "at: class_b").replace("narrow", "linear")
+    model, batch = attach(text, family), images(rows=2, views=3)
+    batch["latent"]["class_b"] = torch.tensor([[[0], [34]]] * 2)
+    seen, rows = watch(model), []
+    latent_run(model).backbone.layers[0].register_forward_pre_hook(lambda layer, args: rows.append(len(args[0])))
+    whole = model(**batch).loss
+    batch["latent"]["taught"] = torch.tensor([0, 2])
+    part = model(**batch).loss
+    assert rows == [6, 6, 4, 6]  # teacher, network
+    torch.testing.assert_close(part, whole)
+    states = [each.teachers["ema"].states[2].unflatten(1, (3, -1)) for each in seen]
+    torch.testing.assert_close(states[1][:, [0, 2]], states[0][:, [0, 2]])
+    assert states[1][:, 1].isnan().all()
+
+
 @pytest.mark.parametrize("family", ["ViT", "Dinov2", "DINOv3ViT"])
 def test_a_mask_token_stands_where_the_mask_is_and_hides_the_patch(family):
     model, batch = attach(PIXELS, family), images(kept=4, drop=False)

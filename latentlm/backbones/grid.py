@@ -1,7 +1,7 @@
 """From pixels to positions: which patches a ViT sees, and its states laid out by image and view.
 
-Beyond the legend: ``r`` rows of the network (``b * v``), ``v`` views, ``p`` patches, ``k`` patches kept; ``all_t`` and
-``seen_t`` count the tokens in front of the patches (class and registers) as well.
+Beyond the legend: ``r`` rows of the network (``b * v``), ``s`` those of one run, ``v`` views, ``p`` patches, ``k``
+patches kept; ``all_t`` and ``seen_t`` count the tokens in front of the patches (class and registers) as well.
 """
 
 from dataclasses import dataclass
@@ -76,9 +76,15 @@ class Grid:
         """Cosines or sines of the kept patches, row by row."""
         return angles[keep.clamp(min=0)][:, None]
 
+    def taught(self, pixels: Float[Tensor, "r c h w"], latent: dict[str, Tensor]) -> Float[Tensor, "s c h w"]:
+        """The pixels of the views that teachers run on."""
+        if "taught" not in latent:
+            return pixels
+        return pixels.unflatten(0, (-1, len(latent["views"])))[:, latent["taught"]].flatten(0, 1)
+
     def view(
         self,
-        states: dict[int, Float[Tensor, "r seen_t d"]],
+        states: dict[int, Float[Tensor, "s seen_t d"]],
         num_layers: int,
         norm: Any,
         pixels: Float[Tensor, "r c h w"],
@@ -88,7 +94,8 @@ class Grid:
         """A view of one run: rows are images, segments their views.
 
         A view is its class token (the mean of its patches where the network has none) followed by its p patches in
-        raster order. Registers are left out. A patch that was dropped has zeros and segment -1; `full` runs drop none.
+        raster order. Registers are left out. A patch that was dropped has zeros and segment -1; `full` runs, those of
+        teachers, drop none, but may have skipped whole views (`taught`): these are NaN, since nothing may read them.
         """
         views, (rows, columns) = len(latent["views"]) if "views" in latent else 1, self.shape(pixels)
         if len(pixels) % views:
@@ -100,13 +107,16 @@ class Grid:
             there = there.scatter(1, torch.where(keep >= 0, keep, p), True)[:, :p]
             there = torch.cat([there.new_ones(len(keep), 1), there], 1).reshape(segments.shape)
             segments = torch.where(there, segments, -1)
+        taught = latent.get("taught") if full else None
+        run = views if taught is None else len(taught)
+        spread = partial(_spread, taught=taught, views=views)
         line = [torch.arange(count, device=pixels.device) for count in (rows, columns)]
         places = torch.cat([torch.full((1, 2), -1, device=pixels.device), torch.cartesian_prod(*line)])
         return View(
-            states={depth: _laid_out(state, keep, p, views) for depth, state in states.items()},
+            states={depth: spread(_laid_out(state, keep, p, run)) for depth, state in states.items()},
             segments=segments,
             num_layers=num_layers,
-            sets={name: value for name, value in latent.items() if name not in ("views", "keep", "mask")},
+            sets={name: value for name, value in latent.items() if name not in ("views", "keep", "mask", "taught")},
             norm=norm,
             tapped=states,
             places=places.repeat(views, 1),
@@ -120,6 +130,15 @@ class Grid:
         pieces = pieces.permute(0, 2, 4, 3, 5, 1).flatten(1, 2).flatten(2)
         pieces = torch.cat([torch.zeros_like(pieces[:, :1]), pieces], 1)
         return pieces.reshape(len(pixels) // views, -1, self.data_dim)
+
+
+def _spread(state: Float[Tensor, "b seen_t d"], taught: Int[Tensor, " w"] | None, views: int) -> Float[Tensor, "b t d"]:
+    """Views that were run at their places among all views."""
+    if taught is None:
+        return state
+    seen = state.unflatten(1, (len(taught), -1))
+    table = seen.new_full((len(seen), views, *seen.shape[2:]), torch.nan)
+    return table.index_copy(1, taught, seen).flatten(1, 2)
 
 
 def _laid_out(

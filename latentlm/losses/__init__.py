@@ -4,7 +4,7 @@ from latentlm.losses.contrast import InfoNce, NtXent
 from latentlm.losses.gram import Gram
 from latentlm.losses.next_token import NextToken
 from latentlm.losses.pair import Cosine, Kl, Mse, SmoothL1, SoftCrossEntropy
-from latentlm.losses.prototypes import BalancedCrossEntropy
+from latentlm.losses.prototypes import sinkhorn
 from latentlm.losses.sigreg import Sigreg
 from latentlm.losses.spread import Covariance, Koleo, Variance
 from latentlm.losses.views import BarlowTwins, Invariance, Mmcr
@@ -13,7 +13,7 @@ from latentlm.losses.visreg import Visreg
 PairLoss = Mse | SmoothL1 | Cosine | SoftCrossEntropy | Kl
 """(pred [*b d], target [*b d]) -> [*b]: pointwise."""
 
-RowLoss = InfoNce | BalancedCrossEntropy
+RowLoss = InfoNce
 """(pred [m d], target [m d]) -> [m]: a value per row that depends on the other rows."""
 
 AnchorLoss = Gram
@@ -30,7 +30,6 @@ SetLoss = Sigreg | Visreg | Variance | Covariance | Koleo | ViewLoss
 
 __all__ = [
     "AnchorLoss",
-    "BalancedCrossEntropy",
     "BarlowTwins",
     "Cosine",
     "Covariance",
@@ -53,4 +52,5 @@ __all__ = [
     "Variance",
     "ViewLoss",
     "Visreg",
+    "sinkhorn",
 ]

@@ -11,6 +11,9 @@ from torch import Tensor
 from latentlm.config import ConfigError
 from latentlm.data.images.masks import Mask
 from latentlm.data.images.views import Views, luma
+from latentlm.positions import At
+
+GLOBAL = {"class_global", "class_b", "masked"}  # sets that lie in global views
 
 
 def image_sets(views: Views, mask: Mask | None) -> tuple[str, ...]:
@@ -37,7 +40,8 @@ class ImageCollator:
     masked         b num*g n   patches to predict, a group for each block of each global view
     =============  ==========  ================================================================================
 
-    Shapes:    pixel_values [b*v c s s], image-major; latent.views [v]; with a mask latent.keep [b*v k] (patch numbers,
+    Shapes:    pixel_values [b*v c s s], image-major; latent.views [v]; latent.taught [num], the views that copies of
+               the network run on, where that is not all; with a mask latent.keep [b*v k] (patch numbers,
                -1 pads) or latent.mask [b*v p] (True where a mask token stands); sets as above, -1 pads.
     Checked:   tests/test_data_images.py - every set points where it should, conservation, any batch alike.
 
@@ -48,6 +52,7 @@ class ImageCollator:
         channels: 1 or 3; grey is repeated, colours become grey.
         mean, std: of each channel, or one for all; pixels are ``(x / 255 - mean) / std``.
         sets: names of the index sets to emit.
+        taught: where copies of the network are read; if in global views alone, they need not run on the local ones.
     """
 
     views: Views
@@ -58,6 +63,7 @@ class ImageCollator:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     sets: tuple[str, ...] = ()
+    taught: tuple[At, ...] = ()
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.size % self.patch:
@@ -87,6 +93,8 @@ class ImageCollator:
         if self.mask is not None:
             rows = seen.flatten(0, 1)
             latent |= {"keep": places(rows)} if self.mask.drop else {"mask": ~rows}
+        if self.views.local and self.taught and set(self.taught) <= GLOBAL:
+            latent["taught"] = torch.arange(self.views.num)
         latent |= {name: self._set(name, seen, blocks) for name in self.sets}
         return {"pixel_values": self._pixels(images, keys), "latent": latent}
 

@@ -11,6 +11,7 @@ from latentlm.data.images.masks import Mask
 from latentlm.data.images.scenes import Scenes
 from latentlm.data.images.sources import Digits, FashionMnist, ImageFolder, Pictures
 from latentlm.data.images.views import Views
+from latentlm.positions import At
 
 Source = FashionMnist | Digits | ImageFolder | Scenes
 
@@ -50,9 +51,11 @@ class Images:
         pictures = self.source.pictures("train")
         return ImageDataset(pictures.take(slice(self.max_images)), seed)
 
-    def collator(self, size: int, patch: int, channels: int, sets: tuple[str, ...]) -> ImageCollator:
+    def collator(
+        self, size: int, patch: int, channels: int, sets: tuple[str, ...], taught: tuple[At, ...] = ()
+    ) -> ImageCollator:
         """From examples to batches for a network that reads images of this size."""
-        return ImageCollator(self.views, self.mask, size, patch, channels, self.mean, self.std, sets)
+        return ImageCollator(self.views, self.mask, size, patch, channels, self.mean, self.std, sets, taught)
 
 
 class ImageDataset:
