@@ -56,4 +56,4 @@ def _attend(layer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         return None
     if len(args) > 1:
         return (args[0], run.attention, *args[2:]), kwargs
-    return args, kwargs | {"attention_mask": run.attention}
+    return args, kwargs | {run.backbone.grid.attention: run.attention}

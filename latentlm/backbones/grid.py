@@ -28,6 +28,7 @@ class Grid:
         patch: height and width of a patch.
         channels: of the pixels.
         mask_token: dotted name of the encoder's own mask token; None where it has none.
+        attention: the argument of a block that says where it may look; ``attn_mask`` takes plain truth values.
     """
 
     config: Any
@@ -37,6 +38,7 @@ class Grid:
     patch: tuple[int, int]
     channels: int
     mask_token: str | None
+    attention: str = "attention_mask"
 
     @property
     def data_dim(self) -> int:
@@ -70,7 +72,8 @@ class Grid:
         if bool((keep >= 0).all()):
             return state, None
         there = torch.cat([keep.new_ones(len(keep), front, dtype=torch.bool), keep >= 0], 1)
-        return state, create_bidirectional_mask(self.config, state, there)
+        plain = self.attention == "attn_mask"
+        return state, there[:, None, None] if plain else create_bidirectional_mask(self.config, state, there)
 
     def turned(self, angles: Float[Tensor, "p e"], keep: Int[Tensor, "r k"]) -> Float[Tensor, "r 1 k e"]:
         """Cosines or sines of the kept patches, row by row."""

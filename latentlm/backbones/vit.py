@@ -8,16 +8,19 @@ from transformers import PreTrainedModel
 
 from latentlm.backbones.blocks import Backbone, block_width, final_norm, named_layers, search
 from latentlm.backbones.grid import Grid
+from latentlm.backbones.timm_vit import find_timm_vit, holds_timm
 
 
 def find_vit(model: PreTrainedModel, layers_path: str | None = None) -> Backbone:
     """Find encoder, blocks, final norm and the modules between pixels and the first block."""
+    has_loss = "labels" in inspect.signature(model.forward).parameters
+    if holds_timm(model):
+        return find_timm_vit(model, has_loss)
     encoder: Any = model.base_model
     if model.get_input_embeddings() not in set(encoder.modules()):
         encoder = model  # some call their stack of blocks `model`
     layers = named_layers(model, layers_path) if layers_path else search(model, encoder, model.config)
     dim = block_width(model, layers, getattr(model.config, "hidden_size", None))
-    has_loss = "labels" in inspect.signature(model.forward).parameters
     norm = final_norm(model, encoder, layers, dim)
     return Backbone(encoder, layers, norm, len(layers), dim, _grid(model, encoder, layers), has_loss)
 
