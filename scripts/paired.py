@@ -75,15 +75,18 @@ def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
             setattr(args, name, size)
         elif getattr(args, name) < (32 if name == "length" else 1):
             parser.error(f"--{name}: {getattr(args, name)} is too small; at least {32 if name == 'length' else 1}")
+    print(machine(args.threads))
+    print(f"{args.shape}, {args.batch} x {args.length} tokens, {args.rounds} rounds after {WARMUP} of warm-up")
+    return args
+
+
+def machine(threads: int) -> str:
+    """What is measured on, and when."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    print(
-        f"{time.strftime('%Y-%m-%d %H:%M')}  {cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
-        f"{args.threads} threads, torch {torch.__version__}\n"
-        f"{args.shape}, {args.batch} x {args.length} tokens, {args.rounds} rounds after {WARMUP} of warm-up"
-    )
-    return args
+    when, load = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
+    return f"{when}  {cpu}, {os.cpu_count()} cores, load {load:.1f}, {threads} threads, torch {torch.__version__}"
 
 
 def plain_model(shape: str, **changes: Any) -> nn.Module:
