@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from latentlm.backbones import find_backbone
 
 from .hidden import check_depths, check_finite, fingerprint, kept, tapped
 
-Place = Literal["mean", "cls", "patches"]
+Place = Literal["mean", "cls", "both", "patches"]
 
 
 class ImageEncoder:
@@ -54,19 +54,20 @@ class ImageEncoder:
         depths: Sequence[int] | None = None,
         batch_size: int = 32,
     ) -> Tensor:
-        """States ``[n depths d]``, float32 on the CPU, of the class token or the patches' mean.
+        """States ``[n depths d]``, float32 on the CPU, of the class token or the patches' mean; of both, ``2d`` wide.
 
         Args:
             images: PIL images, or uint8 arrays ``[h w]`` or ``[h w c]``.
-            at: ``mean`` of the patches, ``cls`` token, or all ``patches`` in raster order: ``[n depths p d]``.
+            at: ``mean`` of the patches, ``cls`` token, ``both`` beside each other, or all ``patches`` in raster order:
+                ``[n depths p d]``.
             depths: blocks; None: all, 0 included.
             batch_size: images in a forward; does not change the result.
         """
         depths = check_depths(self.name, self.num_layers, depths)
         if not len(images):
             raise ValueError("images: there are none to read")
-        if at not in ("mean", "cls", "patches"):
-            raise ValueError(f"at: {at} is for texts; images are read at mean, cls or patches")
+        if at not in get_args(Place):
+            raise ValueError(f"at: {at} is for texts; images are read at {', '.join(get_args(Place))}")
         pixels = [self._array(image) for image in images]
         if self.cache is None:
             return self._read(pixels, at, depths, batch_size)
@@ -103,9 +104,11 @@ class ImageEncoder:
         front = state.shape[1] - patches  # the class token, then registers, then patches
         if front < 0:
             raise ValueError(f"{self.name}: {state.shape[1]} positions for {patches} patches; it drops or merges some")
+        if at in ("cls", "both") and not front:
+            raise ValueError("at: this network has no class token; use mean or patches")
+        if at == "both":
+            return torch.cat([state[:, 0], state[:, front:].mean(1)], -1)
         if at == "cls":
-            if not front:
-                raise ValueError("at: this network has no class token; use mean or patches")
             return state[:, 0]
         return state[:, front:].mean(1) if at == "mean" else state[:, front:]
 

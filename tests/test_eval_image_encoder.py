@@ -39,6 +39,8 @@ def test_states_of_images(kind):
     torch.testing.assert_close(encoder.states(images, "mean"), patches.mean(2))
     if VITS[kind]:
         torch.testing.assert_close(encoder.states(images, "cls", depths=[2, 0]), seen[:, [2, 0], 0])
+        halves = [encoder.states(images, at) for at in ("cls", "mean")]
+        torch.testing.assert_close(encoder.states(images, "both"), torch.cat(halves, -1))
     else:
         with pytest.raises(ValueError, match="no class token"):
             encoder.states(images, "cls")

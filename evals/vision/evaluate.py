@@ -35,7 +35,7 @@ class Options:
     Args:
         source: images to evaluate on, such as scenes or fashion_mnist; None: those of the run's recipe.
         num_train, num_test: images to fit readouts on, and to score them on.
-        at: mean reads the mean of the patches, cls the class token.
+        at: mean reads the mean of the patches, cls the class token, both the two beside each other.
         floors: score fresh weights, raw pixels and 64 principal components beside the network.
         attentive: also fit an attentive probe on the top.
         pixels: images on which pixels are decoded; 0: none.
@@ -50,7 +50,7 @@ class Options:
     source: Source | None = None
     num_train: int = 4000
     num_test: int = 2000
-    at: Literal["mean", "cls"] = "mean"
+    at: Literal["mean", "cls", "both"] = "mean"
     floors: bool = True
     attentive: bool = True
     pixels: int = 400
