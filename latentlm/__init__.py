@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentlm.config import ConfigError
+    from latentlm.dpo import LatentDPOTrainer
+    from latentlm.grpo import LatentGRPOTrainer
     from latentlm.model import from_pretrained, get_latent_model, remove_latent
     from latentlm.network import latent_lora_config
     from latentlm.objective import Objective
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigError",
+    "LatentDPOTrainer",
+    "LatentGRPOTrainer",
     "LatentSFTTrainer",
     "LatentTrainer",
     "Objective",
@@ -24,6 +28,8 @@ __all__ = [
 
 _HOME = {
     "ConfigError": "config",
+    "LatentDPOTrainer": "dpo",
+    "LatentGRPOTrainer": "grpo",
     "LatentSFTTrainer": "sft",
     "LatentTrainer": "trainer",
     "Objective": "objective",

@@ -49,6 +49,8 @@ class Run:
         self.counts: dict[str, Tensor] | None = None
         self.num_items: Tensor | int | None = None
         self.adds_latent = False
+        # set by a trainer whose loss is not the data's: what of a call the terms read
+        self.part: Callable[[Call], Call] | None = None
         self.total: int | None = None  # optimizer steps in all, for what moves along a schedule
         self.left: Tensor | None = None
         self.attention: Tensor | None = None  # kept for blocks that run again in the backward
@@ -240,7 +242,8 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
         return
     latent, call = run.model.latent, run.call
     assert call is not None
-    context = Context(run.view(run.states, call), {kind: run.view(s, call, kind) for kind, s in run.teachers.items()})
+    read = call if run.part is None else run.part(call)
+    context = Context(run.view(run.states, read), {kind: run.view(s, read, kind) for kind, s in run.teachers.items()})
     context.teacher_heads = {kind: teacher_heads(run, kind) for kind in run.teachers}
     reports = latent(context)
     run.active = False  # before the backward: a recomputed block must not store again
@@ -275,11 +278,13 @@ def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
     data, fused = output.get("loss"), bool(kwargs.get("fused_lm_head"))
     if fused and not run.adds_latent:
         raise ValueError(
-            "latent terms: this trainer reads its loss off a fused head, without them; use LatentSFTTrainer"
+            "latent terms: this trainer reads its loss off a fused head, without them; use LatentSFTTrainer, "
+            "LatentDPOTrainer or LatentGRPOTrainer"
         )
-    if data is not None:
+    if data is not None and run.part is None:
         count, whole = call.num_labels(), call.num_items_in_batch
         run.metrics.add("data/value", data.detach() * (count if whole is None else whole), count)
+    if data is not None:
         latent = data.new_zeros(()) if latent is None else latent
     extra = {"latent_loss": latent, "data_loss": None if data is None else data.detach().clone()}
     out = extended(type(output))(**{**dict(output.items()), **extra})

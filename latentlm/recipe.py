@@ -197,7 +197,7 @@ class Recipe:
     def __post_init__(self):
         have = SETS if isinstance(self.batch.pairs, Chunks) else self.data.sets
         for name, term in self.objective.terms.items():
-            for at in _sets(term):
+            for at in sets_read(term):
                 if at not in have:
                     told = suggest(at, list(have)) if have else "; it has no spans"
                     raise ConfigError(f"objective.terms.{name}: data {kind_of(type(self.data))} gives no '{at}'{told}")
@@ -205,7 +205,7 @@ class Recipe:
     @property
     def sets(self) -> tuple[str, ...]:
         """Named sets that the objective reads, in the data's order; nothing else is built."""
-        wanted = {at for term in self.objective.terms.values() for at in _sets(term)}
+        wanted = {at for term in self.objective.terms.values() for at in sets_read(term)}
         have = self.data.sets if isinstance(self.data, Images) else SETS
         return tuple(name for name in have if name in wanted)
 
@@ -235,7 +235,8 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     path.write_text(yaml.safe_dump(dump(recipe), sort_keys=False, width=120), encoding="utf-8")
 
 
-def _sets(term: Any) -> list[str]:
+def sets_read(term: Any) -> list[str]:
+    """Named sets that a term reads."""
     return [at for places in _places(term) for at in places if isinstance(at, str)]
 
 

@@ -1,7 +1,7 @@
 """Trainers: what a Hugging Face trainer would leave out of a model with latent terms, as a thin mixin."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import Trainer
 
 from latentlm.attach import Run, latent_run
 from latentlm.call import Call
+from latentlm.recipe import sets_read
 from latentlm.teaching import follow
 
 # pyright cannot know which trainer the mixin is mixed into
@@ -49,6 +50,27 @@ class LatentTrainerMixin:
     def _latent(self) -> Run:
         return latent_run(self.model)
 
+    def _add_terms(self, part: Callable[[Call], Call]) -> None:
+        """Let a preference trainer add the terms to its own loss; `part` is what they read of a forward."""
+        run = self._latent
+        run.adds_latent, run.part = True, part
+        for name, term in run.objective.terms.items():
+            if sets := sets_read(term):
+                raise ValueError(
+                    f"objective.terms.{name}: reads {', '.join(sets)}, which these rows do not have; leave the term out"
+                )
+        if self.args.sync_ref_model:
+            raise ValueError("sync_ref_model: the reference has no heads, and TRL mixes all weights; leave it out")
+
+    def _with_terms(self, loss: Any, forwards: int = 1) -> Any:
+        """A preference trainer's own loss, which it scales by `forwards`, and the terms."""
+        run = self._latent
+        latent = run.take()
+        if latent is None:  # in evaluation there are no terms
+            return loss
+        run.metrics.add("data/value", loss.detach() * forwards, 1.0)
+        return run.objective.data * loss + latent.to(loss.device)
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as ever; nothing is counted from before, and nothing outlives it."""
         self._latent.metrics.sums = {}
@@ -61,7 +83,7 @@ class LatentTrainerMixin:
         """Count what each term will average over in this optimizer step, on all ranks."""
         batches, count = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
         self._latent.total = self.state.max_steps
-        counts = self._count(batches) if count is not None or self._latent.backbone.grid is not None else None
+        counts = self._count(batches, count is not None) if count is not None or self._counts_rows else None
         if counts is not None and count is None:
             # without labels the trainer takes means over forwards and ranks: undone, so that every value counts once
             forwards = len(batches) * self.args.world_size
@@ -69,16 +91,25 @@ class LatentTrainerMixin:
         self._latent.counts = counts
         return batches, count
 
-    def _count(self, batches: list[Any]) -> dict[str, torch.Tensor] | None:
+    @property
+    def _counts_rows(self) -> bool:
+        """Whether batches without labels are counted as well."""
+        return self._latent.backbone.grid is not None
+
+    def _call(self, batch: Any) -> Call:
+        """What the terms will read of a batch."""
+        return Call.read(batch)
+
+    def _count(self, batches: list[Any], labelled: bool) -> dict[str, torch.Tensor] | None:
         run = self._latent
         terms = run.model.latent.terms
         if not batches or not terms.terms:
             return None
-        sums = [terms.counts(run.view({}, Call.read(batch))) for batch in batches]
+        sums = [terms.counts(run.view({}, self._call(batch))) for batch in batches]
         counts = torch.stack([torch.stack([each[name] for each in sums]).sum() for name in terms.terms])
         counts = counts.float().to(self.args.device)
-        unlabelled = run.backbone.grid is not None  # then ranks are averaged as they are
-        if self.args.average_tokens_across_devices or unlabelled:  # else the trainer scales by the rank's own count
+        # without labels ranks are averaged as they are; else the trainer may scale by the rank's own count
+        if self.args.average_tokens_across_devices or not labelled:
             counts = self.accelerator.reduce(counts, "sum") / self.get_tp_size()
         return dict(zip(terms.terms, counts, strict=True))
 

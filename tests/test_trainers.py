@@ -90,7 +90,8 @@ def test_stock_trainer_trains_the_terms(tmp_path):
 def test_stock_sft_trainer_is_told_that_it_ignores_the_terms(tmp_path):
     trainer = trainer_of(SFTTrainer, model_of("full"), tmp_path)
     with pytest.raises(
-        ValueError, match="reads its loss off a fused head, without them; use LatentSFTTrainer"
+        ValueError,
+        match="reads its loss off a fused head, without them; use LatentSFTTrainer, LatentDPOTrainer or LatentGRPOTr",
     ) as caught:
         trainer.train()
     assert "\n" not in str(caught.value)
