@@ -15,6 +15,9 @@ from latentlm.objective import Objective
 
 ARXIV = re.compile(r"arXiv[: ]\s*(\d{4}\.\d{4,5})")
 USE = {
+    "vision": "from transformers import AutoImageProcessor, AutoModel\n\n"
+    'model = AutoModel.from_pretrained("THIS_FOLDER")\n'
+    'processor = AutoImageProcessor.from_pretrained("THIS_FOLDER")',
     "transformers": "from transformers import AutoModelForCausalLM\n\n"
     'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")',
     "peft": "from peft import AutoPeftModelForCausalLM\n\n"
@@ -37,6 +40,7 @@ def write_card(out: Path, run: Path, library: str, objective: dict | None, base:
     objective = whole.get("objective", objective)
     base = whole.get("model", {}).get("name") or base
     source = whole.get("data", {}).get("source")
+    source = source.get("path") if isinstance(source, dict) else source  # of images it is a part of its own
     hub = [source] if source and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) and not Path(source).exists() else None
     about = ModelCardData(
         base_model=base if base and not Path(base).exists() else None,
@@ -49,7 +53,7 @@ def write_card(out: Path, run: Path, library: str, objective: dict | None, base:
         f"# {out.name}",
         f"{f'`{base}`' if base else 'A network from scratch'}, trained by latentlm. "
         "The heads are removed; it loads without latentlm.",
-        f"```python\n{USE[library]}\n```",
+        f"```python\n{USE['vision' if (out / 'preprocessor_config.json').is_file() else library]}\n```",
         "## Training",
         _training(run, whole, base),
         *_section("## Final metrics", _table(["metric", "value"], _final(run / "metrics.jsonl"))),

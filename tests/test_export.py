@@ -15,7 +15,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny_models import build, ids
 from training import words
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from latentlm import get_latent_model, latent_lora_config, losses, targets
 from latentlm.card import sources
@@ -103,6 +103,30 @@ def test_an_exported_folder_needs_no_latentlm():
     torch.save(ids(), "ids")
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
     assert torch.equal(torch.load("logits", weights_only=True), logits(from_pretrained("heads")))
+
+
+def test_an_exported_vit_needs_no_latentlm_and_comes_with_its_processor():
+    told = latentlm("train", "smoke/vision", "optim.steps=2", "run.dir=run")
+    assert told.code == 0, told.err
+    exported("run", "plain")
+    assert not [name for name in load_file("plain/model.safetensors") if "latent" in name]
+    code = (
+        "import sys; sys.modules['latentlm'] = None\n"
+        "from transformers import AutoImageProcessor, AutoModel; import torch; import numpy as np\n"
+        "images = [np.full((8, 8, 1), 17 * i, np.uint8) for i in range(5)]\n"
+        "pixels = AutoImageProcessor.from_pretrained('plain')(images, return_tensors='pt')['pixel_values']\n"
+        "out = AutoModel.from_pretrained('plain').eval()(pixels)\n"
+        "torch.save([pixels, out.last_hidden_state.detach()], 'states')"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    pixels, states = torch.load("states", weights_only=True)
+    torch.testing.assert_close(pixels[3], torch.full((1, 8, 8), 2 * 51 / 255 - 1))
+    with torch.no_grad():
+        assert torch.equal(states, from_pretrained("run/model").eval()(pixels).last_hidden_state)
+        assert torch.equal(states, AutoModel.from_pretrained("run/model").eval()(pixels).last_hidden_state)
+    card = ModelCard.load("plain/README.md").text
+    assert 'AutoModel.from_pretrained("THIS_FOLDER")' in card
+    assert "AutoModelForCausalLM" not in card
 
 
 def test_the_card_tells_what_the_run_folder_knows():

@@ -110,7 +110,7 @@ def test_saved_loaded_and_exported(tmp_path):
 
 
 def test_networks_without_a_row_of_blocks_are_one_line():
-    for architecture, lacks in [("resnet18", "patch_embed.proj"), ("eva02_tiny_patch14_224", "norm_pre")]:
+    for architecture, lacks in [("resnet18", "patch_embed.proj"), ("eva02_tiny_patch14_224", "fixed positions")]:
         config = AutoConfig.for_model("timm_wrapper", architecture=architecture)
         with pytest.raises(ValueError, match=f"has no {lacks}, and only timm's plain ViTs can be tapped; use one such"):
             get_latent_model(AutoModel.from_config(config), {"data": 0, **yaml.safe_load(TERMS)})
