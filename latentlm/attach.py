@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from latentlm.backbones import Backbone, hidden_state, readout
 from latentlm.call import Call
+from latentlm.dist import world_size
 from latentlm.ema import StepClock
 from latentlm.metrics import Metrics
 from latentlm.monitor import GradientProbe, measure
@@ -41,7 +42,7 @@ class Run:
         self.wanted = {k: {resolve_depth(d, backbone.num_layers) for d in v} for k, v in wanted.items()}
         self.handles: list[Any] = []
         self.clock, self.seen = StepClock(), None
-        self.probe, self.metrics, self.forwards = GradientProbe(), Metrics(), 0
+        self.probe, self.metrics = GradientProbe(), Metrics()
         parts = backbone.decoder.named_modules()
         self.norm = next((name for name, part in parts if part is backbone.norm), None)
         self.can_cache = "use_cache" in inspect.signature(model.forward).parameters
@@ -255,13 +256,13 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     run.loss = total(reports, share, run.counts)
     run.metrics.report(reports)
     every = run.objective.monitor
-    if every and run.forwards % every == 0:
+    if every and latent.step % every == 0 and run.probe.looked != latent.step:
+        run.probe.looked = latent.step
         run.metrics.latest = measure(latent.terms, context) | teacher_health(run)
         if not run.compiled:  # else what the blocks above send back never shows at the state
             run.probe.watch(latent.terms, context, reports, run.loss, means(reports, share, run.counts))
         elif latent.terms.ratios:
             raise ValueError("weight.grad_ratio: gradients inside a compiled model cannot be seen; do not compile it")
-    run.forwards += 1
 
 
 @_eager
@@ -303,5 +304,8 @@ def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
 
 def _before_saving(model: Any, prefix: str, keep_vars: bool) -> None:
     # the next forward would count the last step, but a run that goes on from the checkpoint never sees it
-    if not model._latent_run.fresh:
-        model._latent_run.tick()
+    run: Run = model._latent_run
+    if not run.fresh:
+        run.tick()
+    if world_size() == 1:  # else all ranks have to; `LatentTrainer` does it before a checkpoint
+        run.model.latent.terms.rebalance()

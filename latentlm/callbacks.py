@@ -37,8 +37,8 @@ class Lines(TrainerCallback):
         whole.replace(self.path)  # a run killed here must not lose its past
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Have the first and the last step logged as well."""
-        control.should_log |= state.global_step in (1, state.max_steps)
+        """Have the first and the last step logged as well, and what a checkpoint would forget."""
+        control.should_log |= control.should_save or state.global_step in (1, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Append a line on the first process; the trainer's closing summary repeats a step and is left out."""
@@ -80,7 +80,7 @@ class Bar(TrainerCallback):
         """Show the loss as the sum that it is."""
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
-        self.verdicts = {key.split("/", 1)[1]: logs[key] for key in logs if key.endswith("/verdict")}
+        self.verdicts |= {key.split("/", 1)[1]: logs[key] for key in logs if key.endswith("/verdict")}
         losses = f"loss {logs['loss']:.3f} = " + " + ".join(
             f"{name} {value:.3f}" for name, value in self._shares(logs).items()
         )

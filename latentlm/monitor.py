@@ -178,6 +178,7 @@ class GradientProbe:
 
     def __init__(self):
         self.found: dict[str, float] = {}
+        self.looked: int | None = None  # optimizer step of the last look
         self._factor: Tensor | None = None
 
     def watch(
@@ -192,6 +193,7 @@ class GradientProbe:
 
         terms.waiting = True
         loss.register_hook(remember)
+        parts = []
         for name, report in reports.items():
             term = terms.terms[name]
             if term.source.of != "network":
@@ -203,7 +205,9 @@ class GradientProbe:
                 continue  # a target with gradient reaches the state through the network as well
             (grad,) = torch.autograd.grad(report.sum, state, retain_graph=True, allow_unused=True)
             if grad is not None:
-                state.register_hook(self._reader(terms, name, grad.detach().float() * scales[name], report.weight))
+                parts.append((state, self._reader(terms, name, grad.detach().float() * scales[name], report.weight)))
+        for state, reader in parts:  # only now: a gradient found above would set off the hooks of the terms before it
+            state.register_hook(reader)
 
     def _reader(self, terms: Terms, name: str, part: Tensor, weight: float | Tensor):
         def read(grad: Tensor) -> None:

@@ -30,7 +30,8 @@ class Objective:
         data: weight of the network's own data loss (next token).
         terms: latent terms by name; a `Levels` table stands for many.
         heads: projection heads that taps share by name.
-        monitor: health is measured every so many forwards; 0 switches it off.
+        monitor: health is measured once in so many optimizer steps, in the first forward of the step; 0 switches it
+            off. The steps of any torch optimizer count, so a loop without a trainer is monitored alike.
         source: the paper behind it, for the model card; changes nothing.
     """
 
@@ -101,6 +102,7 @@ class Terms(nn.Module):
         self.ratios = {name: ratio for name, term in terms.items() if (ratio := schedule(term.weight).grad_ratio)}
         self.measured: dict[str, tuple[float, float]] = {}  # gradient of the unweighted term, of all the rest
         self.waiting = False
+        self.last: int | None = None  # step of the last forward
         self.balance: Tensor  # multiplier and number of measurements of each term in `ratios`
         if self.ratios:
             first = [[schedule(terms[name].weight).value, 0.0] for name in self.ratios]
@@ -110,7 +112,9 @@ class Terms(nn.Module):
         """Sum and count of every term that is on at this step."""
         context.heads = {name: partial(called, head) for name, head in self.heads.items()}
         context.assigners, context.step = self.assigners, step  # type: ignore[assignment]
-        self._rebalance()
+        if step != self.last:  # one weight for all forwards of an optimizer step
+            self.rebalance()
+        self.last = step
         values = {name: schedule(term.weight).value for name, term in self.terms.items()}
         values |= dict(zip(self.ratios, self.balance[:, 0], strict=True)) if self.ratios else {}
         reports = {}
@@ -123,7 +127,7 @@ class Terms(nn.Module):
         return reports
 
     @torch.no_grad()
-    def _rebalance(self) -> None:
+    def rebalance(self) -> None:
         """Move the multipliers of terms with a `grad_ratio` by what the last backward measured, on all ranks alike."""
         if not (self.ratios and self.waiting):
             return

@@ -24,7 +24,7 @@ class Weight:
         ramp: steps over which it rises linearly from 0.
         grad_ratio: keep the gradient of the term at its source state this many times as large as that of everything
             else there, once it is fully on, also when the term is nearly solved. `value` is the first guess, replaced
-            at the first measurement (every `monitor` forwards); it stays where nothing below the source is trained.
+            at the first measurement (every `monitor` steps); it stays where nothing below the source is trained.
     """
 
     value: float = 1.0

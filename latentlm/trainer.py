@@ -11,6 +11,8 @@ from transformers import Trainer
 
 from latentlm.attach import Run, latent_run
 from latentlm.call import Call
+from latentlm.metrics import Metrics
+from latentlm.monitor import GradientProbe
 from latentlm.recipe import sets_read
 from latentlm.teaching import follow
 
@@ -73,7 +75,7 @@ class LatentTrainerMixin:
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as ever; nothing is counted from before, and nothing outlives it."""
-        self._latent.metrics.sums = {}
+        self._latent.metrics, self._latent.probe = Metrics(), GradientProbe()
         try:
             return super().train(*args, **kwargs)  # type: ignore[misc]
         finally:
@@ -119,6 +121,7 @@ class LatentTrainerMixin:
             run = self._latent
             means = run.metrics.means(self.args.device, lambda sums: self.accelerator.reduce(sums, "sum"))
             logs = logs | means | run.metrics.latest | run.probe.found
+            run.metrics.latest, run.probe.found = {}, {}  # said once, in the line after the look
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
@@ -127,6 +130,7 @@ class LatentTrainerMixin:
             super().save_model(*args, **kwargs)  # type: ignore[misc]
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._latent.model.latent.terms.rebalance()  # by all ranks, before the first of them writes
         with _writing(self.args.output_dir):
             super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from accelerate import Accelerator
 from tiny_models import ids
 from toy import llama, terms, view
 
@@ -229,6 +230,7 @@ def test_the_probe_equals_separate_backward_passes(checkpointing, how):
     if how == "counts":
         run.counts = {name: torch.tensor(41.0 + place) for place, name in enumerate(model.latent.terms.terms)}
     want = separately(model, batch, run.counts, share)
+    run.probe.looked = None
     if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     (model(**batch).loss * 3).backward()  # as a scaler or accumulation would
@@ -237,6 +239,23 @@ def test_the_probe_equals_separate_backward_passes(checkpointing, how):
     for name in ("low", "high", "both", "round"):
         assert found[f"monitor/{name}/grad_ratio"] == pytest.approx(want[name][0], rel=1e-3)
         assert found[f"monitor/{name}/grad_cosine"] == pytest.approx(want[name][1], abs=1e-3)
+
+
+def test_it_looks_once_in_so_many_optimizer_steps_whatever_the_number_of_forwards():
+    model = llama(PROBED.replace("monitor: 1", "monitor: 2"))
+    run, accelerator = latent_run(model), Accelerator(cpu=True, gradient_accumulation_steps=3)
+    wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1e-2))
+    looked = []
+    for _ in range(4 * 3):
+        with accelerator.accumulate(wrapped):
+            accelerator.backward(wrapped(**BATCH).loss)
+            looked.append((model.latent.step, bool(run.metrics.latest), bool(run.probe.found)))
+            optimizer.step()
+            optimizer.zero_grad()
+        run.metrics.latest, run.probe.found = {}, {}
+    assert looked == [
+        (step, first and step % 2 == 0, first and step % 2 == 0) for step in range(4) for first in (1, 0, 0)
+    ]
 
 
 def test_the_probe_changes_no_gradient():

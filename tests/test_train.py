@@ -111,9 +111,8 @@ def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch)
         file.write('{"step": 11, "lo')
     assert "from step 8 in broken" in train("broken", "run.resume=true")
     assert [row["step"] for row in metrics("broken")] == list(range(1, 15))
-    for row, other in zip(metrics("straight"), metrics("broken"), strict=True):  # monitors count their own forwards
-        losses = {key for key in row if key in ("loss", "grad_norm", "learning_rate") or key.endswith("/value")}
-        assert {key: row[key] for key in losses} == {key: other[key] for key in losses}, f"step {row['step']}"
+    assert metrics("straight") == metrics("broken")
+    assert [row["step"] for row in metrics("broken") if "monitor/slow/rank" in row] == [1, 6, 11]
     ours, theirs = weights("broken"), weights("straight")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -49,11 +49,12 @@ def test_a_term_that_is_off_keeps_its_weights_in_the_graph():
     assert all(weight.grad is not None and (weight.grad == 0).all() for weight in built.parameters())
 
 
-def step(built, probe, seen, scale=1.0, data=1.0, at=0):
+def step(built, probe, seen, scale=1.0, data=1.0, at=None):
     """One forward and backward beside a data loss of known gradient; returns the weight and |data| / |term|."""
     for state in seen.states.values():
         state.grad = None
     context = Context(seen)
+    at = (0 if built.last is None else built.last + 1) if at is None else at
     reports = built(context, at)
     latent = total(reports)
     ((own,),) = [torch.autograd.grad(reports["a"].value, seen.states[2], retain_graph=True)]
@@ -108,6 +109,13 @@ def test_nothing_measured_changes_nothing():
     assert built.balance[0].tolist() == [3, 0]
 
 
+def test_all_forwards_of_a_step_have_one_weight():
+    built, probe, seen = terms(TERM % (1.0, 0.1)), GradientProbe(), view([[0, 0, 0, 0]])
+    found = [step(built, probe, seen, at=at)[0] for at in (0, 0, 0, 1, 1)]
+    assert found[:3] == [1, 1, 1]
+    assert found[3] == found[4] != 1
+
+
 def test_micro_batches_may_be_forwarded_before_any_backward():
     built, probe, seen = terms(TERM % (1.0, 0.1)), GradientProbe(), view([[0, 0, 0, 0]])
     step(built, probe, seen)
@@ -118,7 +126,7 @@ def test_micro_batches_may_be_forwarded_before_any_backward():
 def test_the_multiplier_goes_on_from_a_checkpoint():
     built, fresh, probe = terms(TERM % (1.0, 0.1)), terms(TERM % (1.0, 0.1), seed=1), GradientProbe()
     step(built, probe, view([[0, 0, 0, 0]]))
-    built(Context(view([[0, 0]])), 0)
+    built.rebalance()
     assert built.balance[0, 1] == 1
     fresh.load_state_dict(built.state_dict())
     weights = [each(Context(view([[0, 0]])), 0)["a"].weight for each in (built, fresh)]
@@ -169,11 +177,11 @@ def on_rank(text: str, seed: int) -> list:
     for turn in range(3):
         seen = view(rows, seed=10 * seed + 2 * turn + rank)
         context = Context(seen)
-        reports = built(context, 0)
+        reports = built(context, turn)
         probe.watch(built, context, reports, total(reports), means(reports))
         (total(reports) + (1 + rank) * seen.states[2].sum()).backward()
         norms.append(built.measured.get("a", (0.0, 0.0)))
-    built(Context(view([[0, 0]])), 0)
+    built.rebalance()
     return [built.balance[0].tolist(), norms]
 
 
