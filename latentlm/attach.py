@@ -41,7 +41,7 @@ class Run:
         self.backbone, self.objective = backbone, objective
         self.wanted = {k: {resolve_depth(d, backbone.num_layers) for d in v} for k, v in wanted.items()}
         self.handles: list[Any] = []
-        self.clock, self.seen = StepClock(), None
+        self.clock, self.seen = StepClock(model), None
         self.probe, self.metrics = GradientProbe(), Metrics()
         parts = backbone.decoder.named_modules()
         self.norm = next((name for name, part in parts if part is backbone.norm), None)
@@ -86,8 +86,8 @@ class Run:
         """Count an optimizer step, if there was one, and let the teachers follow."""
         latent = self.model.latent
         if self.fresh:
-            self.clock = StepClock()
-        ticked = self.clock.ticked(weight for weight in self.model.parameters() if weight.requires_grad)
+            self.clock = StepClock(self.model)
+        ticked = self.clock.ticked()
         if ticked:
             latent.advance()
         self.seen = (id(latent), latent.step)

@@ -4,7 +4,6 @@ A teacher is a set of named buffers, so checkpoints carry it. It is swapped in f
 `torch.func.functional_call`, so nothing is copied that is not trained: with LoRA that is the adapter.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from math import cos, pi
@@ -12,8 +11,11 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from latentlm.sharded import alike
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,17 @@ class Teacher(nn.Module):
         self.frozen = teaching.momentum == 1 and teaching.final in (None, 1)
 
     def start(self, weights: dict[str, Tensor]) -> None:
-        """Take the first copies; those already restored from a checkpoint only follow to the device."""
+        """Take the first copies; those already restored from a checkpoint only follow to the device, or are cut."""
+        shard = next((weight for weight in weights.values() if isinstance(weight, DTensor)), None)
         for name, weight in weights.items():
             copy = self._buffers.get(_key(name))
             if copy is None:
                 # float32: in bf16 the step (1 - momentum) * difference would round away
                 dtype = weight.dtype if self.frozen else torch.promote_types(weight.dtype, torch.float32)
-                self.register_buffer(_key(name), weight.detach().to(dtype, copy=True))
-            elif copy.device != weight.device:
-                self._buffers[_key(name)] = copy.to(weight.device)
+                # a unit of FSDP whose forward has begun shows whole weights: cut again
+                self.register_buffer(_key(name), alike(weight, shard).detach().to(dtype, copy=True))
+            elif copy.device != weight.device or (isinstance(weight, DTensor) and not isinstance(copy, DTensor)):
+                self._buffers[_key(name)] = alike(copy.to(weight.device), weight)
 
     def has(self, weights: dict[str, Tensor]) -> bool:
         """Whether there is a copy of each of them."""
@@ -81,7 +85,7 @@ class Teacher(nn.Module):
         momentum = self.teaching.at(step, total)
         for name, weight in weights.items():
             copy = self._buffers[_key(name)]
-            copy.lerp_(weight.detach().to(copy.dtype), 1 - momentum)  # type: ignore[union-attr]
+            copy.lerp_(alike(weight, copy).detach().to(copy.dtype), 1 - momentum)  # type: ignore[union-attr]
 
     def weights(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
         """The copies, in the dtype of the weights they stand for."""
@@ -106,28 +110,29 @@ def trained(decoder: nn.Module, above: list[nn.Module], every: bool = False) -> 
 
 
 class StepClock:
-    """Tells whether an optimizer has stepped on some weights, whoever ran it.
+    """Tells whether an optimizer has stepped on a model's weights, whoever ran it.
 
     Every torch optimizer reports its steps. The version counters of the weights would not do: fused optimizers leave
     them as they are, and loading a checkpoint moves them.
     """
 
-    def __init__(self):
-        self._weights: set[int] = set()
-        self._stepped = False
+    def __init__(self, model: nn.Module):
+        self._model, self._listens, self._stepped = model, False, False
         _listen().add(self)
 
-    def ticked(self, weights: Iterable[Tensor]) -> bool:
-        """Whether a step was made on these weights since the last call; the first call only looks."""
-        ticked, self._stepped = self._stepped, False
-        self._weights = {id(weight) for weight in weights}
+    def ticked(self) -> bool:
+        """Whether a step was made since the last call; the first call only begins to listen."""
+        ticked, self._listens, self._stepped = self._stepped, True, False
         return ticked
 
     def hear(self, optimizer: Optimizer) -> None:
         """An optimizer has stepped."""
+        if not self._listens:
+            return
+        own = {id(weight) for weight in self._model.parameters() if weight.requires_grad}
         held = (weight for group in optimizer.param_groups for weight in group["params"])
         # sharding engines may step on flat copies of their own instead, which are no parameters
-        self._stepped |= any(id(weight) in self._weights or not isinstance(weight, nn.Parameter) for weight in held)
+        self._stepped |= any(id(weight) in own or not isinstance(weight, nn.Parameter) for weight in held)
 
 
 @cache

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.func import functional_call
 
 from latentlm.ema import trained
+from latentlm.sharded import alike, call_with
 
 HEAD = "latent.terms.heads."
 SLOW = "slow copy"  # in the logs: no term can be called so
@@ -61,7 +60,7 @@ def teacher_states(run: Any, kind: str, args: tuple, kwargs: dict) -> None:
     run.reading = kind
     try:
         with torch.no_grad(), _evaluating(decoder), _switched_off(switched):
-            functional_call(decoder, {n: w for n, w in weights.items() if not n.startswith(HEAD)}, args, kwargs)
+            call_with(decoder, {n: w for n, w in weights.items() if not n.startswith(HEAD)}, args, kwargs)
     except Reached:
         pass
     finally:
@@ -97,7 +96,7 @@ def _copy_of(run: Any, kind: str, module: nn.Module, prefix: str, values: Tensor
     weights = run.model.latent.teachers[kind].weights(like)
     own = {name.swapcase().removeprefix(prefix): weight for name, weight in weights.items()}
     dtype = next((weight.dtype for weight in own.values()), values.dtype)
-    return functional_call(module, own, (values.to(dtype),))
+    return call_with(module, own, (values.to(dtype),))
 
 
 def _weights(run: Any, kind: str) -> dict[str, Tensor]:
@@ -119,9 +118,9 @@ def _copied(run: Any, kind: str) -> dict[str, Tensor]:
     weights = trained(backbone.decoder, above, every=teaching.weights is not None)
     for head in teaching.heads:
         weights |= {f"{HEAD}{head}.{n}": weight for n, weight in latent.terms.heads[head].named_parameters()}
-    if any(isinstance(weight, DTensor) or hasattr(weight, "ds_shape") for weight in weights.values()):
-        # an engine that gathers weights by itself would put the network's own ones back into the teacher's forward
-        raise ValueError(f"target {kind}: needs whole weights to copy, but these are sharded; use DDP or target online")
+    if any(hasattr(weight, "ds_shape") for weight in weights.values()):
+        # ZeRO-3 gathers by itself and would put the network's own weights back into the teacher's forward
+        raise ValueError(f"target {kind}: ZeRO-3 keeps the weights to itself; use FSDP2, ZeRO-2, DDP or target online")
     return {name.swapcase(): weight for name, weight in weights.items()}
 
 
@@ -136,7 +135,7 @@ def _loaded(run: Any, folder: str, like: dict[str, Tensor]) -> dict[str, Tensor]
                 f"target frozen: {folder} is no checkpoint of this network ({name.swapcase()} is {have}, not "
                 f"{tuple(like[name].shape)}); name one with the same config"
             )
-    return {name: weight.detach().to(like[name]) for name, weight in found.items() if weight is not None}
+    return {n: alike(w.detach().to(like[n].device, like[n].dtype), like[n]) for n, w in found.items() if w is not None}
 
 
 def _switches_adapters(run: Any, kind: str) -> bool:

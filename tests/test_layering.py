@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "latentlm"
 # a module may import from rungs below its own, and from its own rung where the inner order below allows it
 LADDER = [
     ["types", "config", "options"],
-    ["dist", "positions"],
+    ["dist", "sharded", "positions"],
     ["losses"],
     ["backbones", "tap", "heads", "narrow", "predictors", "ema", "token_code", "assign", "targets"],
     ["terms", "levels", "through", "pairing", "objective"],

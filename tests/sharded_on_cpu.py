@@ -1,0 +1,33 @@
+"""accelerate shards on GPUs only; told here that a CPU is one, its own engine runs on two gloo processes.
+
+As a program it is latentlm's: ``accelerate launch --config_file FSDP2 -m sharded_on_cpu train ...``.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+
+
+@contextmanager
+def sharding_on_cpu():
+    """Inside, accelerate takes gloo on the CPU for what it shards over."""
+    before = PartialState._prepare_backend, PartialState.set_device
+
+    def set_device(self):
+        self.device = torch.device("cpu")
+
+    PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    PartialState.set_device = set_device
+    try:
+        yield
+    finally:
+        PartialState._prepare_backend, PartialState.set_device = before
+
+
+if __name__ == "__main__":
+    from latentlm.cli import main
+
+    with sharding_on_cpu():
+        main()
