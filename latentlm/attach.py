@@ -20,6 +20,7 @@ from latentlm.monitor import GradientProbe, measure
 from latentlm.objective import Objective, means, total
 from latentlm.outputs import extended
 from latentlm.selecting import selecting_hooks
+from latentlm.sharded import is_sharded
 from latentlm.sparse_head import skip_unlabelled
 from latentlm.tap import Depth, resolve_depth
 from latentlm.teaching import Reached, follow, teacher_heads, teacher_health, teacher_norm, teacher_states
@@ -259,10 +260,13 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     if every and latent.step % every == 0 and run.probe.looked != latent.step:
         run.probe.looked = latent.step
         run.metrics.latest = measure(latent.terms, context) | teacher_health(run)
-        if not run.compiled:  # else what the blocks above send back never shows at the state
+        # else what the blocks above send back never shows, or FSDP takes the first gradient for the end of the backward
+        if not (run.compiled or is_sharded(run.model)):
             run.probe.watch(latent.terms, context, reports, run.loss, means(reports, share, run.counts))
         elif latent.terms.ratios:
-            raise ValueError("weight.grad_ratio: gradients inside a compiled model cannot be seen; do not compile it")
+            raise ValueError(
+                "weight.grad_ratio: cannot be measured in a compiled or sharded model; use neither, or a number"
+            )
 
 
 @_eager

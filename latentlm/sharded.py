@@ -13,11 +13,22 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.func import functional_call
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 gathers any of its weights."""
+    return any(isinstance(part, FSDPModule) for part in module.modules())
+
+
 def alike(value: Tensor, like: Tensor | None) -> Tensor:
     """A whole tensor, equal on all ranks, as this rank's shard where `like` is one; nothing is sent."""
     if not isinstance(like, DTensor) or isinstance(value, DTensor):
         return value
     return distribute_tensor(value.detach(), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def norm(value: Tensor) -> Tensor:
+    """Length of a tensor, of the whole one where it is sharded."""
+    length = value.norm()
+    return length.full_tensor() if isinstance(length, DTensor) else length
 
 
 def call_with(module: nn.Module, weights: dict[str, Tensor], args: tuple, kwargs: dict | None = None) -> Any:

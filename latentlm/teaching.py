@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latentlm.ema import trained
-from latentlm.sharded import alike, call_with
+from latentlm.sharded import alike, call_with, norm
 
 HEAD = "latent.terms.heads."
 SLOW = "slow copy"  # in the logs: no term can be called so
@@ -41,8 +41,8 @@ def teacher_health(run: Any) -> dict[str, float]:
     teacher = teachers["ema"]
     own = _copied(run, "ema")
     copies = teacher.weights(own)
-    apart = torch.stack([(own[name] - copies[name]).norm() for name in own]).norm()
-    size = torch.stack([copy.norm() for copy in copies.values()]).norm()
+    apart = torch.stack([norm(alike(own[name], copies[name]) - copies[name]) for name in own]).norm()
+    size = torch.stack([norm(copy) for copy in copies.values()]).norm()
     momentum = teacher.teaching.at(run.model.latent.step, run.total)
     return {f"monitor/{SLOW}/momentum": momentum, f"monitor/{SLOW}/lag": float(apart / size.clamp(min=1e-12))}
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 RANKS = 2
-PATIENCE = 60  # seconds before a silent rank counts as hung
+PATIENCE = 180  # seconds before a silent rank counts as hung
 
 
 class Pool:

@@ -144,10 +144,7 @@ def sharded(how, names, folder):
         model = AutoModelForCausalLM.from_pretrained(folder, distributed_config=mesh)
         terms = {name: TERMS[name] for name in names}
         get_latent_model(model, {"terms": terms, "monitor": 0}, seed=rank()).train()
-        try:
-            logs, trainer = run_of(model, how, folder, save_strategy="steps", save_steps=3, save_only_model=True)
-        except ValueError as error:
-            return str(error)
+        logs, trainer = run_of(model, how, folder, save_strategy="steps", save_steps=3, save_only_model=True)
         return logs, [weight.detach().clone() for weight in trainer.model.latent.parameters()]
 
 
@@ -155,7 +152,7 @@ def sharded(how, names, folder):
 def test_sharded_weights_give_the_same_run(pool, how, tmp_path):
     import latentlm
 
-    names = ("next_state", "last", "normal")
+    names = tuple(TERMS)
     build("llama").save_pretrained(tmp_path)
     logs, weights = trained(how, "full", 1, "off", names, tmp_path / "one")
     for found, heads in pool.run(sharded, how, names, str(tmp_path)):
@@ -166,9 +163,3 @@ def test_sharded_weights_give_the_same_run(pool, how, tmp_path):
     assert saved.keys() == weights.keys()
     for name, value in weights.items():
         torch.testing.assert_close(saved[name], value, rtol=1e-4, atol=2e-6, msg=name)
-
-
-def test_teachers_of_sharded_weights_are_refused(pool, tmp_path):
-    build("llama").save_pretrained(tmp_path)
-    for message in pool.run(sharded, "trainer", ("slow",), str(tmp_path)):
-        assert message == "target ema: needs whole weights to copy, but these are sharded; use DDP or target online"
