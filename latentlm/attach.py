@@ -15,15 +15,15 @@ from latentlm.backbones import Backbone, hidden_state, readout
 from latentlm.call import Call
 from latentlm.dist import world_size
 from latentlm.ema import StepClock
+from latentlm.look import look
 from latentlm.metrics import Metrics
-from latentlm.monitor import GradientProbe, measure
-from latentlm.objective import Objective, means, total
+from latentlm.monitor import GradientProbe
+from latentlm.objective import Objective, total
 from latentlm.outputs import extended
 from latentlm.selecting import selecting_hooks
-from latentlm.sharded import is_sharded
 from latentlm.sparse_head import skip_unlabelled
 from latentlm.tap import Depth, resolve_depth
-from latentlm.teaching import Reached, follow, teacher_heads, teacher_health, teacher_norm, teacher_states
+from latentlm.teaching import Reached, follow, teacher_heads, teacher_norm, teacher_states
 from latentlm.types import Context, View
 
 
@@ -256,17 +256,7 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     share = run.share(call)
     run.loss = total(reports, share, run.counts)
     run.metrics.report(reports)
-    every = run.objective.monitor
-    if every and latent.step % every == 0 and run.probe.looked != latent.step:
-        run.probe.looked = latent.step
-        run.metrics.latest = measure(latent.terms, context) | teacher_health(run)
-        # else what the blocks above send back never shows, or FSDP takes the first gradient for the end of the backward
-        if not (run.compiled or is_sharded(run.model)):
-            run.probe.watch(latent.terms, context, reports, run.loss, means(reports, share, run.counts))
-        elif latent.terms.ratios:
-            raise ValueError(
-                "weight.grad_ratio: cannot be measured in a compiled or sharded model; use neither, or a number"
-            )
+    look(run, context, reports, share)
 
 
 @_eager
