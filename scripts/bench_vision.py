@@ -48,7 +48,7 @@ def main() -> None:
 def bench(name: str, plain: dict[str, Any], args: argparse.Namespace) -> None:
     """The recipe's step and the others, on one batch of scenes."""
     recipe = load_recipe(f"vision/{name}", [f"batch.size={args.batch}", "data.source.num_train=256"])
-    config = read_config(recipe)
+    config: Any = read_config(recipe)
     prepared = prepare(recipe, config)
     batch = prepared.collator(prepared.dataset.__getitems__(range(args.batch)))
 
