@@ -53,6 +53,7 @@ def render(runs: Sequence[Run], pictures: Mapping[str, bytes]) -> str:
             + _picture(pictures, "profiles", "Accuracy of the probes over depth with 95 % bands"),
         ),
         "Transfer of readouts": tables.transfer(_picture(pictures, "transfer", "Readouts used in other contexts")),
+        "Vision": tables.vision(runs, _picture(pictures, "vision", "Depth by factor: what a linear map reads off")),
         "Other scores": tables.others(runs),
         "Losses": sections.losses(runs, _picture(pictures, "losses", "Loss curves of every term")),
         "Rank over depth": sections.depth(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from latentlm.report import inside
+from latentlm.report import inside, seen
 from latentlm.report.inside import plain as _plain
 from latentlm.report.run import ERRORS, Curve, Run, Task, finite, terms
 
@@ -57,6 +57,7 @@ def draw(runs: Sequence[Run]) -> dict[str, bytes]:
     with mpl.rc_context(STYLE):
         figures = {"losses": _losses(runs), "reversal": _reversal(runs), "depth": _depth(runs)}
         figures |= {"probe": inside.maps(runs), "profiles": _profiles(runs), "transfer": inside.transfer(runs)}
+        figures["vision"] = seen.maps(runs)
         return {name: _png(figure) for name, figure in figures.items() if figure is not None}
 
 

@@ -74,6 +74,11 @@ class Run:
     warnings: list[str]
     is_trained: bool
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether it was trained on images, so that nobody can ask it in words."""
+        return ((self.recipe or {}).get("data") or {}).get("kind") == "images"
+
     def last(self, name: str) -> float | None:
         """Latest value of a metric."""
         return self.curves[name][-1][1] if name in self.curves else None

@@ -31,6 +31,8 @@ def overview(runs: Sequence[Run]) -> str:
             ]
         )
     head = ["run", "steps", "last loss (sum)", "last held-out loss", "same direction, %", "reverse, %"]
+    if all(run.reads_images for run in runs):
+        head, rows = head[:3], [row[:3] for row in rows]
     return table(head, rows) + _footnote(rows)
 
 
@@ -76,7 +78,7 @@ def losses(runs: Sequence[Run], picture: str) -> str:
 
 def reversal(runs: Sequence[Run], picture: str) -> str:
     """The trained direction beside the reverse one, with every number."""
-    parts = [_missing(runs, "eval/reversal.json", lambda run: run.tasks is None), picture]
+    parts = [_missing(runs, "eval/reversal.json", lambda run: run.tasks is None and not run.reads_images), picture]
     head = ["subset", "asked", "run", "exact, %", "contains, %", "MRR (chance)", "delta log p (p)"]
     head += ["items / facts", "ranked x candidates"]
     rows = []

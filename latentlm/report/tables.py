@@ -7,8 +7,20 @@ from html import escape
 from latentlm.report.inside import property_names
 from latentlm.report.run import Run
 from latentlm.report.sections import number, table, titled
+from latentlm.report.seen import rows_of
 
 ASIDE = ("_stderr", "_low", "_high", "_sd")
+SEEN = {
+    "level/detail": "detail factors",
+    "level/semantic": "semantic factors",
+    "level/nuisance": "nuisance",
+    "level/noise": "noise",
+    "knn": "kNN",
+    "linear": "linear",
+    "attentive": "attentive",
+    "finetune": "fine-tuned",
+    "pixels/linear": "pixels, linear R2",
+}
 
 
 def probes(runs: Sequence[Run], picture: str) -> str:
@@ -53,6 +65,25 @@ def transfer(picture: str) -> str:
         "A concept in pieces: only its diagonal is bright."
     )
     return picture + f"<p class=note>{note}</p>"
+
+
+def vision(runs: Sequence[Run], picture: str) -> str:
+    """Every depth and every floor of every run, with what is behind the picture in means."""
+    found = [(run, task, row) for run in runs for task, row in rows_of(run).items()]
+    keys = [key for key in SEEN if any(key in row for _, _, row in found)]
+    if not keys:
+        return ""
+    rows = [
+        [titled(runs, run), escape(task), *(f"{100 * row[key]:.1f}" if key in row else "-" for key in keys)]
+        for run, task, row in found
+    ]
+    note = (
+        "Read off linearly from frozen states, %: skill over chance for classes, R2 for magnitudes. Nuisance is "
+        "brightness; noise cannot be predicted, so reading it means that pixels are kept. random: fresh weights."
+    )
+    return (
+        picture + table(["run", "features", *(SEEN[key] for key in keys)], rows, left=2) + f"<p class=note>{note}</p>"
+    )
 
 
 def others(runs: Sequence[Run]) -> str:
