@@ -26,7 +26,8 @@ def test_factors_over_depth_beside_their_floor(tmp_path):
     text = page.read_text()
     assert (page.parent / "report-vision.png").stat().st_size > 5000
     vision = text[text.index('id="vision"') : text.index('id="other-scores"')]
-    assert "<td>50.0</td>" in vision and "<td>75.0</td>" in vision
+    assert "<td>50.0</td>" in vision
+    assert "<td>75.0</td>" in vision
     assert vision.count("random 1") == 2
     assert "eval/reversal.json" not in text
     assert "same direction" not in text
