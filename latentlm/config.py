@@ -150,6 +150,8 @@ def _describe(annotation: Any) -> str:
     for option in _options(annotation):
         if dataclasses.is_dataclass(option):
             names.append("{kind: " + kind_of(typing.cast(type, option)) + ", ...}")
+        elif typing.get_origin(option) is typing.Literal:
+            names += map(str, typing.get_args(option))
         else:
             names.append("null" if option is type(None) else str(getattr(option, "__name__", option)))
     return " or ".join(dict.fromkeys(names))
