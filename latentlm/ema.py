@@ -27,12 +27,14 @@ class Teaching:
         final: momentum at the last step, reached along half a cosine.
         weights: folder of another checkpoint that it starts from.
         heads: shared heads that it has copies of.
+        every: optimizer steps after which all is copied anew; 0 never.
     """
 
     momentum: float = 1.0
     final: float | None = None
     weights: str | None = None
     heads: tuple[str, ...] = ()
+    every: int = 0
 
     @property
     def copies(self) -> bool:
@@ -80,9 +82,10 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def update(self, weights: dict[str, Tensor], step: int = 0, total: int | None = None) -> None:
         """Move every copy towards its weight."""
-        if self.frozen:
+        renewed = self.teaching.every and step % self.teaching.every == 0
+        if self.frozen and not renewed:
             return
-        momentum = self.teaching.at(step, total)
+        momentum = 0.0 if renewed else self.teaching.at(step, total)
         for name, weight in weights.items():
             copy = self._buffers[_key(name)]
             copy.lerp_(alike(weight, copy).detach().to(copy.dtype), 1 - momentum)  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from latentlm.dist import all_reduce_sum
 from latentlm.heads import Head
 from latentlm.levels import Levels
 from latentlm.losses import AnchorLoss
-from latentlm.pairing import anchors, build_assigners, build_predictors, pairs, places_of
+from latentlm.pairing import anchors, build_assigners, build_predictors, closeness, pairs, places_of
 from latentlm.tap import resolve_depth
 from latentlm.terms import Predict, Spread, depths, schedule, teachers
 from latentlm.through import called, values_through
@@ -173,6 +173,8 @@ class Terms(nn.Module):
             values = (
                 term.loss(guess, goal) if term.through == "none" else values_through(term, guess, goal, context.view)
             )
+        if term.near is not None:
+            values = values * closeness(term, context)
         if term.average == "pairs":
             return values.sum(), torch.tensor(float(values.shape[0]), device=values.device)
         pair = context.once(places_of(term), lambda: term.mask(context.view))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentlm.narrow import Branch, Narrow
-from latentlm.positions import flat, index
+from latentlm.positions import flat, index, nearness
 from latentlm.predictors import Dynamics, Shared
 from latentlm.targets import TokenCode, target_dim
 from latentlm.terms import Predict, Spread
@@ -98,6 +98,17 @@ def anchors(terms: Plain, predictors: nn.ModuleDict, name: str, context: Context
             conditions = _embeddings(context.view, target.index)
         guess = called(predictors[own], source.values, conditions)
     return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
+
+
+def closeness(term: Predict, context: Context) -> Tensor:
+    """The factor ``[m]`` of every pair, from where its target lies."""
+    view, target = context.view, term.target
+    assert term.near is not None
+    at: Any = target.tap.at if hasattr(target, "tap") else target.at  # type: ignore[union-attr]
+    table = context.once(("near", term.near), lambda: nearness(term.near, view))  # type: ignore[arg-type]
+    pair = context.once(places_of(term), lambda: term.mask(view))
+    where = flat(index(at, view), view.segments.shape[1])
+    return table.flatten()[where[pair]]
 
 
 def _target(term: Predict, name: str, context: Context, keep: Tensor, pair: Tensor) -> Latents:

@@ -7,7 +7,7 @@ masked patches are the same shape. Two index sets of equal ``b g`` are paired an
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentlm.types import View
@@ -85,3 +85,18 @@ def flat(index: Int[Tensor, "b g n"], length: int) -> Int[Tensor, "a n"]:
     """Fold rows and groups into anchors and positions into one axis ``b*t``; -1 stays -1."""
     rows = torch.arange(index.shape[0], device=index.device)[:, None, None] * length
     return torch.where(index >= 0, index + rows, -1).flatten(0, 1)
+
+
+def nearness(at: At, view: View) -> Float[Tensor, "b t"]:
+    """``1 / sqrt(d)`` of every position, d its distance to the nearest of the positions `at` in the same view.
+
+    Neighbours are at distance 1, and so counts a position of the set itself; 0 where its view has none of them.
+    """
+    if view.places is None:
+        raise ValueError("near: needs positions with coordinates, which this network has not; leave it out")
+    places = view.places.float()
+    own = (places < 0).all(-1).cumsum(0)  # a view begins with its class token, which has no place
+    there = index(at, view).flatten(1)  # b s
+    apart = torch.cdist(places[None].expand(len(there), -1, -1), places[there.clamp(min=0)])  # b t s
+    apart = torch.where((there >= 0)[:, None] & (own[:, None] == own[there.clamp(min=0)][:, None]), apart, torch.inf)
+    return apart.amin(-1).clamp(min=1).rsqrt()

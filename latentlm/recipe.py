@@ -250,6 +250,7 @@ def _places(term: Any) -> tuple[list[At], list[At]]:
         own.append(term.relation.source)
         (own if term.target.teacher == "online" else copies).append(term.relation.target)
     if isinstance(term, Predict):
+        own += [] if term.near is None else [term.near]
         target: Any = term.target
         if isinstance(target, TokenCode):
             own.append(target.ids)

@@ -132,32 +132,36 @@ class Ema:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Latents of the network as it was when training began, or as another run has left it.
+    """Latents of the network as it was when training began, or some steps ago, or as another run has left it.
 
-        target = h_theta0[tap]
+        target = h_theta0[tap]          or, with `every`, theta_(every * floor(step / every))
 
-    Under PEFT the adapters are switched off for the teacher's forward and nothing is copied; otherwise the trainable
-    weights up to the deepest target are copied once.
+    Under PEFT the adapters are switched off for the teacher's forward and nothing is copied; otherwise, and where it is
+    renewed, the trainable weights up to the deepest target are copied.
 
     Shapes:    [a n d], the width of the tap.
     Gradient:  none.
     Scale:     that of the residual stream unless `normalize` is set.
     Ranks:     local.
-    Source:    SALT, arXiv 2509.24317 (frozen teacher).
-    Checked:   tests/test_ema.py - equals the model before training, with and without LoRA.
+    Source:    SALT, arXiv 2509.24317 (frozen teacher); DINOv3, arXiv 2508.10104 (renewed, for Gram anchoring).
+    Checked:   tests/test_ema.py - equals the model before training, with and without LoRA; the model of some steps ago.
 
     Args:
         tap: what is predicted, in the frozen network.
         normalize: per latent, after the tap.
         weights: folder of another checkpoint of the same architecture (a run's ``model/``), as SALT has it.
+        every: optimizer steps after which the network is copied anew; 0 never.
     """
 
     tap: Tap
     normalize: Normalize = "layer"
     weights: str | None = None
+    every: int = 0
     teacher: ClassVar[str] = "frozen"
 
     def __post_init__(self):
+        if self.every < 0 or (self.every and self.weights is not None):
+            raise ValueError(f"frozen: every must be 0 or more, and 0 with weights of another run; got {self.every}")
         _check_tap("frozen", self.tap, None)
         if self.tap.head is not None:
             raise ValueError("frozen: its head would stay as it was drawn; drop 'head' from its tap")
@@ -165,7 +169,7 @@ class Frozen:
     @property
     def teaching(self) -> Teaching:
         """Where the copy comes from."""
-        return Teaching(weights=self.weights)
+        return Teaching(weights=self.weights, every=self.every)
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""

@@ -139,8 +139,9 @@ def _loaded(run: Any, folder: str, like: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def _switches_adapters(run: Any, kind: str) -> bool:
-    """Under PEFT the network as it was is the network without adapters: nothing need be copied."""
-    return kind == "frozen" and bool(_adapters(run.backbone.decoder))
+    """Under PEFT the network as it was is the one without adapters: nothing need be copied, unless it is renewed."""
+    renewed = run.model.latent.teachers[kind].teaching.every
+    return kind == "frozen" and not renewed and bool(_adapters(run.backbone.decoder))
 
 
 def _adapters(decoder: nn.Module) -> list[Any]:

@@ -74,6 +74,8 @@ class Predict:
         shuffle: control arm: every guess gets the target of the pair half a batch away, so only what all targets share
             can be predicted.
         average: ``pairs``: every pair counts the same; ``anchors``: every anchor does, however many pairs it has.
+        near: name of a set: the value of a pair is multiplied by ``1 / sqrt(d)``, d the distance of the target's
+            position to the nearest one of that set in the same view (V-JEPA 2.1: ``masked``, for seen patches).
     """
 
     source: Tap
@@ -84,8 +86,11 @@ class Predict:
     through: Literal["none", "readout", "norm_readout"] = "none"
     shuffle: bool = False
     average: Literal["pairs", "anchors"] = "pairs"
+    near: str | None = None
 
     def __post_init__(self):
+        if self.near is not None and (isinstance(self.target, TokenCode) or self.pooled):
+            raise ValueError("near: goes with targets at single positions; use pool: none, no token code")
         if isinstance(self.target, Data) != isinstance(self.loss, NextToken):
             raise ValueError("loss: next_token goes with target data, and target data with loss next_token")
         if isinstance(self.target, Data) and self.through == "none":
@@ -97,6 +102,11 @@ class Predict:
         leaky = isinstance(self.target, Online) and not self.target.stop_grad
         if leaky and schedule(self.weight).grad_ratio is not None:
             raise ValueError("weight: grad_ratio cannot be measured where the target has gradient; give a number")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the target is one vector for each anchor, made of several positions."""
+        return getattr(getattr(self.target, "tap", None), "pool", "none") != "none"
 
     @property
     def relates(self) -> bool:
@@ -164,7 +174,7 @@ def teachers(terms: dict[str, Predict | Spread]) -> dict[str, Teaching]:
         kind, asked = term.target.teacher, term.target.teaching
         before = found.get(kind, asked)
         if replace(before, heads=()) != replace(asked, heads=()):
-            same = "momentum and final" if kind == "ema" else "weights"
+            same = "momentum and final" if kind == "ema" else "weights and every"
             raise ValueError(f"terms.{name}: one network has one {kind} teacher; give all such targets the same {same}")
         found[kind] = replace(asked, heads=tuple(sorted({*before.heads, *asked.heads})))
     for name, term in terms.items():

@@ -144,9 +144,13 @@ peft_warns = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 
 
 def lora(kind, **kwargs):
+    return adapted(build(kind), **kwargs)
+
+
+def adapted(model, **kwargs):
     own = {"exclude_modules": r"(.*\.)?latent\..*", "modules_to_save": ["latent"]}
     config = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules="all-linear", **own, **kwargs)
-    return get_peft_model(build(kind), config).train()
+    return get_peft_model(model, config).train()
 
 
 @peft_warns
@@ -169,6 +173,24 @@ def test_under_lora_the_average_holds_adapters_up_to_the_deepest_target():
     held = copies(run.model)
     assert 0 < len(low) < len(adapters)
     assert [c.shape for c in held] == [p.shape for p in low]
+
+
+@peft_warns
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_frozen_copy_is_renewed_every_few_steps(adapters):
+    model = llama(TERM % ("frozen", ", every: 3"))
+    model = adapted(model) if adapters else model
+    run, passed, renewed = latent_run(model), [], []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for step in range(8):
+        model(**BATCHES[step]).loss.backward()
+        held = copies(run.model)
+        passed.append(weights(model))
+        renewed.append([torch.equal(copy, weight) for copy, weight in zip(held, passed[3 * (step // 3)], strict=True)])
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(map(all, renewed))
+    assert all(not torch.equal(one, other) for one, other in zip(passed[0], passed[3], strict=True))
 
 
 def test_goes_on_from_a_checkpoint():

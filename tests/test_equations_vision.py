@@ -216,3 +216,35 @@ def test_data2vec_target_is_the_mean_of_normed_depths_and_v_jepa_reads_them_side
         source = torch.cat([F.layer_norm(here[k][row][at[row]], (32,)) for k in (1, 4)], -1)
         total.append((model.latent.terms.predictors["a"](source[None])[0] - goal).square().mean())
     torch.testing.assert_close(loss, torch.stack(total).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_v_jepa_weighs_seen_patches_by_how_near_a_hidden_one_is():
+    text = """
+    terms:
+      seen:
+        kind: predict
+        source: {depth: [1/2, 1], fuse: concat, at: visible}
+        target: {kind: ema, tap: {depth: [1/2, 1], fuse: concat, at: visible}, momentum: 0.5, normalize: none}
+        predictor: linear
+        loss: {kind: smooth_l1, beta: 0.0}
+        near: masked
+    """
+    model, batch = attach(text, dtype=torch.float64), images(kept=9, views=2)
+    loss, context = run(model, batch)
+    values, used = [], set()
+    for row in range(3):
+        for crop in range(2):
+            start = crop * (1 + PATCHES) + 1
+            seen, hidden = (batch["latent"][name][row, crop] - start for name in ("visible", "masked"))
+            for place in seen.tolist():
+                y, x = divmod(place, 4)
+                apart = min(math.dist((y, x), divmod(other, 4)) for other in hidden.tolist())
+                mine, slow = (
+                    torch.cat([F.layer_norm(view.states[depth][row, start + place], (32,)) for depth in (2, 4)])
+                    for view in (context.view, context.teachers["ema"])
+                )
+                guess = model.latent.terms.predictors["seen"](mine[None, None])[0, 0]
+                values.append((guess - slow).abs().mean() / math.sqrt(apart))
+                used.add(apart)
+    assert len(used) > 1
+    torch.testing.assert_close(loss, torch.stack(values).mean(), rtol=1e-6, atol=1e-9)

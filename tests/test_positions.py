@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import view
 
-from latentlm.positions import Last, Next, Now, flat, index
+from latentlm.positions import Last, Next, Now, flat, index, nearness
 
 
 @st.composite
@@ -68,6 +68,19 @@ def test_padding_on_the_left_or_right_gives_the_same_pairs():
         assert (at(right)[:, 3:] == -1).all()
     assert Last()(left).tolist() == [[[4]]]
     assert Last()(right).tolist() == [[[2]]]
+
+
+def test_nearness_is_told_by_the_distance_in_the_same_view():
+    seen = view([[0] * 10] * 2, {"at": [[[1, 4], [7, -1]], [[2, -1], [-1, -1]]]})
+    square = [[-1, -1], [0, 0], [0, 1], [1, 0], [1, 1]]  # a class token and four patches, twice
+    seen.places = torch.tensor(square * 2)
+    far = 2**-0.25  # across the diagonal
+    wanted = [[None, 1, 1, 1, 1, None, 1, 1, far, 1], [None, 1, 1, far, 1, 0, 0, 0, 0, 0]]
+    for found, expected in zip(nearness("at", seen).tolist(), wanted, strict=True):
+        for value, number in zip(found, expected, strict=True):
+            assert number is None or value == pytest.approx(number)
+    with pytest.raises(ValueError, match="near: needs positions with coordinates"):
+        nearness("at", view([[0, 0]], {"at": [[[1]]]}))
 
 
 def test_nothing_but_padding():
