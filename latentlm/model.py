@@ -149,6 +149,36 @@ def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     return model
 
 
+def restore(model: Any, folder: str | Path) -> None:
+    """Load the weights of a checkpoint whose names are not the model's, heads included; else there is nothing to do.
+
+    transformers saves some families, ViT among them, under the names of their released checkpoints, and its trainer
+    loads a checkpoint by name: it would go on with fresh weights.
+    """
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    own = model.state_dict().keys()
+    if all(name in own for file in files for name in _names(file)):
+        return
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # the heads would be listed as unexpected
+    try:
+        saved = type(model).from_pretrained(folder).state_dict()
+    finally:
+        logging.set_verbosity(level)
+    with torch.no_grad():
+        for name, weight in (*model.named_parameters(), *model.named_buffers()):
+            if name in saved:
+                weight.copy_(saved[name])
+    model.latent.load_state_dict(dict(_tensors(Path(folder))))
+
+
+def _names(file: Path) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as tensors:
+        return list(tensors.keys())
+
+
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     from safetensors import safe_open
 

@@ -13,6 +13,7 @@ from latentlm.attach import Run, latent_run
 from latentlm.call import Call
 from latentlm.metrics import Metrics
 from latentlm.monitor import GradientProbe
+from latentlm.model import restore
 from latentlm.recipe import sets_read
 from latentlm.teaching import follow
 
@@ -139,6 +140,13 @@ class LatentTrainerMixin:
         for kind in self._latent.model.latent.teachers:
             follow(self._latent, kind, ticked=False)
         super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        if not self.is_fsdp_enabled:
+            restore(self._latent.model, args[0])
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()  # type: ignore[misc]
+        if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            restore(self._latent.model, self.state.best_model_checkpoint)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()  # type: ignore[misc]

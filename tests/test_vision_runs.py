@@ -1,0 +1,66 @@
+"""Whole vision runs: two ranks end where one process does, and a resumed run where a straight one does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_distributed_model import launched
+from tiny_recipes import tiny
+from torch import distributed
+
+from latentlm.dist import world_size
+from latentlm.recipe import load_recipe
+from latentlm.train import train
+
+# a contrast over the batch; a slow copy with a running centre, and local crops; masks and clusters; masks and depths
+RECIPES = {
+    "vision/simclr": [],
+    "vision/dino": ["data.views.local=1", "data.views.local_scale=[0.1, 0.4]"],
+    "vision/capi": [],
+    "vision/constructive": [],
+}
+
+
+def run(name: str, folder: str, *more: str) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """Losses and saved weights, heads and copies included; as under torchrun where there are two ranks."""
+    words = [*tiny(name), *RECIPES[name], "run.device=cpu", f"batch.size={8 // world_size()}", f"run.dir={folder}"]
+    words += ["optim.warmup=0", "optim.learning_rate=1e-2", *more]
+    with launched():
+        train(load_recipe(name, words))
+    if world_size() > 1:
+        distributed.barrier()  # the first rank writes
+    lines = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+    losses = [{k: v for k, v in line.items() if k == "loss" or k.endswith("/value")} for line in lines]
+    return losses, load_file(Path(folder, "model/model.safetensors"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_ranks_equal_one_process(pool, name, tmp_path):
+    losses, weights = run(name, str(tmp_path / "one"))
+    (found, shared), _ = pool.run(run, name, str(tmp_path / "two"))
+    assert len(found) == 4
+    for ours, theirs in zip(found, losses, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert shared.keys() == weights.keys()
+    for key, value in weights.items():
+        torch.testing.assert_close(shared[key], value, rtol=1e-2, atol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_resumed_run_equals_the_straight_one(name, tmp_path):
+    straight = run(name, str(tmp_path / "straight"), "run.save_every=2")
+    shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed/checkpoints/checkpoint-4")
+    shutil.rmtree(tmp_path / "resumed/model")
+    (tmp_path / "resumed/depth.json").unlink()
+    resumed = run(name, str(tmp_path / "resumed"), "run.save_every=2", "run.resume=true")
+    assert resumed[0] == straight[0]
+    assert resumed[1].keys() == straight[1].keys()
+    for key, value in straight[1].items():
+        assert torch.equal(resumed[1][key], value), key
+    held = [key for key in straight[1] if ".teachers." in key or ".assigners." in key]
+    assert bool(held) == (name not in ("vision/simclr", "vision/constructive"))
+    assert all(float(straight[1][key].float().norm()) > 0 for key in held if ".assigners." in key)
