@@ -12,8 +12,8 @@ from transformers import Trainer
 from latentlm.attach import Run, latent_run
 from latentlm.call import Call
 from latentlm.metrics import Metrics
-from latentlm.monitor import GradientProbe
 from latentlm.model import restore
+from latentlm.monitor import GradientProbe
 from latentlm.recipe import sets_read
 from latentlm.teaching import follow
 
