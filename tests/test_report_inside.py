@@ -15,10 +15,19 @@ def probe_result(shift=0.0, depths=7, warnings=()):
     for place, name in enumerate(("tense", "number", "order shift")):
         for depth in range(depths):
             acc = 0.5 + 0.45 * math.exp(-((depth - 3 - place + shift) ** 2) / 6)
-            row = {"acc": acc, "acc_stderr": 0.02, "chance": 0.5, "shuffled": 0.51, "random_init": 0.6}
-            row |= {"selectivity": 0.2, "mlp_gap": 0.01, "compression": 1.5, "directions": None}
+            row = {
+                "acc": acc,
+                "acc_low": acc - 0.04,
+                "acc_high": acc + 0.03,
+                "chance": 0.5,
+                "shuffled": 0.51,
+                "random_init": 0.6,
+            }
+            row |= {"selectivity": 0.2, "mlp_gap": 0.01, "compression": 1.5, "pca_k": 4, "pls_k": None}
             task = f"probe/{name}/{depth}"
             results[task] = {"alias": task, **{f"{key},none": value for key, value in row.items()}}
+        picked = {"acc,none": 0.9, "acc_low,none": 0.81, "acc_high,none": 0.97, "depth,none": 3.0}
+        results[f"probe/{name}/chosen"] = picked | {"chance,none": 0.5}
     return {"results": results, "warnings": list(warnings)}
 
 
@@ -47,7 +56,8 @@ def test_checkpoints_and_files_stand_side_by_side(tmp_path):
     assert "No monitor was on" not in text
     assert "metrics.jsonl" not in text
     assert "plain: tense: few sentences" in text
-    assert "95.0 <small>&plusmn; 3.9</small>" in text
+    assert "95.0 <small>[91, 98]</small>" in text
+    assert "90.0 <small>[81, 97]</small>" in text
     assert "0.9474 <small>&plusmn; 0.0588</small>" in text
     for title in ("Probes", "Transfer of readouts", "Other scores"):
         assert f"<h2>{title}</h2>" in text

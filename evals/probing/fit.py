@@ -27,7 +27,9 @@ def fit_linear(x: Tensor, y: Tensor, classes: int, decay: float = 1e-2, steps: i
     min_W  mean_n CE(W^T x_n, y_n) + decay/2 |W|^2       (convex; all depths in one L-BFGS)
     """
     weights = torch.zeros(x.shape[0], x.shape[2] + 1, classes, requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(
+        [weights], max_iter=steps, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         solver.zero_grad()
@@ -97,18 +99,55 @@ def codelength(x: Tensor, y: Tensor, classes: int) -> Tensor:
     return bits
 
 
-def directions(train: Tensor, y: Tensor, test: Tensor, y_test: Tensor, classes: int, share: float = 0.95) -> Tensor:
-    """Fewest leading principal components that reach `share` of the full probe's gain over chance, per depth ``[l]``.
+def spanned(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """The same states in an orthonormal basis of the span of the training ones, ``[l n r]``, if that is not all.
 
-    Out of 1, 2, 4, ..., 64. A depth at which nothing is decoded, or at which 64 do not reach it, gets NaN.
+    Nothing is lost: what lies outside the span gets no gradient, and no weight of a penalised probe.
     """
-    chance = torch.bincount(y_test).max() / len(y_test)
-    full = accuracy(logits(test, fit_linear(train, y, classes)), y_test)
-    basis = torch.linalg.svd(train - train.mean(1, keepdim=True), full_matrices=False).Vh[:, : max(SIZES)]
-    found = torch.full((train.shape[0],), torch.nan)
-    for size in SIZES[::-1]:
-        part = basis[:, :size].mT
-        reached = accuracy(logits(test @ part, fit_linear(train @ part, y, classes)), y_test)
+    if train.shape[1] >= train.shape[2]:
+        return train, *others
+    basis = torch.linalg.qr(train.mT).Q
+    return tuple(each @ basis for each in (train, *others))
+
+
+def axes(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """`spanned`, turned to the principal axes of the training states, the largest first."""
+    train, *others = spanned(train, *others)
+    turn = torch.linalg.eigh(train.mT @ train).eigenvectors.flip(-1)
+    return tuple(each @ turn for each in (train, *others))
+
+
+def pls_basis(x: Tensor, y: Tensor, classes: int, size: int) -> Tensor:
+    """Orthonormal basis ``[l d k]`` of the first partial least squares components; the first j span the first j.
+
+        S = X^T Y;  r = dominant left singular vector of S;  t = X r;  p = X^T t / t^T t;  S := S without span(p_1 .. p)
+
+    Source: de Jong 1993, SIMPLS; Y = one-hot labels, centred.
+    Checked: tests/test_probing_fit.py - the spans of scikit-learn's PLSRegression.
+    """
+    one_hot = F.one_hot(y, classes).to(x)
+    left = x.mT @ (one_hot - one_hot.mean(0))
+    loadings, weights = x.new_zeros(*left.shape[:2], 0), []
+    for _ in range(min(size, x.shape[1] - 1, x.shape[2])):
+        found = left @ torch.linalg.eigh(left.mT @ left).eigenvectors[..., -1:]
+        found = found / found.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        score = x @ found
+        loading = x.mT @ score
+        for _ in range(2):  # once leaves rounding behind
+            loading = loading - loadings @ (loadings.mT @ loading)
+        loading = loading / loading.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        left = left - loading @ (loading.mT @ left)
+        loadings, weights = torch.cat([loadings, loading], -1), [*weights, found]
+    return torch.linalg.qr(torch.cat(weights, -1)).Q
+
+
+def fewest(full: Tensor, parts: dict[int, Tensor], chance: float, share: float = 0.95) -> Tensor:
+    """Fewest directions whose accuracy ``[l]`` reaches `share` of the full probe's gain over chance.
+
+    A depth at which nothing is decoded, or at which none reaches it, gets NaN.
+    """
+    found = torch.full_like(full, torch.nan)
+    for size, reached in sorted(parts.items(), reverse=True):
         enough = (reached - chance >= share * (full - chance)) & (full > chance + 0.05)
-        found = torch.where(enough, float(min(size, basis.shape[1])), found)
+        found = torch.where(enough, float(size), found)
     return found

@@ -5,7 +5,9 @@ that training and test share neither.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from latentlm.data import Facts
 
@@ -49,18 +51,18 @@ FRAMES = ("The {0} {1} {2}", "Every day the {0} {1} {2}", "People say that the {
 
 @dataclass(frozen=True)
 class Property:
-    """Sentences and what is to be read off each.
+    """Sentences or images and what is to be read off each.
 
     Attributes:
         name: of the property.
-        texts: sentences.
+        inputs: sentences or images.
         labels: class of each, from 0.
         entities, templates: what each was made of.
         classes: number of classes.
     """
 
     name: str
-    texts: list[str]
+    inputs: Sequence[Any]
     labels: list[int]
     entities: list[str]
     templates: list[str]
@@ -78,7 +80,7 @@ def linguistic(count: int, seed: int) -> list[Property]:
 def attributes(facts: Facts, count: int) -> list[Property]:
     """Of a run's facts: the noun of a description, read off the name alone, and the first name, off the description.
 
-    There are no templates; people are disjoint by construction.
+    There is one template; every person comes once.
     """
     people = [fact for fact in facts.facts() if fact.relation == "description"][:count]
     found = []
@@ -91,7 +93,7 @@ def attributes(facts: Facts, count: int) -> list[Property]:
         labels = [places[word(fact)] for fact in people]
         if len(words) > 1:
             names = [fact.a for fact in people]
-            found.append(Property(name, [text(f) for f in people], labels, names, names, len(words)))
+            found.append(Property(name, [text(f) for f in people], labels, names, [""] * len(names), len(words)))
     return found
 
 

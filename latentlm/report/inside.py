@@ -63,9 +63,7 @@ def profiles(runs: Sequence[Run], style: Any) -> Figure | None:
 
 def _profile(axis: Any, probe: Probe, style: dict[str, Any]) -> None:
     accuracy = [100 * value for value in probe.scores["acc"]]
-    reach = [196 * error for error in probe.scores["acc_stderr"]]
-    low = [value - error for value, error in zip(accuracy, reach, strict=True)]
-    high = [value + error for value, error in zip(accuracy, reach, strict=True)]
+    low, high = ([100 * value for value in probe.scores[f"acc_{end}"]] for end in ("low", "high"))
     axis.fill_between(probe.depths, low, high, color=style["color"], alpha=0.15, linewidth=0)
     axis.plot(probe.depths, accuracy, linewidth=1.6, **style)
     if "random_init" in probe.scores:

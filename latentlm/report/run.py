@@ -40,11 +40,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was read off the states for one property: scores over depth."""
+    """What was read off the states for one property: scores over depth, and at the depth that other inputs chose."""
 
     name: str
     depths: list[int]
     scores: dict[str, list[float]]
+    chosen: dict[str, float]
 
     def gain(self) -> list[float]:
         """Accuracy over depth, 0 at the share of the largest class and 1 where all is right."""
@@ -183,15 +184,19 @@ def _tasks(rows: dict[str, dict[str, float]], counts: dict[str, Any]) -> list[Ta
 
 def _probes(rows: dict[str, dict[str, float]]) -> list[Probe]:
     found: dict[str, list[tuple[int, dict[str, float]]]] = {}
+    chosen: dict[str, dict[str, float]] = {}
     for name, scores in rows.items():
-        read, depth = name.removeprefix("probe/").rsplit("/", 1)
-        found.setdefault(read, []).append((int(depth), scores))
+        read, where = name.removeprefix("probe/").rsplit("/", 1)
+        if where == "chosen":
+            chosen[read] = scores
+        else:
+            found.setdefault(read, []).append((int(where), scores))
     probes = []
     for read, places in found.items():
         places.sort(key=lambda place: place[0])
         keys = dict.fromkeys(key for _, scores in places for key in scores)
         series = {key: [scores.get(key, math.nan) for _, scores in places] for key in keys}
-        probes.append(Probe(read, [depth for depth, _ in places], series))
+        probes.append(Probe(read, [depth for depth, _ in places], series, chosen.get(read, {})))
     return probes
 
 
