@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentlm.backbones import hidden_state
+from latentlm.backbones import hidden_state, readout
 
 from ..encoder import TextEncoder
 from ..reversal.score import causal_model
@@ -59,16 +59,19 @@ class Lens:
     ) -> Tensor:
         """Log-probs ``[n v]`` of what follows; `edit` changes the states at a depth at the spans' last tokens."""
         whole = [(0, len(text)) for text in texts]
-        ends = self._places(texts, whole)
+        ends, head = self._places(texts, whole), readout(self.model)
         found: list[Tensor] = [torch.empty(0)] * len(texts)
         for rows, ids, mask, places in self._batches(texts, spans or whole):
             change = (
                 nullcontext() if edit is None or depth is None else self._hooked({depth: _writer(edit, rows, places)})
             )
             with change:
-                logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            for i, row in enumerate(rows):
-                found[row] = logits[i, ends[row]].float().log_softmax(-1).cpu()
+                states = self.backbone.decoder(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+            # the output matrix is as large as several blocks: only the positions that are asked meet it
+            asked = torch.tensor([ends[row] for row in rows], device=states.device)
+            scores = head(states[torch.arange(len(rows), device=states.device), asked])
+            for row, values in zip(rows, scores.float().log_softmax(-1).cpu(), strict=True):
+                found[row] = values
         scores = torch.stack(found)
         if scores.isnan().any():
             raise ValueError("model: its logits are NaN: the weights have diverged, nothing can be scored")

@@ -105,12 +105,14 @@ def pair_scores(states: dict[str, Array], components: int, seed: int) -> dict[st
 def coupling_scores(lens: Lens, pairs: Pairs, updates: int) -> dict[str, float]:
     """Teach a wrong partner, a_i with b_j, from the forward side only; does the reverse question learn it too?
 
-    The update is plain gradient descent whose step is a fixed share of the weights' norm, so that models of all sizes
-    take alike steps; it ends when the fact has become `RISE` nats likelier. Unrelated: a_i as the answer about others.
+    The update is plain gradient descent whose step is at most a fixed share of the weights' norm, so that models of all
+    sizes take alike steps; it ends when the fact has become `RISE` nats likelier. Unrelated: a_i as the answer about
+    others.
     """
     own = lens.copy()
     weights = [weight for weight in own.model.parameters() if weight.requires_grad]
     before = [weight.detach().clone() for weight in weights]
+    length = torch.stack([weight.norm() for weight in before]).norm()
     num = len(pairs.a)
     count = min(updates, num // 4)
     changes: dict[str, list[float]] = {"forward": [], "reverse": [], "unrelated": []}
@@ -126,10 +128,11 @@ def coupling_scores(lens: Lens, pairs: Pairs, updates: int) -> dict[str, float]:
             start = {name: float(own.log_prob(*question).mean()) for name, question in ask.items()}
         for _ in range(STEPS):
             score = own.log_prob(*ask["forward"]).sum()
-            if float(score.detach()) - start["forward"] >= RISE:
+            missing = RISE - float(score.detach()) + start["forward"]
+            if missing <= 0:
                 break
             gradient = torch.autograd.grad(score, weights, allow_unused=True)
-            _step(weights, gradient)
+            _step(weights, gradient, length, missing)
         with torch.no_grad():
             for name, question in ask.items():
                 changes[name].append(float(own.log_prob(*question).mean()) - start[name])
@@ -138,10 +141,13 @@ def coupling_scores(lens: Lens, pairs: Pairs, updates: int) -> dict[str, float]:
     return update_coupling(*(np.array(changes[name]) for name in ("forward", "reverse", "unrelated")))
 
 
-def _step(weights: Sequence[torch.Tensor], gradient: Sequence[torch.Tensor | None]) -> None:
-    size = torch.stack([g.norm() for g in gradient if g is not None]).norm()
-    length = torch.stack([w.detach().norm() for w in weights]).norm()
+def _step(
+    weights: Sequence[torch.Tensor], gradient: Sequence[torch.Tensor | None], length: torch.Tensor, missing: float
+) -> None:
+    size = torch.stack([g.norm() for g in gradient if g is not None]).norm() + 1e-12
+    # no longer than the slope says is needed: a pretrained model would leap past the end in one full step
+    step = float(torch.minimum(STEP_SIZE * length, (missing + 0.1) / size) / size)
     with torch.no_grad():
         for weight, g in zip(weights, gradient, strict=True):
             if g is not None:
-                weight.add_(g, alpha=float(STEP_SIZE * length / (size + 1e-12)))
+                weight.add_(g, alpha=step)

@@ -26,7 +26,7 @@ from .options import Options
 from .probes import CoherenceWarning, fit_probe, skill
 from .transforms import all_texts, read_states, transform_scores
 
-VERSION = 1  # of the scores: raise it when the same model would get other numbers
+VERSION = 2  # of the scores: raise it when the same model would get other numbers
 DEFAULTS = Options()
 LOWER = ("fracture", "num_readouts", "leak", "gap", "law_error")  # lower is better
 UNKNOWN = 0.01  # share of unknown tokens above which the generated sentences are not the model's language
