@@ -80,14 +80,19 @@ def transfer(runs: Sequence[Run]) -> Figure | None:
     if not names:
         return None
     shown = [run for run in runs if run.transfer]
-    size = WIDTH / max(len(shown), 3)
-    figure = mpl.Figure(figsize=(WIDTH, (size + 0.35) * len(names)), layout="constrained")
-    axes = figure.subplots(len(names), max(len(shown), 3), squeeze=False)
+    # a column for each run, or, of a single one, three maps in a row
+    rows = [[(run, name) for run in shown] for name in names]
+    if len(shown) == 1:
+        rows = [[(shown[0], name) for name in names[k : k + 3]] for k in range(0, len(names), 3)]
+    columns = max(len(shown), 3)
+    size = WIDTH / columns
+    figure = mpl.Figure(figsize=(WIDTH, (size + 0.35) * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     image: Any = None
-    for row, name in zip(axes, names, strict=True):
-        for axis in row[len(shown) :]:
+    for row, panels in zip(axes, rows, strict=True):
+        for axis in row[len(panels) :]:
             axis.set_axis_off()
-        for axis, run in zip(row, shown, strict=False):
+        for axis, (run, name) in zip(row, panels, strict=False):
             if name not in run.transfer:
                 axis.set_axis_off()
                 continue
@@ -103,9 +108,9 @@ def transfer(runs: Sequence[Run]) -> Figure | None:
             axis.set_title(plain(f"{run.label}\n{name}"), fontsize=9)
             axis.grid(visible=False)
         row[0].set_ylabel("trained in context")
-    for axis in axes[-1][: len(shown)]:
+    for axis in axes[-1][: len(rows[-1])]:
         axis.set_xlabel("read in context")
-    figure.colorbar(image, ax=axes[:, : len(shown)], shrink=0.6, pad=0.02, label="0 = chance, 1 = all")
+    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02, label="0 = chance, 1 = all")
     return figure
 
 

@@ -16,6 +16,8 @@ GOOD = ("ok", "false")  # monitor words that need no eye
 
 def overview(runs: Sequence[Run]) -> str:
     """One row per run: how long it trained, the losses, and both directions."""
+    if not any(run.is_trained or run.tasks for run in runs):
+        return ""
     rows = []
     for run in runs:
         steps = max((curve[-1][0] for curve in run.curves.values()), default=0)
