@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
+from torch import distributed
 
 
 @contextmanager
@@ -18,7 +19,12 @@ def sharding_on_cpu():
     def set_device(self):
         self.device = torch.device("cpu")
 
-    PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    def prepare(self, *args, **kwargs):
+        if not distributed.is_initialized():
+            distributed.init_process_group("gloo")
+        return "gloo", DistributedType.MULTI_GPU
+
+    PartialState._prepare_backend = prepare
     PartialState.set_device = set_device
     try:
         yield
