@@ -38,8 +38,11 @@ class LatentTrainerMixin:
         if self.get_cp_size() * self.get_sp_size() > 1:
             raise ValueError("context and sequence parallelism: they cut rows, and latent terms need whole ones")
         if self.args.ddp_broadcast_buffers is None:
-            # teachers are buffers and equal on all ranks: sending them would cost a copy of the network each forward
+            # teachers are buffers and equal on all ranks, but the one that saves moves its own first: sent on,
+            # they would move twice. The arguments have been read by now, so accelerate is told
             self.args.ddp_broadcast_buffers = False
+            if (handler := self.accelerator.ddp_handler) is not None:
+                handler.broadcast_buffers = False
         terms = self._latent.model.latent.terms.terms
         coupled = ", ".join(name for name, term in terms.items() if not term.decomposable)
         if coupled and self.args.gradient_accumulation_steps > 1:
