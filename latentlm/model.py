@@ -5,6 +5,7 @@ and sharding, and which also fires when a trainer replaces the output head. The 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -132,20 +133,16 @@ def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     """
     if not Path(path).is_dir():
         raise ConfigError(f"{path}: no such folder; name one that save_pretrained has written")
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # the heads would be listed as unexpected
-    try:
+    with quiet_loading():
         config = AutoConfig.from_pretrained(path)
         text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
         auto = AutoModelForCausalLM if text else getattr(transformers, (config.architectures or ["AutoModel"])[0])
         model = auto.from_pretrained(path, **kwargs)
-    finally:
-        logging.set_verbosity(level)
     saved = getattr(model.config, CONFIG_KEY, None)
     if saved is None:
         raise ConfigError(f"{path}: has no latent heads (no {CONFIG_KEY} in config.json); use get_latent_model")
     get_latent_model(model, saved["objective"], layers_path=saved["layers_path"])
-    latent_run(model).model.latent.load_state_dict(dict(_tensors(Path(path))))
+    latent_run(model).model.latent.load_state_dict(dict(saved_heads(Path(path))))
     return model
 
 
@@ -159,17 +156,13 @@ def restore(model: Any, folder: str | Path) -> None:
     own = model.state_dict().keys()
     if all(name in own for file in files for name in _names(file)):
         return
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # the heads would be listed as unexpected
-    try:
+    with quiet_loading():
         saved = type(model).from_pretrained(folder).state_dict()
-    finally:
-        logging.set_verbosity(level)
     with torch.no_grad():
         for name, weight in (*model.named_parameters(), *model.named_buffers()):
             if name in saved:
                 weight.copy_(saved[name])
-    model.latent.load_state_dict(dict(_tensors(Path(folder))))
+    model.latent.load_state_dict(dict(saved_heads(Path(folder))))
 
 
 def _names(file: Path) -> list[str]:
@@ -179,7 +172,19 @@ def _names(file: Path) -> list[str]:
         return list(tensors.keys())
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' report of a load, which lists the heads beside the network as unexpected."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def saved_heads(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Weights of the heads in a folder, by their names in `LatentHeads`."""
     from safetensors import safe_open
 
     for file in sorted(folder.glob("model*.safetensors")):

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from latentlm.config import ConfigError, suggest
 from latentlm.data import Images, bpe_tokenizer, word_tokenizer
-from latentlm.model import get_latent_model
+from latentlm.model import get_latent_model, quiet_loading, saved_heads
 from latentlm.recipe import Lora, Model, Recipe, Words
 from latentlm.terms import teachers
 
@@ -87,13 +87,26 @@ def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.
                     setattr(config, key, value)
             model = auto.from_config(config, **options)
         else:
-            model = auto.from_pretrained(spec.name, **options)
+            with quiet_loading():
+                model = auto.from_pretrained(spec.name, **options)
     if tokenizer:
         rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
         if len(tokenizer) > rows:
             raise ConfigError(f"model: {rows} embeddings for the {len(tokenizer)} tokens of the tokenizer; give more")
     get_latent_model(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
+    if spec.heads == "saved":
+        _load_heads(model, str(spec.name))
     return model if spec.lora is None else _with_adapters(model, spec.lora)
+
+
+def _load_heads(model: Any, name: str) -> None:
+    saved = dict(saved_heads(Path(name)))
+    if not saved:
+        raise ConfigError(f"model.heads: there are none in {name}; use heads: fresh")
+    try:
+        model.latent.load_state_dict(saved)
+    except RuntimeError as error:
+        raise ConfigError(f"model.heads: those in {name} belong to other terms; use heads: fresh") from error
 
 
 def latent_lora_config(**kwargs: Any) -> Any:

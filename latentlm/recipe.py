@@ -7,7 +7,7 @@ from typing import Any, Literal
 import yaml
 
 from latentlm.config import ConfigError, dump, kind_of, override, parse, read_recipe, suggest
-from latentlm.data import SETS, Chunks, Data, Given, Images, Pairs
+from latentlm.data import SETS, Chunks, Data, Given, Images, Pairs, Verifiable
 from latentlm.objective import Objective
 from latentlm.positions import At, Next
 from latentlm.targets import Data as DataTarget
@@ -67,6 +67,7 @@ class Model:
         config: for a model from scratch: ``model_type`` and the arguments of its transformers config.
         tokenizer: for a model from scratch, fitted on the training documents.
         lora: train adapters instead of all weights.
+        heads: ``saved`` goes on with the heads that lie in the folder `name`, trained on the same terms.
         dtype: of the weights.
         attn_implementation: transformers' name, such as sdpa or flash_attention_2.
         layers_path: dotted name of the list of blocks, where it cannot be found.
@@ -77,6 +78,7 @@ class Model:
     config: dict[str, Any] = field(default_factory=dict)
     tokenizer: Words | Bpe = Words()
     lora: Lora | None = None
+    heads: Literal["fresh", "saved"] = "fresh"
     dtype: Literal["float32", "bfloat16"] = "float32"
     attn_implementation: str | None = None
     layers_path: str | None = None
@@ -85,6 +87,8 @@ class Model:
     def __post_init__(self):
         if self.name is None and "model_type" not in self.config:
             raise ValueError("give 'name' (a hub name or folder) or 'config' with a model_type such as llama")
+        if self.heads == "saved" and self.name is None:
+            raise ValueError("heads: saved ones lie in a folder; give its 'name'")
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,42 @@ class Optim:
 
 
 @dataclass(frozen=True)
+class Supervised:
+    """The data as they are: next-token loss on documents, terms alone on images."""
+
+
+@dataclass(frozen=True)
+class Grpo:
+    """Completions that the network samples, rewarded with 1 where the data's own check finds them right.
+
+        L_GRPO = -sum_i A_i log p(completion_i) / tokens,  A_i = (reward_i - mean of its prompt) / spread of its prompt
+
+    TRL's `GRPOTrainer` with its token-wise mean (DAPO); `batch` counts completions.
+
+    Source:    arXiv 2402.03300; the mean of arXiv 2503.14476.
+    Checked:   tests/test_grpo_recipe.py - right answers become more likely; tests/test_preference.py - the terms.
+
+    Args:
+        group: completions of a prompt, which are compared with each other.
+        temperature: of sampling.
+        max_completion: tokens of a completion.
+        beta: weight of the KL divergence from the network that training starts from.
+    """
+
+    group: int = 8
+    temperature: float = 1.0
+    max_completion: int = 8
+    beta: float = 0.0
+
+    def __post_init__(self):
+        _check(2, group=self.group)
+        _check(1, max_completion=self.max_completion)
+        _check(0, beta=self.beta)
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature: {self.temperature}; set it above 0")
+
+
+@dataclass(frozen=True)
 class Run:
     """What must not change results.
 
@@ -191,16 +231,34 @@ class Recipe:
     model: Model
     data: Data
     batch: Batch = Batch()
+    trainer: Supervised | Grpo = Supervised()
     optim: Optim = Optim()
     run: Run = Run()
 
     def __post_init__(self):
+        if isinstance(self.trainer, Grpo):
+            self._check_grpo(self.trainer)
         have = SETS if isinstance(self.batch.pairs, Chunks) else self.data.sets
         for name, term in self.objective.terms.items():
             for at in sets_read(term):
                 if at not in have:
                     told = suggest(at, list(have)) if have else "; it has no spans"
                     raise ConfigError(f"objective.terms.{name}: data {kind_of(type(self.data))} gives no '{at}'{told}")
+
+    def _check_grpo(self, trainer: Grpo) -> None:
+        if not isinstance(self.data, Verifiable):
+            raise ConfigError(f"trainer: grpo needs data that check an answer, {kind_of(type(self.data))} cannot")
+        if (step := self.batch.size * self.batch.accumulation) % trainer.group:
+            raise ConfigError(f"trainer.group: {step} completions a step (batch) are no multiple of {trainer.group}")
+        if trainer.beta and self.model.name is None:
+            raise ConfigError("trainer.beta: the network to stay near is loaded anew from model.name; give it")
+        if self.run.workers:
+            raise ConfigError("run.workers: grpo has nothing to load; leave it out")
+        for name, term in self.objective.terms.items():
+            if sets := sets_read(term):
+                raise ConfigError(
+                    f"objective.terms.{name}: reads {sets[0]}, which completions do not have; leave it out"
+                )
 
     @property
     def sets(self) -> tuple[str, ...]:

@@ -6,19 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from latentlm.callbacks import Bar, Epochs, Interrupt, Lines, console
 from latentlm.config import ConfigError
-from latentlm.data import Images
 from latentlm.depth import rank_over_depth
 from latentlm.folder import (
     add_seconds,
@@ -32,7 +24,7 @@ from latentlm.folder import (
 from latentlm.network import build_model, read_config
 from latentlm.prepare import Prepared, prepare
 from latentlm.recipe import Recipe, Run
-from latentlm.trainer import LatentTrainer
+from latentlm.trainers import trainer_of
 
 
 def train(recipe: Recipe) -> Path:
@@ -53,13 +45,9 @@ def train(recipe: Recipe) -> Path:
     model = build_model(recipe, config, prepared.tokenizer)
     prepared.check(model)
     bar = Bar(recipe.objective, folder)
-    trainer = LatentTrainer(
-        model=model,
-        args=training_arguments(recipe, folder, len(prepared.dataset)),
-        train_dataset=prepared.dataset,
-        data_collator=prepared.collator,
-        callbacks=[Lines(folder / "metrics.jsonl"), bar, Epochs()],
-    )
+    trainer = trainer_of(recipe.trainer, recipe, folder, prepared, model)
+    for callback in (Lines(folder / "metrics.jsonl"), bar, Epochs()):
+        trainer.add_callback(callback)
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     open_folder(folder, recipe)
@@ -78,43 +66,7 @@ def train(recipe: Recipe) -> Path:
     return folder
 
 
-def training_arguments(recipe: Recipe, folder: Path, num_examples: int) -> TrainingArguments:
-    """The recipe in the words of `transformers`."""
-    optim, batch, run = recipe.optim, recipe.batch, recipe.run
-    return TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
-        max_steps=optim.steps or -1,
-        num_train_epochs=optim.epochs,
-        per_device_train_batch_size=min(batch.size, num_examples),
-        gradient_accumulation_steps=batch.accumulation,
-        learning_rate=optim.learning_rate,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.betas[0],
-        adam_beta2=optim.betas[1],
-        max_grad_norm=optim.max_grad_norm,
-        # their plain "constant" has no warm-up
-        lr_scheduler_type="constant_with_warmup" if optim.schedule == "constant" else optim.schedule,
-        warmup_steps=optim.warmup,
-        seed=optim.seed,
-        bf16=optim.precision == "bf16",
-        logging_steps=run.log_every,
-        save_strategy="steps" if run.save_every else "no",
-        save_steps=run.save_every or 500,
-        save_total_limit=run.keep,
-        report_to=[name for name in run.report_to if name != "tensorboard"] or "none",
-        use_cpu=run.device == "cpu" or not torch.accelerator.is_available(),  # said outright, or bf16 is refused
-        # a smaller last batch of images would change the statistics of losses over the batch, and one image has none
-        dataloader_drop_last=isinstance(recipe.data, Images),
-        dataloader_num_workers=run.workers,
-        activation_checkpointing=run.activation_checkpointing,
-        torch_compile=run.compile,
-        remove_unused_columns=False,
-        dataloader_pin_memory=run.device == "auto" and torch.accelerator.is_available(),
-        disable_tqdm=True,
-    )
-
-
-def _save(trainer: LatentTrainer, recipe: Recipe, folder: Path, prepared: Prepared) -> None:
+def _save(trainer: Any, recipe: Recipe, folder: Path, prepared: Prepared) -> None:
     """Leave a Hugging Face folder, adapters also merged, and the rank of its latents; every process takes part."""
     model: Any = trainer.model
     kept = folder / ("model" if recipe.model.lora is None else "adapter")

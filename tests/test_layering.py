@@ -18,7 +18,7 @@ LADDER = [
     ["call", "teaching", "look", "selecting", "sparse_head", "outputs", "attach"],
     ["isolation", "depth", "model", "card", "export"],
     ["data", "recipe", "network", "folder", "callbacks", "trainer", "sft", "dpo", "grpo"],
-    ["prepare", "train", "report", "doctor"],
+    ["prepare", "trainers", "train", "report", "doctor"],
     ["cli", "__main__"],
 ]
 RUNG = {name: place for place, names in enumerate(LADDER) for name in names}

@@ -145,6 +145,17 @@ def test_terms_are_in_the_gradient_of_heads_and_blocks(of, tmp_path):
     assert found[0.0][2]["next_state/value"] == pytest.approx(found[1.0][2]["next_state/value"], rel=1e-5)
 
 
+@pytest.mark.parametrize(("of", "cls"), [(dpo, DPOTrainer), (grpo, GRPOTrainer)])
+def test_without_terms_it_is_trls_own_step(of, cls, tmp_path):
+    lines = []
+    for model, more in ((attach(terms={}), {}), (remove_latent(attach(terms={})), {"cls": cls})):
+        trainer = of(model, tmp_path, max_steps=3, learning_rate=0.1, **more)
+        trainer.train()
+        lines.append([(line["loss"], line["grad_norm"]) for line in trainer.state.log_history[:3]])
+    assert lines[0] == lines[1]
+    assert all(norm > 0.01 for _, norm in lines[0])
+
+
 @pytest.mark.parametrize("of", [dpo, grpo])
 def test_accumulating_is_one_batch(of, tmp_path):
     found = []

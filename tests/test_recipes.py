@@ -18,6 +18,7 @@ from tiny_recipes import tiny
 
 from latentlm.config import dump, kind_of, read_recipe, recipe_names
 from latentlm.data import Facts
+from latentlm.network import read_config
 from latentlm.recipe import load_recipe, save_recipe
 from latentlm.terms import Predict
 from latentlm.train import train
@@ -28,7 +29,10 @@ from compare import first_difference, read
 RECIPES = list(recipe_names())
 SMOKE = [name for name in RECIPES if name.startswith("smoke/")]
 VISION = [name for name in RECIPES if name.startswith("vision/")]
-TAUGHT = {"vision/salt": "seen_by_mae"}  # by a network that vision/mae has left
+AFTER = {  # the recipe that has to be run before, and what names its network
+    "vision/salt": ("vision/mae", "objective.terms.seen_by_mae.target.weights"),
+    "text/grpo": ("text/arithmetic", "model.name"),
+}
 
 
 def golden(name: str) -> Path:
@@ -37,15 +41,17 @@ def golden(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory):
-    """Overrides that name a teacher, where a recipe needs one."""
-    folder = tmp_path_factory.mktemp("mae") / "run"
+    """Overrides that name a network trained before, where a recipe needs one."""
+    place = tmp_path_factory.mktemp("before")
 
     def overrides(name: str) -> list[str]:
-        if name not in TAUGHT:
+        if name not in AFTER:
             return []
+        before, key = AFTER[name]
+        folder = place / before
         if not folder.exists():
-            train(load_recipe("vision/mae", [*tiny("vision/mae"), f"run.dir={folder}"]))
-        return [f"objective.terms.{TAUGHT[name]}.target.weights={folder / 'model'}"]
+            train(load_recipe(before, [*tiny(before), f"run.dir={folder}"]))
+        return [f"{key}={folder / 'model'}"]
 
     return overrides
 
@@ -63,7 +69,7 @@ def test_a_recipe_trains_and_logs_its_terms_and_does_the_same_twice(name, tmp_pa
     monkeypatch.chdir(tmp_path)
     small = [*tiny(name), *taught(name)]
     recipe = load_recipe(name, small)
-    terms = recipe.objective.expand(recipe.model.config["num_hidden_layers"])
+    terms = recipe.objective.expand(read_config(recipe).num_hidden_layers)
     expected = {"data", *terms} if recipe.objective.data else {*terms}
     runs = [train(load_recipe(name, [*small, f"run.dir={run}"])) for run in ("a", "b")]
     assert sorted(losses(runs[0])) == [1, 2, 3, 4]

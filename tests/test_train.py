@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from latentlm import callbacks
 from latentlm.folder import newest_checkpoint
 from latentlm.recipe import load_recipe
-from latentlm.train import training_arguments
+from latentlm.trainers import training_arguments
 
 TEXTS = ["Paris is the capital of France.", "Water boils at 100 degrees.", "The quick brown fox jumps."]
 

@@ -1,5 +1,6 @@
 """Data parts: documents to train on, spans in them, test prompts, and the way from documents to batches."""
 
+from latentlm.data.arithmetic import Arithmetic, Problem
 from latentlm.data.collate import Collator
 from latentlm.data.encode import SETS, encode, encode_dataset
 from latentlm.data.facts import Facts
@@ -26,11 +27,14 @@ Asks = (  # data with test items
     | Retrieval
     | Chain
     | StarGraph
+    | Arithmetic
 )
+Verifiable = Arithmetic  # data that can check an answer
 Data = Asks | Text | Chat | Images
 
 __all__ = [
     "SETS",
+    "Arithmetic",
     "Asks",
     "Binding",
     "Chain",
@@ -48,10 +52,12 @@ __all__ = [
     "NameDescription",
     "Pairs",
     "ParentChild",
+    "Problem",
     "Retrieval",
     "StarGraph",
     "Text",
     "ThinkingBias",
+    "Verifiable",
     "bpe_tokenizer",
     "encode",
     "encode_dataset",
