@@ -13,12 +13,7 @@ from latentlm.positions import At, Next
 from latentlm.targets import Data as DataTarget
 from latentlm.targets import Ema, Frozen, Pixels, TokenCode
 from latentlm.terms import Predict, Spread
-
-
-def _check(low: int, **values: Any) -> None:
-    for key, value in values.items():
-        if value is not None and not low <= value < float("inf"):
-            raise ValueError(f"{key}: {value}; set it to {low} or more")
+from latentlm.training import Grpo, Supervised, at_least
 
 
 @dataclass(frozen=True)
@@ -54,8 +49,8 @@ class Lora:
     target_modules: str | tuple[str, ...] = "all-linear"
 
     def __post_init__(self):
-        _check(1, rank=self.rank, alpha=self.alpha)
-        _check(0, dropout=self.dropout)
+        at_least(1, rank=self.rank, alpha=self.alpha)
+        at_least(0, dropout=self.dropout)
 
 
 @dataclass(frozen=True)
@@ -113,8 +108,8 @@ class Batch:
     pairs: Pairs = Given()
 
     def __post_init__(self):
-        _check(1, size=self.size, accumulation=self.accumulation)
-        _check(2, max_length=self.max_length, row_length=self.row_length)
+        at_least(1, size=self.size, accumulation=self.accumulation)
+        at_least(2, max_length=self.max_length, row_length=self.row_length)
         if self.row_length is not None and self.layout != "packed":
             raise ValueError("row_length: goes with layout packed; leave it out or use layout: packed")
 
@@ -145,49 +140,15 @@ class Optim:
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self):
-        _check(1, steps=self.steps)
-        _check(0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, warmup=self.warmup, seed=self.seed)
+        at_least(1, steps=self.steps)
+        at_least(
+            0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, warmup=self.warmup, seed=self.seed
+        )
         for key in ("epochs", "learning_rate"):
             if not 0 < getattr(self, key) < float("inf"):
                 raise ValueError(f"{key}: {getattr(self, key)}; set it above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: {list(self.betas)}; give two numbers from 0 to below 1")
-
-
-@dataclass(frozen=True)
-class Supervised:
-    """The data as they are: next-token loss on documents, terms alone on images."""
-
-
-@dataclass(frozen=True)
-class Grpo:
-    """Completions that the network samples, rewarded with 1 where the data's own check finds them right.
-
-        L_GRPO = -sum_i A_i log p(completion_i) / tokens,  A_i = (reward_i - mean of its prompt) / spread of its prompt
-
-    TRL's `GRPOTrainer` with its token-wise mean (DAPO); `batch` counts completions.
-
-    Source:    arXiv 2402.03300; the mean of arXiv 2503.14476.
-    Checked:   tests/test_grpo_recipe.py - right answers become more likely; tests/test_preference.py - the terms.
-
-    Args:
-        group: completions of a prompt, which are compared with each other.
-        temperature: of sampling.
-        max_completion: tokens of a completion.
-        beta: weight of the KL divergence from the network that training starts from.
-    """
-
-    group: int = 8
-    temperature: float = 1.0
-    max_completion: int = 8
-    beta: float = 0.0
-
-    def __post_init__(self):
-        _check(2, group=self.group)
-        _check(1, max_completion=self.max_completion)
-        _check(0, beta=self.beta)
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature: {self.temperature}; set it above 0")
 
 
 @dataclass(frozen=True)
@@ -219,8 +180,8 @@ class Run:
     compile: bool = False
 
     def __post_init__(self):
-        _check(1, log_every=self.log_every, keep=self.keep)
-        _check(0, save_every=self.save_every, workers=self.workers)
+        at_least(1, log_every=self.log_every, keep=self.keep)
+        at_least(0, save_every=self.save_every, workers=self.workers)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from transformers import TrainingArguments
 
 from latentlm.data import Images
 from latentlm.prepare import Prepared
-from latentlm.recipe import Grpo, Recipe, Supervised
+from latentlm.recipe import Recipe
 from latentlm.trainer import LatentTrainer
+from latentlm.training import Grpo, Supervised
 
 
 @singledispatch

@@ -17,7 +17,7 @@ LADDER = [
     ["monitor", "metrics"],
     ["call", "teaching", "look", "selecting", "sparse_head", "outputs", "attach"],
     ["isolation", "depth", "model", "card", "export"],
-    ["data", "recipe", "network", "folder", "callbacks", "trainer", "sft", "dpo", "grpo"],
+    ["data", "training", "recipe", "network", "folder", "callbacks", "trainer", "sft", "dpo", "grpo"],
     ["prepare", "trainers", "train", "report", "doctor"],
     ["cli", "__main__"],
 ]
