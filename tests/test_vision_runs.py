@@ -23,7 +23,7 @@ RECIPES = {
     "vision/constructive": [],
 }
 # behind them a softmax over keys or a batch norm takes shifts off: no gradient, and Adam makes steps of its rounding
-SHIFTS = ("key.bias", "in_proj_bias", "projection.0.bias")
+SHIFTS = ("key.bias", "in_proj_bias", "projection.0.bias", "layernorm.bias")
 
 
 def run(name: str, folder: str, *more: str) -> tuple[list[dict], dict[str, torch.Tensor]]:
