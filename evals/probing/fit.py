@@ -112,9 +112,9 @@ def spanned(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
 def axes(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """`spanned`, turned to the principal axes of the training states, the largest first."""
-    train, *others = spanned(train, *others)
-    turn = torch.linalg.eigh(train.mT @ train).eigenvectors.flip(-1)
-    return tuple(each @ turn for each in (train, *others))
+    inside = spanned(train, *others)
+    turn = torch.linalg.eigh(inside[0].mT @ inside[0]).eigenvectors.flip(-1)
+    return tuple(each @ turn for each in inside)
 
 
 def pls_basis(x: Tensor, y: Tensor, classes: int, size: int) -> Tensor:
@@ -123,7 +123,7 @@ def pls_basis(x: Tensor, y: Tensor, classes: int, size: int) -> Tensor:
         S = X^T Y;  r = dominant left singular vector of S;  t = X r;  p = X^T t / t^T t;  S := S without span(p_1 .. p)
 
     Source: de Jong 1993, SIMPLS; Y = one-hot labels, centred.
-    Checked: tests/test_probing_fit.py - the spans of scikit-learn's PLSRegression.
+    Checked: tests/test_eval_probing.py - the spans of scikit-learn's PLSRegression.
     """
     one_hot = F.one_hot(y, classes).to(x)
     left = x.mT @ (one_hot - one_hot.mean(0))

@@ -29,7 +29,7 @@ def table(results_by_run: dict[str, dict]) -> Table:
                 task.rsplit("/", 1)[1]: row for task, row in result["results"].items() if task.split("/")[1] == name
             }
             if rows:
-                view.add_row(name, run.rstrip("/").rsplit("/", 1)[-1], *_cells(rows.pop("chosen"), rows))
+                view.add_row(name, "/".join(run.rstrip("/").split("/")[-2:]), *_cells(rows.pop("chosen"), rows))
         view.add_section()
     return view
 
