@@ -170,5 +170,8 @@ def _told(key: str, what: str = "") -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError, KeyError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
+            told = "comes with code of its own; read it, then allow it with model.trust_remote_code=true"
+            raise ConfigError(f"{key}: {told}") from error
         reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
         raise ConfigError(f"{key}: {what} ({reason})" if what else f"{key}: {reason}") from error

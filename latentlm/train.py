@@ -4,6 +4,7 @@ import time
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
@@ -56,7 +57,14 @@ def train(recipe: Recipe) -> Path:
     started = time.monotonic()
     with Interrupt() as interrupt, closing(bar):
         trainer.add_callback(interrupt)
-        trainer.train(resume_from_checkpoint=newest_checkpoint(folder) if recipe.run.resume else None)
+        checkpoint = newest_checkpoint(folder) if recipe.run.resume else None
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        except UnpicklingError as error:
+            told = (
+                "one of its .pt and .pth files holds more than tensors; nothing in it was executed; remove the folder"
+            )
+            raise ValueError(f"{checkpoint}: {told}") from error
     if is_first():
         add_seconds(folder, time.monotonic() - started)
     if interrupt.stopped:

@@ -1,11 +1,14 @@
 """Files that a stranger could have written: nothing in a checkpoint is executed when a run goes on from it."""
 
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from command import FEW, TINY, latentlm
+from tiny_models import build
+from transformers import AutoModelForCausalLM
 
 
 class Bomb:
@@ -28,10 +31,40 @@ def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path):
         file = run / "checkpoints" / "checkpoint-2" / name
         whole = file.read_bytes()
         torch.save(Bomb(marker), file)
-        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-            latentlm(*words, "optim.steps=4", "run.resume=true")
+        told = latentlm(*words, "optim.steps=4", "run.resume=true")
         assert not marker.exists(), name
+        assert told.code == 2
+        assert "checkpoint-2: one of its .pt and .pth files holds more than tensors" in told.err
         file.write_bytes(whole)
     torch.save(Bomb(marker), run / "checkpoints" / "checkpoint-2" / "training_args.bin")
     assert latentlm(*words, "optim.steps=4", "run.resume=true").code == 0
     assert not marker.exists()
+
+
+def test_a_pickle_instead_of_weights_is_never_executed(tmp_path):
+    marker, folder = tmp_path / "marker", tmp_path / "model"
+    build("llama").save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(Bomb(marker), folder / "pytorch_model.bin")
+    with pytest.raises((pickle.UnpicklingError, OSError)):
+        AutoModelForCausalLM.from_pretrained(folder)
+    assert latentlm("train", "smoke/text", FEW, f"model={{name: {folder}}}", f"run.dir={tmp_path / 'run'}").code == 2
+    assert not marker.exists()
+
+
+def test_code_beside_a_model_runs_only_when_asked_for(tmp_path):
+    marker, folder = tmp_path / "marker", tmp_path / "model"
+    build("llama").save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "stranger.Config", "AutoModelForCausalLM": "stranger.Model"}
+    config["model_type"] = "stranger"
+    (folder / "config.json").write_text(json.dumps(config))
+    code = "from pathlib import Path\nfrom transformers import LlamaConfig as Config, LlamaForCausalLM as Model\n"
+    (folder / "stranger.py").write_text(f"{code}Path({str(marker)!r}).touch()\n")
+    words = ["train", "smoke/text", FEW, f"run.dir={tmp_path / 'run'}"]
+    told = latentlm(*words, f"model={{name: {folder}}}")
+    assert told.code == 2
+    assert "trust_remote_code" in told.err
+    assert not marker.exists()
+    latentlm(*words, f"model={{name: {folder}, trust_remote_code: true}}")
+    assert marker.exists()  # so it would have run
