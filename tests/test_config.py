@@ -106,7 +106,8 @@ def test_all_parts_are_tested():
 def test_recipes_parse_and_survive_yaml(name):
     recipe = load_recipe(name)
     assert parse(Recipe, yaml.safe_load(yaml.safe_dump(dump(recipe)))) == recipe
-    assert recipe.objective.expand(recipe.model.config["num_hidden_layers"]) or not recipe.objective.terms
+    if recipe.model.name is None:  # else the depth stands in a checkpoint
+        assert recipe.objective.expand(recipe.model.config["num_hidden_layers"]) or not recipe.objective.terms
 
 
 def test_kinds_are_the_names_of_classes():
@@ -145,7 +146,7 @@ def broken(**changes):
         ({"data": True}, "objective.data: True is not float"),
         ({"monitor": 1.5}, "objective.monitor: 1.5 is not int"),
         ({"terms": []}, "objective.terms: [] is not dict"),
-        (broken(target={"kind": "pixels", "normalize": 1}), "terms.a.target.normalize: 1 is not none or patch"),
+        (broken(target={"kind": "pixels", "normalize": 1}), "objective.terms.a.target.normalize: 1 is not none or patch"),
         (broken(kind=None), "objective.terms.a: needs a 'kind'; known: levels, predict, spread"),
         (broken(kind="predikt"), "objective.terms.a: unknown kind 'predikt'; did you mean 'predict'?"),
         (broken(kind=["predict"]), "objective.terms.a: unknown kind '['predict']'"),
