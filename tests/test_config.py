@@ -146,7 +146,7 @@ def broken(**changes):
         ({"data": True}, "objective.data: True is not float"),
         ({"monitor": 1.5}, "objective.monitor: 1.5 is not int"),
         ({"terms": []}, "objective.terms: [] is not dict"),
-        (broken(target={"kind": "pixels", "normalize": 1}), "objective.terms.a.target.normalize: 1 is not none or patch"),
+        (broken(target={"kind": "pixels", "normalize": 1}), "objective.terms.a.target.normalize: 1 is not none or"),
         (broken(kind=None), "objective.terms.a: needs a 'kind'; known: levels, predict, spread"),
         (broken(kind="predikt"), "objective.terms.a: unknown kind 'predikt'; did you mean 'predict'?"),
         (broken(kind=["predict"]), "objective.terms.a: unknown kind '['predict']'"),

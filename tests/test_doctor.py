@@ -157,9 +157,7 @@ def test_two_crop_kl_collapses_and_is_named(tmp_path, monkeypatch):
     assert lines[-1]["loss"] < 1e-2 * lines[0]["loss"]
     told = latentlm("doctor", "run")
     assert told.code == 1
-    assert re.search(
-        r"^  agree: one-class at step \d+: all guesses name one and the same class", told.out, re.MULTILINE
-    )
+    assert re.search(r"^  agree: one-class at step \d+: all guesses name one", told.out, re.MULTILINE)
 
 
 def test_a_contrast_between_the_same_crops_is_healthy(tmp_path, monkeypatch):
