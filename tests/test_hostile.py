@@ -59,7 +59,9 @@ def test_code_beside_a_model_runs_only_when_asked_for(tmp_path):
     config["auto_map"] = {"AutoConfig": "stranger.Config", "AutoModelForCausalLM": "stranger.Model"}
     config["model_type"] = "stranger"
     (folder / "config.json").write_text(json.dumps(config))
-    code = "from pathlib import Path\nfrom transformers import LlamaConfig as Config, LlamaForCausalLM as Model\n"
+    code = "from pathlib import Path\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
+    code += "class Config(LlamaConfig):\n    model_type = 'stranger'\n"  # of its own: transformers marks what it loads
+    code += "class Model(LlamaForCausalLM):\n    config_class = Config\n"
     (folder / "stranger.py").write_text(f"{code}Path({str(marker)!r}).touch()\n")
     words = ["train", "smoke/text", FEW, f"run.dir={tmp_path / 'run'}"]
     told = latentlm(*words, f"model={{name: {folder}}}")
