@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from latentlm.config import parse, read_recipe
+from latentlm.config import ConfigError, parse, read_recipe
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,10 @@ def main() -> None:
     asked = parser.parse_intermixed_args()
     if not asked.study.is_file():
         parser.error(f"{asked.study}: no such file; the studies are {Path(__file__).parent}/studies/*.yaml")
-    study = parse(Study, read_recipe(asked.study), str(asked.study))
+    try:
+        study = parse(Study, read_recipe(asked.study), str(asked.study))
+    except ConfigError as error:
+        parser.error(str(error))
     folder = (asked.folder or Path("runs") / asked.study.stem).absolute()
     arms = list(study.arms) if asked.arms is None else [arm.strip() for arm in asked.arms.split(";")]
     if unknown := [arm for arm in arms if arm not in study.arms]:

@@ -66,13 +66,13 @@ def later_task(
 
 def change(scenes: Scenes, factors: Factors, name: str) -> Factors:
     """The same scenes after one of `CHANGES`: 2 pixels to the right, a fifth larger, the next colour, a marble more."""
-    if name == "shift":
-        return scenes.changed(factors, x=factors["x"] + 2)
-    if name == "grow":
-        return scenes.changed(factors, scale=factors["scale"] * 1.2)
-    if name == "recolour":
-        return scenes.changed(factors, colour=(factors["colour"] + 1) % CLASSES["colour"])
-    return scenes.changed(factors, count=factors["count"] + 1)
+    to = {
+        "shift": {"x": factors["x"] + 2},
+        "grow": {"scale": factors["scale"] * 1.2},
+        "recolour": {"colour": (factors["colour"] + 1) % CLASSES["colour"]},
+        "add_marble": {"count": factors["count"] + 1},
+    }
+    return scenes.changed(factors, **to[name])
 
 
 def movable(factors: Factors, name: str) -> Factors:
