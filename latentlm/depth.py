@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from latentlm.attach import latent_run
 from latentlm.backbones import hidden_state
 from latentlm.monitor import rank
+from latentlm.run import latent_run
 
 
 @torch.no_grad()

@@ -16,11 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging
 
-from latentlm.attach import Run, add_hooks, latent_run
+from latentlm.attach import add_hooks
 from latentlm.backbones import Backbone, find_backbone
 from latentlm.config import ConfigError, dump, parse, read_recipe
 from latentlm.ema import Teacher
 from latentlm.objective import Objective, Terms
+from latentlm.run import Run, latent_run
 from latentlm.terms import depths, teachers
 from latentlm.types import Context, Report
 

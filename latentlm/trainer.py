@@ -1,6 +1,5 @@
 """Trainers: what a Hugging Face trainer would leave out of a model with latent terms, as a thin mixin."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +8,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import Trainer
 
-from latentlm.attach import Run, latent_run
+from latentlm.accumulating import warn_coupled
 from latentlm.call import Call
 from latentlm.metrics import Metrics
 from latentlm.model import restore
 from latentlm.monitor import GradientProbe
 from latentlm.recipe import sets_read
+from latentlm.run import Run, latent_run
 from latentlm.teaching import follow
 
 # pyright cannot know which trainer the mixin is mixed into
@@ -43,14 +43,9 @@ class LatentTrainerMixin:
             self.args.ddp_broadcast_buffers = False
             if (handler := self.accelerator.ddp_handler) is not None:
                 handler.broadcast_buffers = False
-        terms = self._latent.model.latent.terms.terms
-        coupled = ", ".join(name for name, term in terms.items() if not term.decomposable)
-        if coupled and self.args.gradient_accumulation_steps > 1:
-            warnings.warn(
-                f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}: samples of {coupled} meet only "
-                "those of their own micro-batch; a larger per_device_train_batch_size is not the same",
-                stacklevel=2,
-            )
+        if (watched := self._latent.accumulating).names and self.args.gradient_accumulation_steps > 1:
+            warn_coupled(watched.names, f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}")
+        watched.told = True
 
     @property
     def _latent(self) -> Run:

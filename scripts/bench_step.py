@@ -30,9 +30,9 @@ from paired import (
 from torch import Tensor, nn
 
 from latentlm import get_latent_model
-from latentlm.attach import latent_run
 from latentlm.call import Call
 from latentlm.config import read_recipe
+from latentlm.run import latent_run
 from latentlm.targets import Data
 
 DEPTHS = (1 / 4, 1 / 2, 3 / 4)

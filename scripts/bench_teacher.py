@@ -21,8 +21,8 @@ from paired import Arm, Loss, apart, compare, forward_flops, options, plain_conf
 from torch import Tensor, nn
 
 from latentlm import get_latent_model, latent_lora_config
-from latentlm.attach import latent_run
 from latentlm.ema import Teacher
+from latentlm.run import latent_run
 
 DEPTHS = ("1/4", "1/2", "1")
 MOMENTUM = 0.99

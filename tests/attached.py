@@ -5,7 +5,7 @@ from tiny_models import VOCAB, build
 from torch import Tensor, nn
 
 from latentlm import get_latent_model
-from latentlm.attach import latent_run
+from latentlm.run import latent_run
 
 NEXT = {"kind": "next"}
 SMOOTH = {"kind": "smooth_l1"}

@@ -9,8 +9,8 @@ from attached import LAST_TO_LAST, NEXT_STATE, NORMAL, SLOW, attach, batch_of, d
 from datasets import Dataset
 from training import trainer_of
 
-from latentlm.attach import latent_run
 from latentlm.data import Collator
+from latentlm.run import latent_run
 from latentlm.sft import LatentSFTTrainer
 from latentlm.trainer import LatentTrainer
 
@@ -98,6 +98,25 @@ def test_terms_that_couple_samples_say_so_once(cls, tmp_path):
     with warnings.catch_warnings(action="error"):
         trainer_of(cls, model, tmp_path)
         trainer_of(cls, attach(terms={"next_state": NEXT_STATE, "slow": SLOW}), tmp_path, **more)
+
+
+def test_a_loop_of_its_own_is_told_once_and_only_if_it_accumulates():
+    model, data = attach(terms={"last": LAST_TO_LAST, "next_state": NEXT_STATE}), documents()
+    optimizer = torch.optim.AdamW(model.parameters())
+    line = "a second backward before an optimizer step: samples of last meet only those of their own micro-batch"
+
+    def steps(backwards, model=model):
+        for _ in range(3):
+            for start in range(backwards):
+                model(**batch_of(data[2 * start : 2 * start + 2])).loss.backward()
+            optimizer.step()
+            model.state_dict()  # counts the step before the next forward can
+
+    steps(1)
+    with pytest.warns(UserWarning, match=line) as caught:
+        steps(2)
+    assert len(caught) == 1
+    steps(2, attach(terms={"next_state": NEXT_STATE, "slow": SLOW}))  # nothing meets, so nothing is said
 
 
 @pytest.mark.filterwarnings("ignore:gradient_accumulation_steps=2")

@@ -22,9 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import latentlm
 from latentlm import get_latent_model
-from latentlm.attach import latent_run
 from latentlm.depth import rank_over_depth
 from latentlm.export import export
+from latentlm.run import latent_run
 
 compiling = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),  # by dynamo

@@ -11,9 +11,9 @@ from datasets import Dataset
 from tiny_models import build
 from torch.nn.parallel import DistributedDataParallel
 
-from latentlm.attach import latent_run
 from latentlm.call import Call
 from latentlm.dist import all_reduce_sum, rank, world_size
+from latentlm.run import latent_run
 
 TERMS = {"next_state": NEXT_STATE, "slow": SLOW, "last": LAST_TO_LAST, "normal": NORMAL}
 DATA = documents((12, 5, 9, 7, 8, 6, 10, 4))

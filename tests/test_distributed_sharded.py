@@ -8,9 +8,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from latentlm import get_latent_model
-from latentlm.attach import latent_run
 from latentlm.call import Call
 from latentlm.dist import all_reduce_sum, rank, world_size
+from latentlm.run import latent_run
 
 DATA = documents((12, 5, 9, 7, 8, 6, 10, 4))
 HEADED = {

@@ -9,8 +9,8 @@ from tiny_models import ids
 from torch import nn
 from toy import llama, states
 
-from latentlm.attach import latent_run
 from latentlm.ema import StepClock, Teacher, Teaching, trained
+from latentlm.run import latent_run
 from latentlm.teaching import teacher_health
 
 TERM = """

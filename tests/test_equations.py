@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from tiny_models import ids
 from toy import llama, objective, packed, states
 
-from latentlm.attach import latent_run
 from latentlm.config import recipe_names
+from latentlm.run import latent_run
 
 NITP = """
 terms:

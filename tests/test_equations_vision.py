@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny_vits import PATCHES, attach, images, vit
 
-from latentlm.attach import latent_run
+from latentlm.run import latent_run
 
 NARROW = "predictor: {kind: narrow, num_layers: 1}"
 

@@ -15,7 +15,7 @@ LADDER = [
     ["backbones", "tap", "heads", "narrow", "predictors", "ema", "token_code", "assign", "targets"],
     ["terms", "levels", "through", "pairing", "objective"],
     ["monitor", "metrics"],
-    ["call", "teaching", "look", "selecting", "sparse_head", "outputs", "attach"],
+    ["call", "teaching", "look", "accumulating", "run", "selecting", "sparse_head", "outputs", "attach"],
     ["isolation", "depth", "model", "card", "export"],
     ["data", "training", "recipe", "network", "folder", "callbacks", "trainer", "sft", "dpo", "grpo"],
     ["prepare", "trainers", "train", "report", "doctor"],

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 import latentlm
 from latentlm import get_latent_model, remove_latent
-from latentlm.attach import latent_run
 from latentlm.isolation import mixes_segments
+from latentlm.run import latent_run
 
 # attention that sees across packed segments: no mask is derived from the positions (transformers 5.24)
 UNMASKED = {

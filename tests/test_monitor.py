@@ -8,10 +8,10 @@ from accelerate import Accelerator
 from tiny_models import ids
 from toy import llama, terms, view
 
-from latentlm.attach import latent_run
 from latentlm.config import kind_of
 from latentlm.losses import BarlowTwins, Invariance, Mmcr, NtXent
 from latentlm.monitor import class_health, measure, pair_health, rank, set_health, verdicts
+from latentlm.run import latent_run
 from latentlm.types import Context
 
 DIM = 16

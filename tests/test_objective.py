@@ -8,9 +8,9 @@ from tiny_models import build, ids
 from torch import distributed
 from toy import llama, objective, packed, report, terms, view
 
-from latentlm.attach import latent_run
 from latentlm.losses import InfoNce, Mse
 from latentlm.objective import means, total
+from latentlm.run import latent_run
 from latentlm.types import Context, Report
 
 EVERY = """

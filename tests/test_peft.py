@@ -12,8 +12,8 @@ from torch import nn
 
 import latentlm
 from latentlm import latent_lora_config, remove_latent
-from latentlm.attach import latent_run
 from latentlm.isolation import mixes_segments
+from latentlm.run import latent_run
 
 FROZEN = SLOW | {"target": {"kind": "frozen", "tap": {"depth": "3/4", "at": {"kind": "next"}}}}
 EXACT = {"rtol": 0, "atol": 0}

@@ -9,7 +9,7 @@ from training import Gradients, arguments, words
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
 from latentlm import LatentDPOTrainer, LatentGRPOTrainer, latent_lora_config, remove_latent
-from latentlm.attach import latent_run
+from latentlm.run import latent_run
 
 EXIT = {
     "kind": "predict",

@@ -7,7 +7,7 @@ from datasets import Dataset
 from training import trainer_of
 from transformers import TrainerCallback
 
-from latentlm.attach import latent_run
+from latentlm.run import latent_run
 from latentlm.sft import LatentSFTTrainer
 from latentlm.trainer import LatentTrainer
 

@@ -8,9 +8,9 @@ from tiny_vits import PATCHES, images
 from transformers import AutoConfig, AutoModel
 
 from latentlm import get_latent_model
-from latentlm.attach import latent_run
 from latentlm.export import export
 from latentlm.model import from_pretrained
+from latentlm.run import latent_run
 
 try:
     import timm  # noqa: F401 - it needs torchvision, built for the torch that is here

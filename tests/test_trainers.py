@@ -22,7 +22,7 @@ from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
 from latentlm import remove_latent
-from latentlm.attach import latent_run
+from latentlm.run import latent_run
 from latentlm.sft import LatentSFTTrainer
 from latentlm.trainer import LatentTrainer
 

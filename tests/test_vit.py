@@ -7,8 +7,8 @@ import torch
 from tiny_vits import FAMILIES, PATCHES, attach, images, vit
 
 from latentlm import get_latent_model
-from latentlm.attach import latent_run
 from latentlm.backbones import find_backbone
+from latentlm.run import latent_run
 
 TERM = "terms: {a: {kind: predict, source: {depth: 1/2, at: visible}, target: %s, predictor: narrow, loss: mse}}"
 PIXELS = TERM % "{kind: pixels, at: masked}"

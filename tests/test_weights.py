@@ -5,10 +5,10 @@ import torch
 from tiny_models import ids
 from toy import llama, objective, report, terms, view
 
-from latentlm.attach import latent_run
 from latentlm.levels import Levels
 from latentlm.monitor import GradientProbe
 from latentlm.objective import means, total
+from latentlm.run import latent_run
 from latentlm.terms import Predict, Weight, schedule
 from latentlm.types import Context
 

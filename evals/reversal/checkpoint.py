@@ -70,10 +70,16 @@ def load(name: str, device: str | None = None) -> tuple[PreTrainedModel, PreTrai
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # heads beside the network would be listed as unexpected
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True)
+        # half precision is slow on a CPU
+        more = {"dtype": torch.float32} if _place(device) == "cpu" else {}
+        model, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **more)
     finally:
         logging.set_verbosity(level)
     if report["missing_keys"]:
         raise ValueError(f"{name}: lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}: save it whole")
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(_place(device))
     return model, AutoTokenizer.from_pretrained(name)
+
+
+def _place(device: str | None) -> str:
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
