@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from latentlm_evals.reversal import Options, evaluate, run, table
-from latentlm_evals.reversal.checkpoint import spread
+from latentlm_evals.reversal.checkpoint import load, spread
 from latentlm_evals.reversal.groups import _likelihood
 from latentlm_evals.reversal.measures import (
     bootstrap,
@@ -260,6 +260,12 @@ def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
     model.model.save_pretrained(tmp_path / "headless")
     with pytest.raises(ValueError, match="holds a LlamaModel"):
         run(str(tmp_path / "headless"), Options(data=str(folder)))
+
+
+def test_a_half_precision_checkpoint_is_scored_in_float32_on_a_cpu(tokenizer, tmp_path):
+    tiny("llama").bfloat16().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load(str(tmp_path), "cpu")[0].dtype == torch.float32
 
 
 def test_a_limit_keeps_questions_of_every_kind_and_fact():

@@ -220,6 +220,7 @@ def separately(model, batch, counts=None, share=1.0):
     return found
 
 
+@pytest.mark.filterwarnings("ignore:a second backward")  # that is what is looked at
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("how", ["plain", "share", "counts"])
 def test_the_probe_equals_separate_backward_passes(checkpointing, how):
@@ -241,6 +242,7 @@ def test_the_probe_equals_separate_backward_passes(checkpointing, how):
         assert found[f"monitor/{name}/grad_cosine"] == pytest.approx(want[name][1], abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:a second backward")  # that is what is looked at
 def test_it_looks_once_in_so_many_optimizer_steps_whatever_the_number_of_forwards():
     model = llama(PROBED.replace("monitor: 1", "monitor: 2"))
     run, accelerator = latent_run(model), Accelerator(cpu=True, gradient_accumulation_steps=3)
