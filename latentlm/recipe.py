@@ -122,6 +122,7 @@ class Optim:
         steps: optimizer steps; or `epochs`.
         epochs: passes over the data, where `steps` is not given.
         learning_rate, weight_decay, betas, max_grad_norm: of AdamW.
+        head_learning_rate: of the heads beside a pretrained network; without it that of the network.
         schedule: of the learning rate, after the warm-up.
         warmup: steps of linear warm-up.
         seed: of weights, data order and dropout.
@@ -131,6 +132,7 @@ class Optim:
     steps: int | None = None
     epochs: float = 3.0
     learning_rate: float = 1e-3
+    head_learning_rate: float | None = None
     weight_decay: float = 0.01
     betas: tuple[float, ...] = (0.9, 0.999)
     max_grad_norm: float = 1.0
@@ -144,9 +146,10 @@ class Optim:
         at_least(
             0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, warmup=self.warmup, seed=self.seed
         )
-        for key in ("epochs", "learning_rate"):
-            if not 0 < getattr(self, key) < float("inf"):
-                raise ValueError(f"{key}: {getattr(self, key)}; set it above 0")
+        for key in ("epochs", "learning_rate", "head_learning_rate"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{key}: {value}; set it above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: {list(self.betas)}; give two numbers from 0 to below 1")
 

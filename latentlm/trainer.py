@@ -1,6 +1,6 @@
 """Trainers: what a Hugging Face trainer would leave out of a model with latent terms, as a thin mixin."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,9 +26,14 @@ class LatentTrainerMixin:
 
     For trainers that take `outputs.loss`; the terms are already in it. `compute_loss_func` and label smoothing take the
     labels away before the model sees them, so they are refused.
+
+    Args:
+        head_learning_rate: of the heads, which start from nothing beside a network that may be trained long ago; the
+            schedule scales both. None: that of the network.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any):
+        self._head_learning_rate = head_learning_rate
         super().__init__(*args, **kwargs)
         if self.compute_loss_func is not None or self.args.label_smoothing_factor:
             name = "label_smoothing_factor" if self.compute_loss_func is None else "compute_loss_func"
@@ -71,6 +76,13 @@ class LatentTrainerMixin:
             return loss
         run.metrics.add("data/value", loss.detach() * forwards, 1.0)
         return run.objective.data * loss + latent.to(loss.device)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's own, in which the heads may have a rate of theirs."""
+        optimizer = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        if self._head_learning_rate is not None:
+            _set_rate(optimizer, self._latent.model.latent.parameters(), self._head_learning_rate)
+        return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as ever; nothing is counted from before, and nothing outlives it."""
@@ -150,6 +162,16 @@ class LatentTrainerMixin:
         super()._set_signature_columns_if_needed()  # type: ignore[misc]
         known: list[str] = self._signature_columns
         self._signature_columns = [*known, *(name for name in ("pairs", "latent") if name not in known)]
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, weights: Iterable[torch.Tensor], rate: float) -> None:
+    """Move `weights` to groups of their own, which keep everything of the old ones but the learning rate."""
+    theirs = {id(weight) for weight in weights}
+    for group in list(optimizer.param_groups):
+        moved = [weight for weight in group["params"] if id(weight) in theirs]
+        if moved:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in theirs]
+            optimizer.add_param_group({**group, "params": moved, "lr": rate})
 
 
 @contextmanager

@@ -27,6 +27,7 @@ def _(part: Supervised, recipe: Recipe, folder: Path, prepared: Prepared, model:
         args=training_arguments(recipe, folder, len(prepared.dataset)),
         train_dataset=prepared.dataset,
         data_collator=prepared.collator,
+        head_learning_rate=recipe.optim.head_learning_rate,
     )
 
 
@@ -58,6 +59,7 @@ def _(part: Grpo, recipe: Recipe, folder: Path, prepared: Prepared, model: Any) 
         args=args,
         train_dataset=Dataset.from_list([{"prompt": p.prompt, "number": i} for i, p in enumerate(problems)]),
         processing_class=prepared.tokenizer,
+        head_learning_rate=recipe.optim.head_learning_rate,
     )
 
 

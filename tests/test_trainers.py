@@ -193,3 +193,17 @@ def test_compiled_and_half_precision_runs(cls, tuning, tmp_path):
 def test_a_model_without_heads_is_refused(cls, tmp_path):
     with pytest.raises(ValueError, match="LlamaForCausalLM has no latent heads; call get_latent_model first"):
         trainer_of(cls, remove_latent(attach()), tmp_path)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("cls", [LatentTrainer, LatentSFTTrainer])
+def test_heads_may_have_a_rate_of_their_own(cls, tuning, tmp_path):
+    before, moved = dict(model_of(tuning).named_parameters()), []
+    for rate in (None, 3e-2):
+        trainer = trainer_of(cls, model_of(tuning), tmp_path, head_learning_rate=rate, arguments_more={"max_steps": 1})
+        trainer.train()
+        moved.append({name: weight - before[name] for name, weight in trainer.model.named_parameters()})
+        assert trainer.state.log_history[0]["learning_rate"] == 1e-2  # the network's
+    for name, common in moved[0].items():
+        times = 3 if "latent." in name else 1
+        torch.testing.assert_close(moved[1][name], times * common, rtol=1e-3, atol=1e-6, msg=name)
