@@ -1,8 +1,8 @@
-"""A target that spells a span of ids in one vector."""
+"""A target that spells a span of ids."""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +15,14 @@ from latentlm.types import Context, Latents, View
 
 @dataclass(frozen=True)
 class TokenCode:
-    """One vector that spells a span: the order-coded sum of its input embeddings.
+    """What spells a span: the order-coded input embeddings of its tokens, in one vector or one for each.
 
-        c = normalise( sum_j R_j e(x_j) )
+        c = normalise( sum_j R_j e(x_j) )     or, with pool none,     c_j = normalise( R_j e(x_j) )
 
     with R_j fixed orthogonal maps drawn from `seed`. They are signed permutations: orthogonal like any other, but d
     numbers instead of d^2, and exact in every precision.
 
-    Shapes:    ids [a n] -> [a 1 e], e the width of the input embeddings.
+    Shapes:    ids [a n] -> [a 1 e], with pool none [a n e]; e is the width of the input embeddings.
     Gradient:  none; the embeddings learn from the data loss alone.
     Scale:     unit length.
     Ranks:     local; R_j is the same on all ranks.
@@ -32,17 +32,21 @@ class TokenCode:
     Args:
         ids: name of the id set that the data gives.
         seed: of the maps.
-        ordered: false sums the embeddings as a bag.
+        ordered: false leaves the maps out: the tokens as a bag.
+        pool: ``none`` makes every token of a span a target of its own, so a source that tells its span from others by
+            one of them has still to name the rest.
     """
 
     ids: str
     seed: int = 0
     ordered: bool = True
+    pool: Literal["sum", "none"] = "sum"
     teacher: ClassVar[str | None] = None
 
-    def mask(self, view: View) -> Bool[Tensor, "a 1"]:
-        """Anchors whose span has at least one id."""
-        return (index(self.ids, view).flatten(0, 1) >= 0).any(1, keepdim=True)
+    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+        """Anchors whose span has at least one id; with pool none the ids that are there."""
+        there = index(self.ids, view).flatten(0, 1) >= 0
+        return there.any(1, keepdim=True) if self.pool == "sum" else there
 
     @torch.no_grad()
     def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
@@ -55,8 +59,10 @@ class TokenCode:
             places, signs = signed_permutations(ids.shape[1], embedded.shape[-1], self.seed)
             places, signs = places.to(embedded.device), signs.to(embedded.device)
             embedded = embedded.gather(-1, places.expand_as(embedded)) * signs
-        code = F.normalize(embedded.masked_fill((ids < 0)[..., None], 0).sum(1, keepdim=True), dim=-1)
-        return Latents(code, (ids >= 0).any(1, keepdim=True), torch.full_like(ids[:, :1], -1))
+        embedded, there = embedded.masked_fill((ids < 0)[..., None], 0), ids >= 0
+        if self.pool == "sum":
+            embedded, there = embedded.sum(1, keepdim=True), there.any(1, keepdim=True)
+        return Latents(F.normalize(embedded, dim=-1), there, torch.full_like(ids[:, : there.shape[1]], -1))
 
 
 @lru_cache(maxsize=32)

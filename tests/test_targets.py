@@ -126,6 +126,34 @@ def test_token_code_equals_the_naive_loop(seed, ordered):
         torch.testing.assert_close(value, torch.tensor([x / length for x in total], dtype=torch.float64))
 
 
+@given(st.integers(0, 99), st.booleans())
+def test_unpooled_every_token_of_a_span_has_a_code_of_its_own(seed, ordered):
+    draw = random.Random(seed)
+    spans = [[draw.randrange(VOCAB) for _ in range(draw.randint(0, 3))] for _ in range(4)]
+    seen = view([[0]], {"ids": [[span + [-1] * (3 - len(span)) for span in spans]]})
+    target = TokenCode("ids", seed, ordered, pool="none")
+    there = target.mask(seen)
+    assert there.tolist() == [[j < len(span) for j in range(3)] for span in spans]
+    read = target.read(Context(seen), there.any(1))
+    assert torch.equal(read.mask, there[there.any(1)])
+    places, signs = signed_permutations(3, DIM, seed)
+    for span, values in zip(filter(None, spans), read.values, strict=True):
+        for j, token in enumerate(span):
+            e = seen.embed.weight[token].detach()
+            e = e[places[j]] * signs[j] if ordered else e
+            torch.testing.assert_close(values[j], e / e.norm())
+
+
+def test_a_source_guesses_every_token_of_its_span():
+    built = terms(TERM % (", at: at", "{kind: token_code, ids: ids, pool: none}", "cosine", "none"))
+    index = {"at": [[[0], [2]]], "ids": [[[5, 6, 7], [8, -1, -1]]]}
+    guess, goal = built.pairs("a", context(built, seen := view([[0] * 4], index)))
+    assert guess.shape == goal.shape == (4, DIM)
+    assert torch.equal(guess[0], guess[1])
+    assert not torch.equal(guess[2], guess[3])
+    assert built.counts(seen)["a"] == 4
+
+
 def test_maps_are_orthogonal_and_do_not_depend_on_how_many_there_are():
     places, signs = signed_permutations(6, DIM, 3)
     for j in range(6):
