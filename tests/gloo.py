@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import traceback
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -80,3 +81,23 @@ def _serve(rank: int, store: str, pipe: Connection):
             answer = (False, traceback.format_exc())
         pipe.send_bytes(pickle.dumps(answer))
     distributed.destroy_process_group()
+
+
+@contextmanager
+def launched():
+    """The environment that torchrun gives; accelerate forgets it afterwards."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    from latentlm.dist import rank, world_size
+
+    before = dict(os.environ)
+    if world_size() > 1:
+        os.environ.update(RANK=str(rank()), LOCAL_RANK=str(rank()), WORLD_SIZE=str(world_size()))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        AcceleratorState._reset_state(True)
+        PartialState._reset_state()

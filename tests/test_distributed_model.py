@@ -1,13 +1,12 @@
 """Two real ranks against one process that sees all rows: whole models, by hand and through the trainers."""
 
-import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from attached import LAST_TO_LAST, NEXT_STATE, NORMAL, SLOW, attach, batch_of, documents, lora
 from datasets import Dataset
+from gloo import launched
 from tiny_models import build
 from torch.nn.parallel import DistributedDataParallel
 
@@ -57,24 +56,6 @@ def assert_same(ranks, one, rtol=1e-4):
 def test_data_parallel_equals_one_process(pool, name):
     terms = {name: TERMS[name]}
     assert_same(pool.run(steps, terms), steps(terms))
-
-
-@contextmanager
-def launched():
-    """The environment that torchrun gives; accelerate forgets it afterwards."""
-    from accelerate.state import AcceleratorState, PartialState
-
-    before = dict(os.environ)
-    if world_size() > 1:
-        os.environ.update(RANK=str(rank()), LOCAL_RANK=str(rank()), WORLD_SIZE=str(world_size()))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        AcceleratorState._reset_state(True)
-        PartialState._reset_state()
 
 
 def run_of(model, how, folder, kind="off", **more):

@@ -3,12 +3,11 @@
 import pytest
 import torch
 from attached import NEXT_STATE, POINTWISE, attach, head_weights, lora
-from datasets import Dataset
-from tiny_models import VOCAB
-from training import Gradients, arguments, words
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
+from preference import by_hand, dpo, grpo, sampled, values
+from training import Gradients
+from trl import DPOTrainer, GRPOTrainer
 
-from latentlm import LatentDPOTrainer, LatentGRPOTrainer, latent_lora_config, remove_latent
+from latentlm import latent_lora_config, remove_latent
 from latentlm.run import latent_run
 
 EXIT = {
@@ -29,73 +28,6 @@ TABLE = {
 TERMS = POINTWISE | {"exit": EXIT}
 
 
-def ids(generator, low=2, high=7):
-    length = int(torch.randint(low, high, (), generator=generator))
-    return torch.randint(4, VOCAB, (length,), generator=generator).tolist()
-
-
-def text(row):
-    return " ".join(f"w{i}" for i in row)
-
-
-def comparisons(count=8):
-    generator = torch.Generator().manual_seed(3)
-    names = {"prompt": "", "chosen": " ", "rejected": " "}
-    return Dataset.from_list([{k: start + text(ids(generator)) for k, start in names.items()} for _ in range(count)])
-
-
-def dpo(model, folder, callbacks=(), peft_config=None, cls=LatentDPOTrainer, **more):
-    options = {"gradient_checkpointing": False, "bf16": False, "max_length": None, "disable_dropout": False}
-    options |= {"train_sampling_strategy": "sequential", "gradient_accumulation_steps": 1}
-    adapted = peft_config is not None or hasattr(model, "peft_config")
-    return cls(
-        model,
-        args=arguments(folder, config=DPOConfig, **{**options, **more}),
-        ref_model=None if adapted else attach(terms={}),
-        train_dataset=comparisons(),
-        processing_class=words(),
-        callbacks=list(callbacks),
-        peft_config=peft_config,
-    )
-
-
-def longest(completion_ids, **kwargs):
-    return [float(sum(completion) % 7) for completion in completion_ids]
-
-
-def grpo(model, folder, callbacks=(), peft_config=None, cls=LatentGRPOTrainer, **more):
-    options = {"gradient_checkpointing": False, "bf16": False, "max_completion_length": 6, "num_generations": 4}
-    options |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "disable_dropout": False}
-    prompts = [text(ids(torch.Generator().manual_seed(n))) for n in range(4)]
-    return cls(
-        model,
-        reward_funcs=longest,
-        args=arguments(folder, config=GRPOConfig, **{**options, **more}),
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
-        processing_class=words(),
-        callbacks=list(callbacks),
-        peft_config=peft_config,
-    )
-
-
-def by_hand(rows, labels, terms=TERMS):
-    """The terms of some rows, in a plain forward of a fresh copy of the model."""
-    width = max(map(len, rows))
-    pad = [[0] * (width - len(row)) for row in rows]
-    batch = {
-        "input_ids": torch.tensor([row + rest for row, rest in zip(rows, pad, strict=True)]),
-        "attention_mask": torch.tensor([[1] * len(row) + rest for row, rest in zip(rows, pad, strict=True)]),
-        "labels": torch.tensor([row + [-100] * len(rest) for row, rest in zip(labels, pad, strict=True)]),
-    }
-    model = attach(terms=terms)
-    model(**batch)
-    return latent_run(model).metrics.means(torch.device("cpu"), lambda sums: sums)
-
-
-def values(means):
-    return {key: value for key, value in means.items() if key.endswith("/value") and not key.startswith("data")}
-
-
 def test_dpo_terms_are_those_of_the_chosen_rows(tmp_path):
     trainer = dpo(attach(terms=TERMS), tmp_path)
     trainer.train()
@@ -103,7 +35,7 @@ def test_dpo_terms_are_those_of_the_chosen_rows(tmp_path):
     data = trainer.train_dataset[:4]
     rows = [prompt + chosen for prompt, chosen in zip(data["prompt_ids"], data["chosen_ids"], strict=True)]
     labels = [[-100] * len(p) + c for p, c in zip(data["prompt_ids"], data["chosen_ids"], strict=True)]
-    expected = values(by_hand(rows, labels))
+    expected = values(by_hand(rows, labels, TERMS))
     assert set(expected) == {f"{name}/value" for name in TERMS}
     assert {key: line[key] for key in expected} == pytest.approx(expected, rel=1e-5)
     assert line["data/value"] == pytest.approx(torch.log(torch.tensor(2.0)).item(), rel=1e-6)  # policy = reference
@@ -114,14 +46,8 @@ def test_dpo_terms_are_those_of_the_chosen_rows(tmp_path):
 def test_grpo_terms_are_those_of_the_sampled_rows(tmp_path):
     trainer = grpo(attach(terms=TERMS), tmp_path, beta=0.0)
     trainer.train()
-    line, batch = trainer.state.log_history[0], trainer._buffered_inputs[0]
-    rows, labels = [], []
-    for i in range(8):
-        prompt = batch["prompt_ids"][i][batch["prompt_mask"][i] == 1].tolist()
-        completion = batch["completion_ids"][i][batch["completion_mask"][i] == 1].tolist()
-        rows.append(prompt + completion)
-        labels.append([-100] * len(prompt) + completion)
-    expected = values(by_hand(rows, labels))
+    line = trainer.state.log_history[0]
+    expected = values(by_hand(*sampled(trainer), TERMS))
     assert {key: line[key] for key in expected} == pytest.approx(expected, rel=1e-5)
     weighted = sum(line[f"{name}/weighted"] for name in TERMS)
     assert line["loss"] == pytest.approx(line["data/value"] + weighted, abs=1e-6)
