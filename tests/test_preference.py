@@ -159,3 +159,22 @@ def test_stock_trainers_say_that_they_ignore_the_terms(of, cls, tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="LlamaForCausalLM has no latent heads; call get_latent_model first"):
         of(remove_latent(attach()), tmp_path)
+
+
+@pytest.mark.parametrize("of", [dpo, grpo])
+def test_resumed_run_equals_the_straight_one(of, tmp_path):
+    # within an epoch: in the next one TRL's GRPO draws the order of prompts anew when it resumes
+    more = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "optim": "adamw_torch"}
+    straight = of(attach(terms=TERMS), tmp_path, **more)
+    straight.train()
+    resumed = of(attach(terms=TERMS, seed=1), tmp_path, **more)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    lines = [each.state.log_history[:2] for each in (straight, resumed)]
+    own = {"step_time", "num_tokens"}  # TRL counts its tokens anew
+    assert [{k: v for k, v in line.items() if k not in own} for line in lines[1]] == [
+        {k: v for k, v in line.items() if k not in own} for line in lines[0]
+    ]
+    one, other = straight.model.state_dict(), resumed.model.state_dict()
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=0, msg=name)
