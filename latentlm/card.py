@@ -90,6 +90,7 @@ def _training(run: Path, recipe: dict, base: str | None) -> str:
         ("data", _inline(data)),
         ("seeds", f"optim {recipe.get('optim', {}).get('seed')}, data {data.get('seed', '-')}"),
         *((key, facts.get(key)) for key in ("command", "date", "commit", "hardware", "seconds", "python")),
+        ("earlier commits", ", ".join(map(str, facts.get("earlier_commits", [])))),
         ("versions", _inline(facts.get("versions", {}))),
     ]
     return _table(["", ""], [(key, str(value)) for key, value in rows if value])

@@ -79,9 +79,15 @@ def open_folder(folder: Path, recipe: Recipe) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "depth.json").unlink(missing_ok=True)
     save_recipe(dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, resume=False)), folder / "recipe.yaml")
-    before = folder / "run.json"
-    seconds = json.loads(before.read_text(encoding="utf-8"))["seconds"] if recipe.run.resume and before.exists() else 0
-    write_json(before, _origin() | {"seconds": seconds})
+    file, facts = folder / "run.json", _origin() | {"seconds": 0}
+    if recipe.run.resume and file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        commits = dict.fromkeys([*before.get("earlier_commits", []), before["commit"]])
+        facts |= {
+            "seconds": before["seconds"],
+            "earlier_commits": [each for each in commits if each != facts["commit"]],
+        }
+    write_json(file, facts)
 
 
 def add_seconds(folder: Path, seconds: float) -> None:

@@ -1,10 +1,18 @@
 import pytest
+from accelerate.state import GradientState
 from gloo import Pool
 from hypothesis import settings
 
 # few and repeatable examples: the laws are checked on every run, the search for odd inputs is not the point
 settings.register_profile("quick", max_examples=10, deadline=None, derandomize=True)
 settings.load_profile("quick")
+
+
+@pytest.fixture(autouse=True)
+def whole_steps():
+    """A test that fails within an accumulation must not leave later ones without optimizer steps."""
+    yield
+    GradientState()._set_sync_gradients(True)
 
 
 @pytest.fixture(scope="session")

@@ -130,8 +130,13 @@ def test_resuming_refuses_another_recipe_and_takes_more_steps():
     told = train("run", "run.resume=true", "optim.steps=3", code=2)
     assert told == "latentlm: optim.steps: 3, but run is at step 4; set it higher\n"
     assert "run.dir: run already holds a run" in train("run", code=2)
+    origin = json.loads(Path("run/run.json").read_text())
+    assert "earlier_commits" not in origin
+    Path("run/run.json").write_text(json.dumps(origin | {"commit": "0ld"}))  # begun by other code
     train("run", "run.resume=true", "optim.steps=6", "run.log_every=3")
     assert [row["step"] for row in metrics("run")] == [1, 2, 3, 4, 6]
+    now = json.loads(Path("run/run.json").read_text())
+    assert (now["commit"], now["earlier_commits"]) == (origin["commit"], ["0ld"])
     assert not (Path("run") / "checkpoints" / "checkpoint-2").exists()  # run.keep
 
 
