@@ -31,6 +31,8 @@ FIXES = {
     "not-finite": "lower optim.learning_rate, keep optim.max_grad_norm at 1, or use optim.precision=fp32",
     "constant-target": COLLAPSED,
     "low-rank-target": COLLAPSED,
+    "alike-within-target": "read targets that differ within an image (an earlier depth, the data), or take source and "
+    "target from crops with other colours",
     "constant": "raise the weight of this term, or lower that of the terms that draw the latents together",
     "low-rank": "raise the weight of this term, or give it a wider head",
     "norm-blowup": "normalise the target (normalize: layer), read through norm: final, or lower the weight",

@@ -4,7 +4,7 @@ from math import isfinite, log
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentlm.losses import Kl, PairLoss, SoftCrossEntropy, ViewLoss
@@ -20,6 +20,7 @@ VERDICTS = {
     "not-finite": "there are infinite values or none at all",
     "constant-target": "the targets have no spread left, so a small loss means nothing",
     "low-rank-target": "the targets live in very few directions",
+    "alike-within-target": "the targets tell images or documents apart, and hardly anything within one of them",
     "constant": "the latents have no spread left: every input gives the same",
     "low-rank": "the latents live in very few directions",
     "norm-blowup": "coordinates have grown beyond 1e4",
@@ -84,6 +85,21 @@ def set_health(latents: Float[Tensor, "*g m d"]) -> dict[str, float]:
 
 
 @torch.no_grad()
+def alike_within(latents: Float[Tensor, "m d"], anchor: Int[Tensor, "m"]) -> float:
+    """Share of the spread that lies between anchors: 1 where all latents of an anchor are one, 0 by chance.
+
+        1 - (sum |z - mean of its anchor|^2 / (m - anchors)) / (sum |z - mean|^2 / (m - 1))
+
+    An objective whose targets share what is easiest to tell of a whole image, such as its brightness, ends near 1.
+    """
+    own, counts = anchor.unique(return_inverse=True, return_counts=True)[1:]
+    spread = latents.float() - latents.float().mean(0)
+    means = spread.new_zeros(len(counts), spread.shape[1]).index_add(0, own, spread) / counts[:, None]
+    within = (spread - means[own]).square().sum() / (len(own) - len(counts))
+    return float(1 - within / (spread.square().sum() / (len(own) - 1)).clamp(min=1e-12))
+
+
+@torch.no_grad()
 def class_health(guess: Float[Tensor, "m k"], temperature: float) -> dict[str, float]:
     """Of guesses that are logits: ``classes``, how many are used at all, and ``entropy`` of each as a share of log k.
 
@@ -106,6 +122,8 @@ def verdicts(values: dict[str, float], dim: int) -> list[str]:
         found.append(f"constant{tail}")
     elif values[f"{of}rank"] < 2.0 and dim > 2:
         found.append(f"low-rank{tail}")
+    if values.get(f"{of}alike", 0.0) > 0.95 and not flat:
+        found.append(f"alike-within{tail}")
     if values[f"{of}norm"] > 1e4 * dim**0.5:
         found.append("norm-blowup")
     dead = bool(of) and not flat and _flat(values["std"], values["norm"], dim)
@@ -129,6 +147,7 @@ def measure(terms: Terms, context: Context) -> dict[str, float | str]:
 
     Beside what `pair_health`, `set_health` and `class_health` give, ``nothing`` is the loss of a guess that is the mean
     of the targets whatever the input. Where the targets themselves become alike it falls with the loss.
+    ``target_alike`` is `alike_within` of the targets, where an anchor has several.
     """
     found: dict[str, float | str] = {}
     for name, term in terms.terms.items():
@@ -148,8 +167,11 @@ def _pairs(terms: Terms, name: str, context: Context) -> tuple[dict[str, float],
     loss = terms.terms[name].loss
     if guess.shape[0] < 4:
         return None
+    anchor = terms.terms[name].mask(context.view).nonzero()[:ROWS, 0]
     guess, goal = guess[:ROWS], goal[:ROWS]
     health = pair_health(guess, goal)
+    if 1 < len(anchor.unique()) < len(anchor) and not terms.terms[name].shuffle:
+        health["target_alike"] = alike_within(goal, anchor)
     if isinstance(loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
         health["nothing"] = float(loss(goal.mean(0).expand_as(goal), goal).mean())
     if isinstance(loss, Kl | SoftCrossEntropy):

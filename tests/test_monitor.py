@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import ids
 from toy import llama, terms, view
 
 from latentlm.config import kind_of
 from latentlm.losses import BarlowTwins, Invariance, Mmcr, NtXent
-from latentlm.monitor import class_health, measure, pair_health, rank, set_health, verdicts
+from latentlm.monitor import alike_within, class_health, measure, pair_health, rank, set_health, verdicts
 from latentlm.run import latent_run
 from latentlm.types import Context
 
@@ -90,6 +92,25 @@ def test_a_head_that_says_the_same_of_every_input_is_named():
     bias = 3 * draw(1, DIM, seed=5)
     guess = bias + 1e-5 * draw(256, DIM, seed=6)
     assert verdicts(pair_health(guess, HEALTHY), DIM) == ["dead-head"]
+
+
+@given(st.floats(0, 1))
+def test_targets_that_are_alike_within_an_anchor_are_found(share):
+    anchor = torch.arange(64).repeat_interleave(8)
+    between, own = draw(64, DIM, seed=1)[anchor], draw(512, DIM, seed=2)
+    found = alike_within(share**0.5 * between + (1 - share) ** 0.5 * own + 7, anchor)
+    assert found == pytest.approx(share, abs=0.06)
+
+
+def test_alike_within_by_hand_and_its_verdict():
+    latents = torch.tensor([[0.0], [2.0], [4.0], [6.0], [5.0]])
+    anchor = torch.tensor([3, 3, 9, 9, 9])  # means 1 and 5, all 3.4
+    within, spread = (1 + 1 + 1 + 1 + 0) / (5 - 2), (3.4**2 + 1.4**2 + 0.6**2 + 2.6**2 + 1.6**2) / (5 - 1)
+    assert alike_within(latents, anchor) == pytest.approx(1 - within / spread)
+    assert alike_within(torch.ones(4, 2), torch.tensor([0, 0, 1, 1])) == 1
+    healthy = pair_health(HEALTHY, HEALTHY)
+    assert verdicts(healthy | {"target_alike": 0.97}, DIM) == ["alike-within-target"]
+    assert verdicts(healthy | {"target_alike": 0.9}, DIM) == []
 
 
 @pytest.mark.parametrize(
