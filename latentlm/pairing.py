@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentlm.narrow import Branch, Narrow
 from latentlm.positions import flat, index, nearness
-from latentlm.predictors import Dynamics, Shared
+from latentlm.predictors import Dynamics, Shared, Slots
 from latentlm.targets import TokenCode, target_dim
 from latentlm.terms import Predict, Spread
 from latentlm.through import called
@@ -47,6 +48,8 @@ def build_predictors(
             raise ValueError(f"terms.{name}.predictor: no term '{own}' with a predictor of its own")
         if own != name and isinstance(terms[own].predictor, Narrow | Branch):  # type: ignore[union-attr]
             raise ValueError(f"terms.{name}.predictor: that of '{own}' is a transformer; use kind: branch")
+        if own != name and isinstance(terms[own].predictor, Slots):  # type: ignore[union-attr]
+            raise ValueError(f"terms.{name}.predictor: that of '{own}' has slots, which are its own; use kind: slots")
         if shapes[own] != shapes[name]:
             raise ValueError(f"terms.{name}.predictor: widths {shapes[name]} are not those of '{own}', {shapes[own]}")
         if _conditional(terms, own) and isinstance(terms[name].target, TokenCode):  # type: ignore[union-attr]
@@ -96,7 +99,11 @@ def anchors(terms: Plain, predictors: nn.ModuleDict, name: str, context: Context
             if source.values.shape[1] != 1:
                 raise ValueError(f"terms.{name}: dynamics starts from one position, but source has several; use pool")
             conditions = _embeddings(context.view, target.index)
+        if term.slots is not None and source.values.shape[1] != 1:
+            raise ValueError(f"terms.{name}: slots read one position, but source has several; use pool")
         guess = called(predictors[own], source.values, conditions)
+        if term.slots is not None:
+            guess = F.pad(guess, (0, 0, 0, pair.shape[1] - term.slots))  # cut where the target has fewer places
     return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
 
 
@@ -200,7 +207,7 @@ def places_of(term: Predict) -> tuple[Hashable, Hashable]:
     """All that the mask of a term depends on; equal for terms that differ only in depths, heads and losses."""
     tap = getattr(term.target, "tap", None)
     there = (getattr(term.target, "at", term.target), "none") if tap is None else (tap.at, tap.pool)
-    return (term.source.at, term.source.pool, term.relates), there
+    return (term.source.at, term.source.pool, term.relates, term.slots), there
 
 
 def _embeddings(view: View, where: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Predictors: from the latents of the source to a guess of the target.
 
 Every built predictor is called ``(values [a s d], conditions [a n e] | None) -> [a n d']`` where ``s`` is ``n`` or 1;
-``a`` counts anchors. Position-wise predictors ignore the conditions. `Narrow` and its `Branch` are called with
-coordinates instead and have ``s`` and ``n`` of their own.
+``a`` counts anchors. Position-wise predictors ignore the conditions, `Slots` gives its ``num`` guesses whatever ``n``
+is. `Narrow` and its `Branch` are called with coordinates instead and have ``s`` and ``n`` of their own.
 """
 
 from dataclasses import dataclass
@@ -49,6 +49,25 @@ class Linear:
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """One matrix."""
         return PositionWise(dense(dim_in, dim_out, self.bias))
+
+
+@dataclass(frozen=True)
+class Slots:
+    """``W_j h + b_j``: a matrix for each place j of the target, so that one latent names several things in order.
+
+    Args:
+        num: places; what the target has beyond them is not asked for.
+    """
+
+    num: int = 8
+
+    def __post_init__(self):
+        if self.num < 1:
+            raise ValueError(f"slots: num must be at least 1, got {self.num}")
+
+    def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
+        """All matrices in one."""
+        return _Slots(dense(dim_in, self.num * dim_out), self.num)
 
 
 @dataclass(frozen=True)
@@ -121,7 +140,7 @@ class Shared:
     term: str
 
 
-Predictor = Identity | Linear | Mlp | Swiglu | Dynamics | Shared | Narrow | Branch
+Predictor = Identity | Linear | Slots | Mlp | Swiglu | Dynamics | Shared | Narrow | Branch
 
 
 class Residual(nn.Module):
@@ -144,6 +163,15 @@ class _Swiglu(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(values)) * self.up(values))
+
+
+class _Slots(nn.Module):
+    def __init__(self, network: nn.Linear, num: int):
+        super().__init__()
+        self.network, self.num = network, num
+
+    def forward(self, values: Float[Tensor, "a 1 d"], conditions: Tensor | None = None) -> Float[Tensor, "a num e"]:
+        return self.network(values).view(values.shape[0], self.num, -1)
 
 
 class _Rollout(nn.Module):

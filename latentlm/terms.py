@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from latentlm.ema import Teaching
 from latentlm.losses import AnchorLoss, DataLoss, NextToken, PairLoss, RowLoss, SetLoss
 from latentlm.narrow import Branch, Narrow
-from latentlm.predictors import Linear, Predictor
+from latentlm.predictors import Linear, Predictor, Slots
 from latentlm.tap import Depth, Tap
 from latentlm.targets import Data, Ema, Frozen, Online, Target, TokenCode
 from latentlm.types import View
@@ -114,6 +115,11 @@ class Predict:
         return isinstance(self.predictor, Narrow | Branch)
 
     @property
+    def slots(self) -> int | None:
+        """Places that a predictor with a matrix for each of them can guess."""
+        return self.predictor.num if isinstance(self.predictor, Slots) else None
+
+    @property
     def decomposable(self) -> bool:
         """Whether the values of a batch are those of its parts."""
         assign = getattr(self.target, "assign", None)
@@ -122,6 +128,8 @@ class Predict:
     def mask(self, view: View) -> Tensor:
         """Pairs that exist, ``[a n]``; needs no states."""
         source, target = self.source.mask(view), self.target.mask(view)
+        if self.slots is not None:
+            target = target & (torch.arange(target.shape[1], device=target.device) < self.slots)
         if self.relates:
             if target.shape[0] % source.shape[0]:
                 raise ValueError(

@@ -7,7 +7,8 @@ from toy import DIM, objective, report, terms, view
 
 from latentlm.heads import Projector, dense, width
 from latentlm.objective import Terms
-from latentlm.predictors import Dynamics, Identity, Linear, Mlp, Swiglu
+from latentlm.predictors import Dynamics, Identity, Linear, Mlp, Slots, Swiglu
+from latentlm.types import Context
 
 
 def made(part, dim_in=DIM, dim_out=DIM, dim_condition=6):
@@ -67,6 +68,49 @@ def test_linear_and_identity():
     torch.testing.assert_close(layer(h), linear(h, layer.network))
     assert made(Linear(bias=False)).network.bias is None
     assert made(Identity())(h) is h
+
+
+def test_slots_are_a_matrix_for_each_place():
+    h, layer = draw(4, 1, DIM), made(Slots(3), DIM, 5)
+    guess = layer(h)
+    assert guess.shape == (4, 3, 5)
+    for place in range(3):
+        rows = slice(5 * place, 5 * (place + 1))
+        want = h[:, 0] @ layer.network.weight[rows].T + layer.network.bias[rows]
+        torch.testing.assert_close(guess[:, place], want)
+    with pytest.raises(ValueError, match="slots: num must be at least 1, got 0"):
+        Slots(0)
+
+
+CODE = "{kind: token_code, ids: ids, pool: none, ordered: false}"
+
+
+@pytest.mark.parametrize("num", [2, 3, 5])
+def test_what_lies_beyond_the_slots_is_not_asked_for(num):
+    text = "terms: {a: {kind: predict, source: {depth: 2, at: at}, target: %s, predictor: %s, loss: cosine}}"
+    built = terms(text % (CODE, f"{{kind: slots, num: {num}}}"))
+    seen = view([[0] * 4], {"at": [[[0], [2]]], "ids": [[[5, 6, 7], [8, -1, -1]]]})
+    made_context = Context(seen)
+    built(made_context, 0)
+    guess, goal = built.pairs("a", made_context)
+    places = [(0, j, token) for j, token in enumerate((5, 6, 7)) if j < num] + [(2, 0, 8)]
+    assert built.counts(seen)["a"] == len(places)
+    layer = built.predictors["a"]
+    for row, (position, slot, token) in enumerate(places):
+        torch.testing.assert_close(guess[row], layer(seen.states[2][:, position, None])[0, slot])
+        torch.testing.assert_close(goal[row], F.normalize(seen.embed.weight[token].detach(), dim=0))
+
+
+def test_slots_beside_another_predictor_at_the_same_places_and_their_mistakes():
+    one = "{kind: predict, source: {depth: 2, at: %s}, target: " + CODE + ", predictor: %s, loss: cosine}"
+    sets = {"at": [[[0], [2]]], "many": [[[0, 1], [2, 3]]], "ids": [[[5, 6], [8, -1]]]}
+    both = terms(f"terms: {{a: {one % ('at', '{kind: slots, num: 1}')}, b: {one % ('at', 'linear')}}}")
+    assert {name: int(count) for name, count in both.counts(view([[0] * 4], sets)).items()} == {"a": 2, "b": 3}
+    both(Context(view([[0] * 4], sets)), 0)
+    with pytest.raises(ValueError, match=r"terms.a: slots read one position, but source has several; use pool"):
+        terms(f"terms: {{a: {one % ('many', 'slots')}}}")(Context(view([[0] * 4], sets)), 0)
+    with pytest.raises(ValueError, match=r"terms.b.predictor: that of 'a' has slots, which are its own"):
+        terms(f"terms: {{a: {one % ('at', 'slots')}, b: {one % ('at', '{kind: shared, term: a}')}}}")
 
 
 @pytest.mark.parametrize("part", [Projector(dim=3), Projector(3, "2x", 3, "none"), Projector(3, 7, 1)])
