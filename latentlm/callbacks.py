@@ -58,10 +58,13 @@ class Bar(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Say what starts, and start the bar."""
         shown = state.is_world_process_zero
-        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        # ZeRO-3 leaves nothing in a sharded weight but its size
+        sizes = [getattr(weight, "ds_numel", weight.numel()) for weight in model.parameters() if weight.requires_grad]
         since = f" from step {state.global_step}" if state.global_step else ""
         if shown:
-            console.print(f"training {trained / 1e6:.3g} M weights for {state.max_steps} steps{since} in {self.folder}")
+            console.print(
+                f"training {sum(sizes) / 1e6:.3g} M weights for {state.max_steps} steps{since} in {self.folder}"
+            )
         flexible = TextColumn("{task.fields[losses]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),

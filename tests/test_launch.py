@@ -78,16 +78,21 @@ def lines(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_two_processes_train_like_one_and_go_on_from_a_checkpoint(name, tmp_path):
+    if "zero" in name:  # on a CPU its first launch compiles for five minutes
+        pytest.importorskip("deepspeed", reason="needs deepspeed and ninja: pip install deepspeed ninja")
+    recipe = readme_line(name)[-1]
     one, two, broken = (tmp_path / folder for folder in ("one", "two", "broken"))
     launch(name, *COMMON, "batch.size=4", f"run.dir={two}")
-    told = latentlm("train", "smoke/text", *COMMON, "batch.size=8", f"run.dir={one}")
+    told = latentlm("train", recipe, *COMMON, "batch.size=8", f"run.dir={one}")
     assert told.code == 0, told.err
     assert [row["loss"] for row in lines(two)] == pytest.approx([row["loss"] for row in lines(one)], rel=1e-4)
     weights, others = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
     assert others.keys() - weights.keys() <= {"lm_head.weight"}  # tied: gathered twice
-    assert any("teachers" in key for key in weights)
+    if name == "zero3":  # DeepSpeed gathers parameters and buffers alone; its own checkpoints have the step
+        weights.pop("latent._extra_state")
+    assert any("teachers" in key for key in weights) == (recipe == "smoke/text")
     for key, value in weights.items():
         torch.testing.assert_close(others[key], value, rtol=1e-3, atol=1e-5, msg=key)
     # what a crash after the checkpoint of step 3 leaves behind
@@ -96,7 +101,7 @@ def test_two_processes_train_like_one_and_go_on_from_a_checkpoint(name, tmp_path
         shutil.rmtree(path)
     (broken / "depth.json").unlink()
     launch(name, *COMMON, "batch.size=4", f"run.dir={broken}", "run.resume=true")
-    same = {"rel": 0, "abs": 0} if name == "ddp" else {"rel": 1e-5}
+    same = {"rel": 1e-5} if name == "fsdp2" else {"rel": 0, "abs": 0}
     for row, other in zip(lines(two), lines(broken), strict=True):
         assert row.keys() == other.keys()
         assert {k: v for k, v in other.items() if not isinstance(v, str)} == pytest.approx(
@@ -104,4 +109,4 @@ def test_two_processes_train_like_one_and_go_on_from_a_checkpoint(name, tmp_path
         )
     weights = load_file(broken / "model" / "model.safetensors")
     for key, value in others.items():
-        torch.testing.assert_close(weights[key], value, rtol=same["rel"], atol=0 if name == "ddp" else 1e-6, msg=key)
+        torch.testing.assert_close(weights[key], value, rtol=same["rel"], atol=1e-6 if name == "fsdp2" else 0, msg=key)
