@@ -1,13 +1,14 @@
 """Whole vision runs: two ranks end where one process does, and a resumed run where a straight one does."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from gloo import launched
 from safetensors.torch import load_file
-from test_distributed_model import launched
 from tiny_recipes import tiny
 from torch import distributed
 
@@ -22,14 +23,19 @@ RECIPES = {
     "vision/capi": [],
     "vision/constructive": [],
 }
+# statistics of 8 images make rounding grow within four long steps
+SMOOTH = {
+    f"vision/{name}": ["optim.learning_rate=1e-3"]
+    for name in ("vicreg", "barlow", "lejepa", "byol", "simsiam", "dinov2", "dense_gram")
+}
 # behind them a softmax over keys or a batch norm takes shifts off: no gradient, and Adam makes steps of its rounding
-SHIFTS = ("key.bias", "in_proj_bias", "projection.0.bias", "layernorm.bias")
+SHIFTS = re.compile(r"(key\.|in_proj_|layernorm\.|projection\.\d\.|predictors\.\w+\.network\.\d\.)bias$")
 
 
 def run(name: str, folder: str, *more: str) -> tuple[list[dict], dict[str, torch.Tensor]]:
     """Losses and saved weights, heads and copies included; as under torchrun where there are two ranks."""
-    words = [*tiny(name), *RECIPES[name], "run.device=cpu", f"batch.size={8 // world_size()}", f"run.dir={folder}"]
-    words += ["optim.warmup=0", "optim.learning_rate=1e-2", *more]
+    words = [*tiny(name), *(RECIPES | SMOOTH)[name], f"batch.size={8 // world_size()}", f"run.dir={folder}"]
+    words = ["optim.learning_rate=1e-2", *words, "run.device=cpu", "optim.warmup=0", *more]
     with launched():
         train(load_recipe(name, words))
     if world_size() > 1:
@@ -39,7 +45,7 @@ def run(name: str, folder: str, *more: str) -> tuple[list[dict], dict[str, torch
     return losses, load_file(Path(folder, "model/model.safetensors"))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, *(pytest.param(name, marks=pytest.mark.slow) for name in SMOOTH)])
 def test_two_ranks_equal_one_process(pool, name, tmp_path):
     losses, weights = run(name, str(tmp_path / "one"))
     (found, shared), _ = pool.run(run, name, str(tmp_path / "two"))
@@ -48,7 +54,7 @@ def test_two_ranks_equal_one_process(pool, name, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
     assert shared.keys() == weights.keys()
     for key, value in weights.items():
-        if not key.endswith(SHIFTS):
+        if not SHIFTS.search(key):
             torch.testing.assert_close(shared[key], value, rtol=1e-2, atol=5e-4, msg=key)
 
 
