@@ -163,19 +163,20 @@ def measure(terms: Terms, context: Context) -> dict[str, float | str]:
 
 
 def _pairs(terms: Terms, name: str, context: Context) -> tuple[dict[str, float], int] | None:
+    term = terms.terms[name]
+    assert isinstance(term, Predict)
     guess, goal = terms.pairs(name, context)
-    loss = terms.terms[name].loss
     if guess.shape[0] < 4:
         return None
-    anchor = terms.terms[name].mask(context.view).nonzero()[:ROWS, 0]
+    anchor = term.mask(context.view).nonzero()[:ROWS, 0]
     guess, goal = guess[:ROWS], goal[:ROWS]
     health = pair_health(guess, goal)
-    if 1 < len(anchor.unique()) < len(anchor) and not terms.terms[name].shuffle:
+    if 1 < len(anchor.unique()) < len(anchor) and not term.shuffle:
         health["target_alike"] = alike_within(goal, anchor)
-    if isinstance(loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
-        health["nothing"] = float(loss(goal.mean(0).expand_as(goal), goal).mean())
-    if isinstance(loss, Kl | SoftCrossEntropy):
-        health |= class_health(guess, loss.temperature)
+    if isinstance(term.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
+        health["nothing"] = float(term.loss(goal.mean(0).expand_as(goal), goal).mean())
+    if isinstance(term.loss, Kl | SoftCrossEntropy):
+        health |= class_health(guess, term.loss.temperature)
     return health, goal.shape[-1]
 
 
