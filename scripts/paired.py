@@ -5,8 +5,8 @@ machine hits all arms alike; memory is the peak of a process of its own for each
 """
 
 import argparse
-import ctypes
 import copy
+import ctypes
 import gc
 import multiprocessing
 import os
