@@ -55,6 +55,8 @@ class Linear:
 class Slots:
     """``W_j h + b_j``: a matrix for each place j of the target, so that one latent names several things in order.
 
+    Made for the tokens of a span: ``target: {kind: token_code, pool: none, ordered: false}``.
+
     Args:
         num: places; what the target has beyond them is not asked for.
     """
