@@ -1,6 +1,6 @@
 """A study: arms times seeds, trained and evaluated, one table.
 
-    python scripts/study.py scripts/studies/NAME.yaml [FOLDER] [--arms "one;two"] [--seeds 0,1,2] [--workers 1]
+    python scripts/study.py scripts/studies/NAME.yaml [FOLDER] [--arms "one;two"] [--seeds 0,1,2] [--set "a=1;b=2"]
 
 Trains every arm with every seed (FOLDER/ARM/SEED, by default runs/NAME; finished runs are left alone, so Ctrl-C loses
 nothing), evaluates it, and prints one row an arm: mean over seeds (smallest - largest). An arm is a recipe
@@ -76,12 +76,12 @@ def slug(arm: str) -> str:
     return arm.replace(" ", "_").replace("/", "-").replace(",", "")
 
 
-def run(study: Study, arm: str, seed: int, folder: Path) -> None:
-    """Train and evaluate one arm with one seed, if that has not been done."""
+def run(study: Study, arm: str, seed: int, folder: Path, more: list[str]) -> None:
+    """Train and evaluate one arm with one seed, if that has not been done; `more` overrides come last."""
     place = folder / slug(arm) / str(seed)
     place.parent.mkdir(parents=True, exist_ok=True)
     own = [each.format(folder=folder, seed=seed) for each in (*study.common, *study.arms[arm].set)]
-    train = ["train", study.arms[arm].recipe, *own, f"optim.seed={seed}", f"run.dir={place}", "run.resume=true"]
+    train = ["train", study.arms[arm].recipe, *own, *more, f"optim.seed={seed}", f"run.dir={place}", "run.resume=true"]
     if not (place / "model").is_dir():
         with open(f"{place}.cpu", "a", encoding="utf-8") as file:
             print(latentlm(train, place), file=file)
@@ -104,17 +104,22 @@ def latentlm(words: list[str], place: Path) -> float:
 def table(study: Study, folder: Path) -> Table:
     """One row an arm that has been run."""
     view = Table(title=f"{folder.name}: mean over seeds (smallest - largest)")
-    for name in ("arm", "seeds", *study.columns, "CPU"):
-        view.add_column(name, justify="left" if name == "arm" else "right")
+    rows = {}
     for arm in study.arms:
         place = folder / slug(arm)
         runs = [json.loads(file.read_text(encoding="utf-8"))["results"] for file in found(study, place)]
         if runs:
-            cells = [
-                _cell([value for each in runs for value in read(column, each)]) for column in study.columns.values()
-            ]
+            cells = [[value for each in runs for value in read(column, each)] for column in study.columns.values()]
             spent = [sum(map(float, file.read_text().split())) for file in place.glob("*.cpu")]
-            view.add_row(arm, str(len(runs)), *cells, f"{sum(spent) / len(spent):.0f}" if spent else "-")
+            rows[arm] = [len(runs), *map(_cell, cells), f"{sum(spent) / len(spent):.0f}" if spent else "-"]
+    names = ["seeds", *study.columns, "CPU"]
+    # other data have other scores
+    shown = [k for k in range(len(names)) if any(cells[k] != "-" for cells in rows.values())]
+    view.add_column("arm")
+    for k in shown:
+        view.add_column(names[k], justify="right")
+    for arm, cells in rows.items():
+        view.add_row(arm, *[str(cells[k]) for k in shown])
     return view
 
 
@@ -144,6 +149,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--arms", help="names separated by ; (default: all)")
     parser.add_argument("--seeds", default="0,1,2", help="numbers separated by , (none: only the table)")
+    parser.add_argument("--set", default="", help="overrides of all arms, separated by ;")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, one thread each")
     asked = parser.parse_intermixed_args()
     if not asked.study.is_file():
@@ -158,10 +164,11 @@ def main() -> None:
         parser.error(f"--arms: no arm {unknown[0]!r}; known: {'; '.join(study.arms)}")
     with ThreadPoolExecutor(asked.workers) as pool:
         seeds = [int(seed) for seed in re.findall(r"\d+", asked.seeds)]
-        jobs = [pool.submit(run, study, arm, seed, folder) for seed in seeds for arm in arms]
+        more = [each.strip() for each in asked.set.split(";") if each.strip()]
+        jobs = [pool.submit(run, study, arm, seed, folder, more) for seed in seeds for arm in arms]
         for job in jobs:
             job.result()
-    Console(width=140).print(table(study, folder))
+    Console(width=180).print(table(study, folder))
 
 
 if __name__ == "__main__":
