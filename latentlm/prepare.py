@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from latentlm.callbacks import console
 from latentlm.config import ConfigError
-from latentlm.data import Collator, Images, encode_dataset
+from latentlm.data import Collator, Images, WordDropout, encode_dataset
 from latentlm.folder import write_json
 from latentlm.isolation import mixes_segments
 from latentlm.network import build_tokenizer
@@ -88,12 +88,16 @@ def _text(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
     documents = recipe.batch.pairs.mark(_documents(recipe))
     tokenizer = build_tokenizer(recipe.model, documents)
     documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
-    pairs = recipe.batch.pairs
-    dataset = encode_dataset(documents, tokenizer, recipe.batch.max_length, recipe.sets, pairs.read)
-    collator = Collator(tokenizer.pad_token_id, recipe.sets, recipe.batch.layout, recipe.batch.row_length)
+    batch, share = recipe.batch, recipe.batch.word_dropout
+    dataset = encode_dataset(documents, tokenizer, batch.max_length, recipe.sets, batch.pairs.read, share > 0)
+    collator = Collator(tokenizer.pad_token_id, recipe.sets, batch.layout, batch.row_length)
     _check_lengths(config, collator, dataset)
+    try:
+        read = WordDropout(dataset, share, recipe.optim.seed) if share else dataset
+    except ValueError as error:
+        raise ConfigError(f"batch.{error}") from error
     return Prepared(
-        dataset=dataset,
+        dataset=read,
         collator=collator,
         tokenizer=tokenizer,
         check=partial(_check_isolation, collator, dataset),

@@ -98,6 +98,8 @@ class Batch:
             in one row, as flash attention needs it; ``rows`` gives each its own row, for models that mix segments.
         row_length: tokens in a packed row; without it a row is one document with its lone spans.
         pairs: which spans are related, and how they are read.
+        word_dropout: share of the tokens of each document's last span that are read as another token, so that what
+            follows cannot be told from the words just before; what is to be predicted stays.
     """
 
     size: int = 32
@@ -106,8 +108,11 @@ class Batch:
     layout: Literal["packed", "flat", "rows"] = "packed"
     row_length: int | None = None
     pairs: Pairs = Given()
+    word_dropout: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.word_dropout < 1:
+            raise ValueError(f"word_dropout: {self.word_dropout}; set it to 0 or more and below 1")
         at_least(1, size=self.size, accumulation=self.accumulation)
         at_least(2, max_length=self.max_length, row_length=self.row_length)
         if self.row_length is not None and self.layout != "packed":
@@ -203,6 +208,8 @@ class Recipe:
         if isinstance(self.trainer, Grpo):
             self._check_grpo(self.trainer)
         have = SETS if isinstance(self.batch.pairs, Chunks) else self.data.sets
+        if self.batch.word_dropout and "span_end" not in have:
+            raise ConfigError(f"batch.word_dropout: data {kind_of(type(self.data))} has no spans; leave it out")
         for name, term in self.objective.terms.items():
             for at in sets_read(term):
                 if at not in have:
@@ -216,6 +223,8 @@ class Recipe:
             raise ConfigError(f"trainer.group: {step} completions a step (batch) are no multiple of {trainer.group}")
         if trainer.beta and self.model.name is None:
             raise ConfigError("trainer.beta: the network to stay near is loaded anew from model.name; give it")
+        if self.batch.word_dropout:
+            raise ConfigError("batch.word_dropout: grpo reads what it has written itself; leave it out")
         if self.run.workers:
             raise ConfigError("run.workers: grpo has nothing to load; leave it out")
         for name, term in self.objective.terms.items():

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from latentlm.callbacks import Epochs
 from latentlm.config import ConfigError, dump, parse
 from latentlm.data.images import Blocks, Digits, ImageCollator, Images, InverseBlock, Random, Views
-from latentlm.data.images.keyed import example_keys, uniforms
+from latentlm.data.keyed import example_keys, uniforms
 from latentlm.positions import Now
 from latentlm.recipe import load_recipe
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentlm.data.images import Blocks, InverseBlock, Random
-from latentlm.data.images.keyed import example_keys
+from latentlm.data.keyed import example_keys
 
 KEYS = example_keys(0, 0, np.arange(2000))
 MASKS = [

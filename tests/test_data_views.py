@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from latentlm.data.images import Views
-from latentlm.data.images.keyed import example_keys
 from latentlm.data.images.views import _blur, _jitter, crop, luma
+from latentlm.data.keyed import example_keys
 
 KEYS = example_keys(0, 0, np.arange(64))
 

@@ -13,6 +13,7 @@ from latentlm.data.parent_child import ParentChild
 from latentlm.data.text import Chat, Text
 from latentlm.data.thinking_bias import ThinkingBias
 from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
+from latentlm.data.word_dropout import WordDropout
 from latentlm.data.worlds import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 
 Asks = (  # data with test items
@@ -58,6 +59,7 @@ __all__ = [
     "Text",
     "ThinkingBias",
     "Verifiable",
+    "WordDropout",
     "bpe_tokenizer",
     "encode",
     "encode_dataset",

@@ -16,6 +16,7 @@ def encode(
     max_length: int,
     sets: Sequence[str] = (),
     read: Literal["alone", "in_place", "first"] = "alone",
+    last_span: bool = False,
 ) -> dict:
     """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
 
@@ -28,12 +29,14 @@ def encode(
 
     Returns:
         ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
-        because `max_length` cuts one of their spans.
+        because `max_length` cuts one of their spans; with `last_span` also ``last``, first and end token of the span
+        that ends last, empty where there is none.
     """
-    _check(tokenizer, max_length, sets)
+    _check(tokenizer, max_length, sets, last_span)
     chat, eos = "messages" in document, tokenizer.eos_token_id
     text = _render(document["messages"], tokenizer) if chat else document["text"]
-    encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=bool(sets), verbose=False)
+    offsets = bool(sets or last_span)
+    encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=offsets, verbose=False)
     ids = list(encoding["input_ids"])
     if not ids:
         raise ValueError(f"the document {text!r} has no tokens; leave empty texts out")
@@ -41,10 +44,15 @@ def encode(
         ids.append(eos)
     ids = ids[:max_length]
     example = {"input_ids": ids, "labels": [-100, *ids[1:]], "pairs": [], "dropped": 0}
-    if not sets:
+    if not offsets:
         return example
     spans = [(start, end) for start, end in document.get("spans", [])]
     places = [_place(text, span, encoding["offset_mapping"]) for span in spans]
+    if last_span:
+        first, last = max(places, key=lambda place: place[1], default=(0, -1))
+        example["last"] = [first, last + 1] if last < len(ids) and spans else []
+    if not sets:
+        return example
     for i, source in enumerate(spans):
         for j, other in enumerate(spans):
             if i == j:
@@ -69,11 +77,12 @@ def encode_dataset(
     max_length: int,
     sets: Sequence[str] = (),
     read: Literal["alone", "in_place", "first"] = "alone",
+    last_span: bool = False,
 ) -> Any:
-    """All documents encoded: a `datasets.Dataset` with the columns ``input_ids``, ``labels`` and ``pairs``."""
+    """All documents encoded: a `datasets.Dataset` with the columns ``input_ids``, ``labels``, ``pairs``, (``last``)."""
     from datasets import Dataset, Features, List, Value
 
-    examples = [encode(document, tokenizer, max_length, sets, read) for document in documents]
+    examples = [encode(document, tokenizer, max_length, sets, read, last_span) for document in documents]
     if not examples:
         raise ValueError("documents: there are none; check the data part's selection")
     dropped = sum(example.pop("dropped") for example in examples)
@@ -85,17 +94,18 @@ def encode_dataset(
         logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
     ids = List(Value("int64"))
     pair = {"end": Value("int64"), "alone": ids, "other": ids, "other_alone": ids}
-    return Dataset.from_list(examples, features=Features({"input_ids": ids, "labels": ids, "pairs": List(pair)}))
+    columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)} | ({"last": ids} if last_span else {})
+    return Dataset.from_list(examples, features=Features(columns))
 
 
-def _check(tokenizer: Tokenizer, max_length: int, sets: Sequence[str]) -> None:
+def _check(tokenizer: Tokenizer, max_length: int, sets: Sequence[str], last_span: bool) -> None:
     if max_length < 2:
         raise ValueError(f"max_length: {max_length} leaves nothing to predict; set it to 2 or more")
     if unknown := set(sets) - set(SETS):
         raise ValueError(f"sets: unknown {sorted(unknown)}; choose from {', '.join(SETS)}")
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer: it has no eos token; set tokenizer.eos_token")
-    if sets and not tokenizer.is_fast:
+    if (sets or last_span) and not tokenizer.is_fast:
         raise ValueError("tokenizer: spans need character offsets; load it with use_fast=True")
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from latentlm.data.images.keyed import uniforms
+from latentlm.data.keyed import uniforms
 
 _Range = tuple[float, ...]
 

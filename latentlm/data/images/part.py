@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentlm.data.images.collate import ImageCollator, image_sets
-from latentlm.data.images.keyed import example_keys
 from latentlm.data.images.masks import Mask
 from latentlm.data.images.scenes import Scenes
 from latentlm.data.images.sources import Digits, FashionMnist, ImageFolder, Pictures
 from latentlm.data.images.views import Views
+from latentlm.data.keyed import example_keys
 from latentlm.positions import At
 
 Source = FashionMnist | Digits | ImageFolder | Scenes

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 
 from latentlm.data.images.draw import BODIES, COLOURS, FURS, GLYPHS, RELATIONS, SIDE, SLOTS, STROKES, TOPS, draw
-from latentlm.data.images.keyed import example_keys, uniforms
 from latentlm.data.images.sources import Pictures
+from latentlm.data.keyed import example_keys, uniforms
 
 VERSION = 1  # part of every seed: raise it whenever a change would alter the pictures
 CLASSES = {

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from latentlm.data.images.keyed import uniforms
+from latentlm.data.keyed import uniforms
 
 _LUMA = (0.299, 0.587, 0.114)
 _Range = tuple[float, ...]

@@ -1,0 +1,60 @@
+"""Documents of which a part of the last span is read wrong, in every epoch another part."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from latentlm.data.keyed import example_keys, uniforms
+
+
+class WordDropout:
+    """Encoded documents whose last span is read with some of its tokens exchanged; what is to be predicted stays.
+
+        x~_t = x_t with probability 1 - p, else a token drawn from all last spans;   labels, codes and lone spans stay
+
+    The words just before then do not tell how an answer goes on, and a network has to look up of whom it speaks. Draws
+    belong to seed, epoch and document: the same whatever the batch, the process and the accumulation.
+
+    Source:    word dropout, Bowman et al. 2016, arXiv 1511.06349. Differs: they read an unknown word, everywhere.
+    Checked:   tests/test_data_word_dropout.py - share, where, labels, epochs, any batch alike.
+
+    Args:
+        dataset: of `encode_dataset` with `last_span`.
+        share: p.
+        seed: another seed exchanges other tokens.
+    """
+
+    def __init__(self, dataset: Any, share: float, seed: int):
+        self.dataset, self.share, self.seed, self.epoch = dataset, share, seed, 0
+        self.tokens = [row["input_ids"][place] for row in dataset for place in _last(row)]
+        if not self.tokens:
+            raise ValueError("word_dropout: no document has a span; give spans or other data, or leave it out")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, index: Sequence[int]) -> list[dict]:
+        """A whole batch: torch's loader asks for it where it is there."""
+        rows = self.dataset.__getitems__(list(index))
+        keys = example_keys(self.seed, self.epoch, np.asarray(index))
+        longest = max(len(_last(row)) for row in rows)
+        wrong = (uniforms(keys, "drop", longest) < self.share).tolist()
+        other = (uniforms(keys, "other", longest).double() * len(self.tokens)).long().tolist()
+        for row, dropped, drawn in zip(rows, wrong, other, strict=True):
+            for k, place in enumerate(_last(row)):
+                if dropped[k]:
+                    row["input_ids"][place] = self.tokens[drawn[k]]
+            del row["last"]
+        return rows
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which pass over the data this is."""
+        self.epoch = epoch
+
+
+def _last(row: dict) -> range:
+    return range(*(row["last"] or (0, 0)))
