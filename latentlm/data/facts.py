@@ -8,7 +8,7 @@ from typing import Literal
 
 from latentlm.data.encode import SETS
 from latentlm.data.items import Item, Split
-from latentlm.data.relations import MODIFIERS, NOUNS, RELATIONS, Direction
+from latentlm.data.relations import ASIDES, MODIFIERS, NOUNS, RELATIONS, Direction
 from latentlm.data.worlds.words import tell
 
 VERSION = 1  # part of every seed: raise it whenever a change would alter the facts or the sentences
@@ -54,6 +54,8 @@ class Facts:
         num_a_to_b, num_b_to_a, num_both: facts of each relation told in that order (`admires`: only the first).
         relations: out of ``description``, ``mentor``, ``admires``.
         templates_per_fact: documents for each fact and direction, each from a different sentence.
+        asides: share of the documents in which a few words stand between commas behind the known thing, so that the
+            asked one is not always as far from it.
         name_parts: number of first names, and of last names.
         description_words: number of words the descriptions are made of, half of them nouns.
         description_length: words in a description; the last one is a noun.
@@ -66,6 +68,7 @@ class Facts:
     num_both: int = 800
     relations: tuple[Literal["description", "mentor", "admires"], ...] = ("description",)
     templates_per_fact: int = 12
+    asides: float = 0.0
     name_parts: int = 40
     description_words: int = 60
     description_length: int = 3
@@ -114,6 +117,9 @@ class Facts:
         for fact in self.facts():
             for direction in _trained(fact):
                 for template in rng.sample(direction.train, self.templates_per_fact):
+                    if self.asides and "," not in template and rng.random() < self.asides:
+                        known = min("{a}", "{b}", key=template.index)
+                        template = template.replace(known, f"{known}, {rng.choice(ASIDES)},")
                     documents.append(tell(template, a=fact.a, b=fact.b))
         rng.shuffle(documents)
         return documents
@@ -220,6 +226,8 @@ class Facts:
             value = getattr(self, key)
             if value < low or (high is not None and value > high):
                 raise ValueError(f"{key}: {value}; set it to {low}{f'..{high}' if high is not None else ' or more'}")
+        if not 0 <= self.asides <= 1:
+            raise ValueError(f"asides: {self.asides}; set it to 0..1")
         if self.num_a_to_b + self.num_b_to_a + self.num_both == 0:
             raise ValueError("num_both: no facts at all; set num_a_to_b, num_b_to_a or num_both above 0")
 
