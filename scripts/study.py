@@ -158,6 +158,8 @@ def main() -> None:
         study = parse(Study, read_recipe(asked.study), str(asked.study))
     except ConfigError as error:
         parser.error(str(error))
+    if asked.set and asked.folder is None:  # finished runs of other settings would pass for these
+        parser.error("--set: name a FOLDER of its own for these runs, e.g. runs/other")
     folder = (asked.folder or Path("runs") / asked.study.stem).absolute()
     arms = list(study.arms) if asked.arms is None else [arm.strip() for arm in asked.arms.split(";")]
     if unknown := [arm for arm in arms if arm not in study.arms]:

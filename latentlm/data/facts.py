@@ -55,7 +55,7 @@ class Facts:
         relations: out of ``description``, ``mentor``, ``admires``.
         templates_per_fact: documents for each fact and direction, each from a different sentence.
         asides: share of the documents in which a few words stand between commas behind the known thing, so that the
-            asked one is not always as far from it.
+            asked one is not always as far from it; sentences with a comma of their own stay as they are.
         name_parts: number of first names, and of last names.
         description_words: number of words the descriptions are made of, half of them nouns.
         description_length: words in a description; the last one is a noun.

@@ -27,7 +27,11 @@ class WordDropout:
 
     def __init__(self, dataset: Any, share: float, seed: int):
         self.dataset, self.share, self.seed, self.epoch = dataset, share, seed, 0
-        self.tokens = [row["input_ids"][place] for row in dataset for place in _last(row)]
+        self.tokens = [
+            token
+            for ids, last in zip(dataset["input_ids"], dataset["last"], strict=True)
+            for token in ids[slice(*(last or (0, 0)))]
+        ]
         if not self.tokens:
             raise ValueError("word_dropout: no document has a span; give spans or other data, or leave it out")
 
