@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from latentlm.data.conversation import render, rendered_spans
+
 logger = logging.getLogger(__name__)
 
 SETS = ("span_end", "other_ids", "other_end")
@@ -20,7 +22,8 @@ def encode(
 ) -> dict:
     """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
 
-    A document with ``messages`` is rendered by the tokenizer's chat template, which brings its own special tokens.
+    A document with ``messages`` is rendered by the tokenizer's chat template, which brings its own special tokens;
+    its spans are offsets into the messages, one below the other.
 
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
@@ -34,7 +37,7 @@ def encode(
     """
     _check(tokenizer, max_length, sets, last_span)
     chat, eos = "messages" in document, tokenizer.eos_token_id
-    text = _render(document["messages"], tokenizer) if chat else document["text"]
+    text = render(document["messages"], tokenizer) if chat else document["text"]
     offsets = bool(sets or last_span)
     encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=offsets, verbose=False)
     ids = list(encoding["input_ids"])
@@ -47,6 +50,8 @@ def encode(
     if not offsets:
         return example
     spans = [(start, end) for start, end in document.get("spans", [])]
+    if chat and spans:
+        spans = rendered_spans(spans, document["messages"], text, tokenizer)
     places = [_place(text, span, encoding["offset_mapping"]) for span in spans]
     if last_span:
         first, last = max(places, key=lambda place: place[1], default=(0, -1))
@@ -107,12 +112,6 @@ def _check(tokenizer: Tokenizer, max_length: int, sets: Sequence[str], last_span
         raise ValueError("tokenizer: it has no eos token; set tokenizer.eos_token")
     if (sets or last_span) and not tokenizer.is_fast:
         raise ValueError("tokenizer: spans need character offsets; load it with use_fast=True")
-
-
-def _render(messages: list[dict], tokenizer: Tokenizer) -> str:
-    if tokenizer.chat_template is None:
-        raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
-    return str(tokenizer.apply_chat_template(messages, tokenize=False))
 
 
 def _place(text: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:

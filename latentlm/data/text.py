@@ -86,7 +86,7 @@ class Chat:
         return ()
 
     def documents(self) -> list[dict]:
-        """Messages of each row; ``text`` is what they say, one below the other."""
+        """Messages of each row; ``text`` is what they say, one below the other, and where chunks are drawn from."""
         rows = _take(_load(self.source, self.subset, self.split), ["messages"], self.max_documents, self.source)
         documents = []
         for number, row in enumerate(rows):

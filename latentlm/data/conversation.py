@@ -1,0 +1,55 @@
+"""Conversations as the tokenizer's chat template writes them, and where in that text stands what is said."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
+
+
+def render(messages: list[dict], tokenizer: Tokenizer) -> str:
+    """The conversation as text, special tokens included."""
+    if tokenizer.chat_template is None:
+        raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
+    return str(tokenizer.apply_chat_template(messages, tokenize=False))
+
+
+def rendered_spans(
+    spans: Sequence[Sequence[int]], messages: list[dict], rendered: str, tokenizer: Tokenizer
+) -> list[tuple[int, int]]:
+    """Spans of what is said (the messages, one below the other), moved to the rendered conversation.
+
+    One that reaches from a message into the next is left out: between the two stands what the template writes.
+
+    Raises:
+        ValueError: the template leaves out, repeats or rewrites a message, or a span lies outside of what is said.
+    """
+    starts = _starts(messages, rendered, tokenizer)
+    moved, length = [], sum(len(message["content"]) + 1 for message in messages) - 1
+    for start, end in spans:
+        if not 0 <= start < end <= length:
+            raise ValueError(f"span [{start}, {end}] is not inside the messages; give 0 <= start < end <= {length}")
+        before = 0
+        for message, there in zip(messages, starts, strict=True):
+            if before <= start and end <= before + len(message["content"]):
+                moved.append((start - before + there, end - before + there))
+            before += len(message["content"]) + 1
+    return moved
+
+
+def _starts(messages: list[dict], rendered: str, tokenizer: Tokenizer) -> list[int]:
+    """Where each message begins in the rendered text. Not searched for by its words: the template may hold them too."""
+    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]  # of the private use area: in no message
+    frame = render([{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)], tokenizer)
+    contents = [message["content"] for message in messages]
+    for written in (contents, [content.strip() for content in contents]):  # many templates strip
+        text, rest, starts = "", frame, []
+        for content, said, mark in zip(contents, written, marks, strict=True):
+            ahead, _, rest = rest.partition(mark)
+            starts.append(len(text + ahead) - content.find(said))
+            text += ahead + said
+        if text + rest == rendered:
+            return starts
+    raise ValueError(
+        "tokenizer: its chat template does not write every message once and as it is, so spans are not found in it; "
+        "set another tokenizer.chat_template"
+    )
