@@ -1,15 +1,9 @@
-"""Gradient accumulation, seen from inside the model: terms that couple samples do not see it as one batch."""
+"""Gradient accumulation, seen from inside the model: what couples samples does not see it as one batch."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
-
-
-def coupled(terms: Mapping[str, Any]) -> str:
-    """Names of the terms whose samples must meet in one forward."""
-    return ", ".join(name for name, term in terms.items() if not term.decomposable)
 
 
 def warn_coupled(names: str, seen: str) -> None:
@@ -24,11 +18,11 @@ class Accumulating:
     """Notices a second backward in one optimizer step and says so once, for loops that nobody asks for their settings.
 
     Args:
-        terms: of the objective.
+        coupled: names of the terms and heads whose samples must meet in one forward.
     """
 
-    def __init__(self, terms: Mapping[str, Any]):
-        self.names = coupled(terms)
+    def __init__(self, coupled: Sequence[str]):
+        self.names = ", ".join(coupled)
         self.told = not self.names  # trainers set it, which know their own settings
         self.reached = False
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,11 @@ class Projector:
         if self.dim < 1 or self.num_layers < 1:
             raise ValueError(f"head: dim and num_layers must be at least 1, got {self.dim} and {self.num_layers}")
 
+    @property
+    def decomposable(self) -> bool:
+        """Whether a row's output is its own: batch norm asks the others."""
+        return "batch" not in (self.norm, self.final_norm)
+
     def build(self, dim_in: int) -> nn.Module:
         """The projector for latents of width `dim_in`."""
         wide = width(self.hidden, dim_in)
@@ -87,6 +92,7 @@ class Prototypes:
     hidden: int | str = "4x"
     num_layers: int = 3
     bottleneck: int = 64
+    decomposable: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.dim < 2 or self.num_layers < 0 or self.bottleneck < 1:

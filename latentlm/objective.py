@@ -54,6 +54,12 @@ class Objective:
                 )
                 raise ValueError(f"terms.{name}.weight: grad_ratio {needs} above 0")
 
+    @property
+    def coupled(self) -> list[str]:
+        """Names of the terms and heads whose samples must meet in one forward."""
+        heads = [f"heads.{name}" for name, head in self.heads.items() if not head.decomposable]
+        return [name for name, term in self.terms.items() if not term.decomposable] + heads
+
     def expand(self, num_layers: int) -> dict[str, Predict | Spread]:
         """Plain terms for a network of `num_layers` blocks; depths it does not have are refused here."""
         plain: dict[str, Predict | Spread] = {}

@@ -35,7 +35,7 @@ class Run:
         self.handles: list[Any] = []
         self.clock, self.seen = StepClock(model), None
         self.probe, self.metrics = GradientProbe(), Metrics()
-        self.accumulating = Accumulating(objective.terms)
+        self.accumulating = Accumulating(objective.coupled)
         parts = backbone.decoder.named_modules()
         self.norm = next((name for name, part in parts if part is backbone.norm), None)
         self.can_cache = "use_cache" in inspect.signature(model.forward).parameters

@@ -9,7 +9,9 @@ from attached import LAST_TO_LAST, NEXT_STATE, NORMAL, SLOW, attach, batch_of, d
 from datasets import Dataset
 from training import trainer_of
 
+from latentlm.config import parse
 from latentlm.data import Collator
+from latentlm.objective import Objective
 from latentlm.run import latent_run
 from latentlm.sft import LatentSFTTrainer
 from latentlm.trainer import LatentTrainer
@@ -84,6 +86,16 @@ def test_accumulating_is_one_batch(folder, cls, layout, size, accumulation):
     for one, other in zip(logs, found, strict=True):
         assert {name: other[name] for name in names} == pytest.approx({name: one[name] for name in names}, rel=2e-5)
     torch.testing.assert_close(others, weights, rtol=1e-4, atol=1e-6)
+
+
+def test_heads_with_batch_norm_couple_samples_too():
+    term = {**LAST_TO_LAST, "loss": {"kind": "mse"}, "source": {**LAST_TO_LAST["source"], "head": "p"}}
+    term["target"] = {**LAST_TO_LAST["target"], "tap": {**LAST_TO_LAST["target"]["tap"], "head": "p"}}
+    for norms, coupled in [({"norm": "batch"}, ["heads.p"]), ({"final_norm": "batch"}, ["heads.p"]), ({}, [])]:
+        heads = {"p": {"kind": "projector", "dim": 8, **norms}}
+        objective = parse(Objective, {"terms": {"last": term}, "heads": heads}, "objective")
+        assert objective.coupled == coupled
+    assert parse(Objective, {"terms": {"last": LAST_TO_LAST}}, "objective").coupled == ["last"]
 
 
 @pytest.mark.parametrize("cls", [LatentTrainer, LatentSFTTrainer])

@@ -72,6 +72,10 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
         (["vision/simclr", "batch.size=1"], "batch.size: one image has no batch statistics, which contrast needs"),
         (["vision/lejepa", "batch.size=1"], "batch.size: one image has no batch statistics, which gaussian needs"),
         (["vision/capi", "batch.size=1"], "batch.size: one image has no batch statistics, which hidden_patches needs"),
+        (
+            ["vision/byol", "batch.size=1"],
+            "batch.size: one image has no batch statistics, which heads.projection needs",
+        ),
         (["vision/simclr", "data.source={kind: scenes, num_train: 1}"], "batch.size: one image has no batch"),
         (["vision/dino", "data.views={num: 1}"], "objective.terms.crops: data images gives no 'class_a'; did you mean"),
         (["vision/constructive", "objective.terms.ladder.sources=[2, 9]"], "terms.ladder: depth 9: the model has 6"),
