@@ -43,7 +43,8 @@ def test_every_set_points_where_it_should(dataset, mask):
     every = torch.cat([first[:, None], latent["patches"][0]], 1)
     assert every.flatten().tolist() == list(range(3 * (1 + p)))
     if mask is None:
-        assert set(latent) == {"views", "class", "class_global", "class_a", "class_b", "patches"}
+        names = {"class", "class_global", "class_a", "class_b", "place_a", "place_b", "patches"}
+        assert set(latent) == {"views", *names}
         return
     for i in range(6):
         for w in range(3):
@@ -158,12 +159,56 @@ def test_numbers_of_a_key_are_flat_and_independent():
     assert torch.corrcoef(torch.stack([u[1:, 0], u[:-1, 0]]))[0, 1].abs() < 5 / 20000**0.5
 
 
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+@pytest.mark.parametrize("flip", [0.0, 1.0, 0.5])
+def test_places_of_two_views_show_the_same_of_the_image(flip, mask):
+    """The image shows its own coordinates, so the mean of a patch is where its centre lies."""
+    views, size, side, b = Views(2, (0.3, 1.0), local=1, flip=flip), 32, 8, 24
+    ramp = (torch.arange(64) + 0.5) / 64 * 255
+    image = (
+        torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.expand(64, 64)]).round().to(torch.uint8)
+    )
+    examples = [{"image": image.numpy(), "key": int(key)} for key in example_keys(0, 0, np.arange(b))]
+    sets = ("class_a", "class_b", "place_a", "place_b", *(("visible",) if mask else ()))
+    batch = ImageCollator(views, mask, size, size // side, 3, (0.0,), (1.0,), sets)(examples)
+    latent, p = batch["latent"], side**2
+    centres = batch["pixel_values"].unfold(2, 4, 4).unfold(3, 4, 4).mean((-2, -1))[:, :2]  # x and y of every patch
+    centres = centres.flatten(2).transpose(1, 2).unflatten(0, (b, 3))
+    boxes = views.boxes(np.array([example["key"] for example in examples], dtype=np.uint64))
+    found = 0
+    for row in range(b):
+        for pair, (one, other) in enumerate([(1, 0), (2, 0), (0, 1), (2, 1)]):
+            assert latent["class_a"][row, pair, 0] == one * (1 + p)
+            assert latent["class_b"][row, pair, 0] == other * (1 + p)
+            here, there = latent["place_a"][row, pair], latent["place_b"][row, pair]
+            assert torch.equal(here >= 0, there >= 0)
+            seen = [range(1 + w * (1 + p), (w + 1) * (1 + p)) for w in range(3)]
+            if mask:
+                seen = [set(latent["visible"][row, w].tolist()) & set(seen[w]) for w in range(3)]
+            left, top, width, height = boxes[row, other].tolist()
+            for j in range(p):
+                centre = centres[row, one, j]
+                if here[j] < 0:
+                    at = (centre - torch.tensor([left, top])) / torch.tensor([width, height])
+                    assert mask or ((at < 0.02) | (at > 0.98)).any()
+                    continue
+                assert here[j] == one * (1 + p) + 1 + j
+                assert int(here[j]) in seen[one]
+                assert int(there[j]) in seen[other]
+                apart = (centres[row, other, int(there[j]) - other * (1 + p) - 1] - centre).abs()
+                assert apart[0] <= abs(width) / side / 2 + 0.02
+                assert apart[1] <= height / side / 2 + 0.02
+                found += 1
+    assert found > (4 if mask else 40) * b
+
+
 def test_a_recipe_says_it_in_a_few_words():
     text = {"source": "digits", "views": {"num": 2, "scale": [0.3, 1]}, "mask": {"kind": "blocks"}}
     part = parse(Images, text, "data")
     assert part == Images(Digits(), Views(2, (0.3, 1.0)), Blocks())
     assert parse(Images, dump(part), "data") == part
-    assert part.sets == ("class", "class_global", "class_a", "class_b", "patches", "visible", "masked")
+    paired = ("class_a", "class_b", "place_a", "place_b")
+    assert part.sets == ("class", "class_global", *paired, "patches", "visible", "masked")
     assert Images(Digits()).sets == ("class", "class_global", "patches")
     assert len(Images(Digits(), max_images=7).dataset()) == 7
 

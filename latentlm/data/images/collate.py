@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latentlm.config import ConfigError
@@ -13,12 +13,12 @@ from latentlm.data.images.masks import Mask
 from latentlm.data.images.views import Views, luma
 from latentlm.positions import At
 
-GLOBAL = {"class_global", "class_b", "masked"}  # sets that lie in global views
+GLOBAL = {"class_global", "class_b", "place_b", "masked"}  # sets that lie in global views
 
 
 def image_sets(views: Views, mask: Mask | None) -> tuple[str, ...]:
     """Names of the index sets that such a batch can have."""
-    paired = ("class_a", "class_b") if views.total > 1 else ()
+    paired = ("class_a", "class_b", "place_a", "place_b") if views.total > 1 else ()
     return ("class", "class_global", *paired, "patches", *(("visible", "masked") if mask else ()))
 
 
@@ -35,6 +35,8 @@ class ImageCollator:
     class          b 1 v       class tokens of all views, one group
     class_global   b 1 num     those of the global views
     class_a, _b    b pairs 1   class tokens of two different views, paired: any view and a global one
+    place_a, _b    b pairs p   patches of the one view, and of the other those that the centres of these lie in; none
+                               where that is outside of the other view, or one of the two is not seen
     patches        b v p       all patches, a group for each view
     visible        b v k       patches that the network sees
     masked         b num*g n   patches to predict, a group for each block of each global view
@@ -95,7 +97,7 @@ class ImageCollator:
             latent |= {"keep": places(rows)} if self.mask.drop else {"mask": ~rows}
         if self.views.local and self.taught and set(self.taught) <= GLOBAL:
             latent["taught"] = torch.arange(self.views.num)
-        latent |= {name: self._set(name, seen, blocks) for name in self.sets}
+        latent |= {name: self._set(name, seen, blocks, keys) for name in self.sets}
         return {"pixel_values": self._pixels(images, keys), "latent": latent}
 
     def _pixels(self, images: Tensor, keys: np.ndarray) -> Tensor:
@@ -116,22 +118,40 @@ class ImageCollator:
         seen[:, :num] = there.view(len(keys), num, patches)
         return seen, blocks.unflatten(0, (len(keys), num))
 
-    def _set(self, name: str, seen: Tensor, blocks: Tensor) -> Int[Tensor, "b g n"]:
+    def _set(self, name: str, seen: Tensor, blocks: Tensor, keys: np.ndarray) -> Int[Tensor, "b g n"]:
         b, v, p = seen.shape
         num, first = self.views.num, torch.arange(v) * (1 + p)  # the class tokens
         if name == "class":
             return first.expand(b, 1, v)
         if name == "class_global":
             return first[:num].expand(b, 1, num)
+        one, other = torch.tensor([(w, o) for o in range(num) for w in range(v) if w != o]).view(-1, 2).unbind(1)
         if name in ("class_a", "class_b"):
-            pairs = first[torch.tensor([(w, other) for other in range(num) for w in range(v) if w != other])]
-            return pairs[:, int(name == "class_b"), None].expand(b, -1, 1)
+            return first[one if name == "class_a" else other, None].expand(b, -1, 1)
+        if name in ("place_a", "place_b"):
+            boxes = self.views.boxes(keys)
+            there = same_place(boxes[:, one], boxes[:, other], self.side)
+            both = (there >= 0) & seen[:, one] & seen[:, other].gather(2, there.clamp(min=0))
+            found, of = (torch.arange(p), one) if name == "place_a" else (there, other)
+            return torch.where(both, found + first[of, None] + 1, -1)
         if name == "patches":
             return (first[:, None] + 1 + torch.arange(p)).expand(b, v, p)
         if name == "visible":
             return _shift(places(seen.flatten(0, 1)).unflatten(0, (b, v)), first[:, None] + 1)
         found = places(blocks.flatten(0, 2)).unflatten(0, blocks.shape[:3])
         return _shift(found, first[:num, None, None] + 1).flatten(1, 2)
+
+
+def same_place(one: Float[Tensor, "b g 4"], other: Float[Tensor, "b g 4"], side: int) -> Int[Tensor, "b g p"]:
+    """For every patch of one crop the patch of the other that its centre falls in, -1 outside; boxes as in `Views`."""
+    centre = (torch.arange(side) + 0.5) / side
+    found = []
+    for axis in (0, 1):  # a mirrored crop has a negative width, which both directions of the change allow for
+        place = one[..., axis, None] + one[..., axis + 2, None] * centre
+        found.append(((place - other[..., axis, None]) / other[..., axis + 2, None] * side).floor().long())
+    column, row = found[0][..., None, :], found[1][..., :, None]
+    inside = (column >= 0) & (column < side) & (row >= 0) & (row < side)
+    return torch.where(inside, row * side + column, -1).flatten(-2)
 
 
 def places(chosen: Bool[Tensor, "b p"]) -> Int[Tensor, "b k"]:
