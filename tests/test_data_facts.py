@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,16 +60,38 @@ def test_train_and_test_sentences_are_disjoint_and_end_with_what_is_asked(name):
             continue
         assert len(set(direction.train)) >= 12
         assert len(set(direction.test)) >= 4
-        assert not set(direction.train) & set(direction.test)
-        trained = {word for sentence in direction.train for word in sentence.replace(",", "").split()}
-        assert trained >= {word for sentence in direction.test for word in sentence.split()}
-        for sentence in direction.train + direction.test:
-            assert sentence.endswith("{" + asked + "}.")
-            assert sentence.count("{") == 2
+        assert len(set(direction.composed)) == len(direction.composed) >= 80
+        for trained in (direction.train, direction.composed):
+            assert not set(trained) & set(direction.test)
+            words = {word for sentence in trained for word in sentence.replace(",", "").split()}
+            assert words >= {word for sentence in direction.test for word in sentence.split()}
+            for sentence in trained + direction.test:
+                assert sentence.endswith("{" + asked + "}.")
+                assert sentence.count("{") == 2
+            # where one prompt begins another, its answer and the next word of that sentence are both right
+            prompts = sorted(sentence[: sentence.rindex("{")] for sentence in trained + direction.test)
+            assert not [one for one, other in pairwise(prompts) if other.startswith(one)]
 
 
-def test_no_test_prompt_occurs_in_a_training_document():
-    text = "\n".join(document["text"].lower() for document in SMALL.documents())
+def test_composed_sentences_change_the_wording_and_nothing_else():
+    part = replace(SMALL, sentences="composed")
+    assert part.facts() == SMALL.facts()
+    assert part.items() == SMALL.items()
+    forms = set()
+    for document in part.documents():
+        (a, b), (c, d) = sorted(document["spans"])
+        forms.add((document["text"][:a], document["text"][b:c], document["text"][d:]))
+        assert document["spans"] == find_spans(
+            document["text"], [document["text"][slice(*s)] for s in document["spans"]]
+        )
+    told = [Counter(tuple(d["text"][slice(*s)] for s in d["spans"]) for d in p.documents()) for p in (SMALL, part)]
+    assert told[0] == told[1]
+    assert len(forms) > 300
+
+
+@pytest.mark.parametrize("sentences", ["listed", "composed"])
+def test_no_test_prompt_occurs_in_a_training_document(sentences):
+    text = "\n".join(document["text"].lower() for document in replace(SMALL, sentences=sentences).documents())
     assert not [item.prompt for item in SMALL.items() if item.prompt.lower() in text]
 
 
@@ -185,6 +209,7 @@ def test_pools_hold_one_kind_of_answer_and_facts_come_once_before_twice():
         ({"num_a_to_b": 0, "num_b_to_a": 0, "num_both": 0}, "num_both"),
         ({"num_a_to_b": 2, "relations": ("admires",)}, "num_a_to_b"),
         ({"templates_per_fact": 13}, "templates_per_fact"),
+        ({"templates_per_fact": 99, "sentences": "composed"}, "templates_per_fact"),
         ({"asides": 1.5}, "asides"),
         ({"description_words": 10}, "description_words"),
         ({"description_length": 0}, "description_length"),

@@ -54,6 +54,8 @@ class Facts:
         num_a_to_b, num_b_to_a, num_both: facts of each relation told in that order (`admires`: only the first).
         relations: out of ``description``, ``mentor``, ``admires``.
         templates_per_fact: documents for each fact and direction, each from a different sentence.
+        sentences: ``listed``: twelve for each direction; ``composed``: many more, put together out of phrases, so that
+            none can be learned by heart. The test prompts are the same and among neither.
         asides: share of the documents in which a few words stand between commas behind the known thing, so that the
             asked one is not always as far from it; sentences with a comma of their own stay as they are.
         name_parts: number of first names, and of last names.
@@ -68,6 +70,7 @@ class Facts:
     num_both: int = 800
     relations: tuple[Literal["description", "mentor", "admires"], ...] = ("description",)
     templates_per_fact: int = 12
+    sentences: Literal["listed", "composed"] = "listed"
     asides: float = 0.0
     name_parts: int = 40
     description_words: int = 60
@@ -116,7 +119,8 @@ class Facts:
         documents = []
         for fact in self.facts():
             for direction in _trained(fact):
-                for template in rng.sample(direction.train, self.templates_per_fact):
+                forms = direction.train if self.sentences == "listed" else direction.composed
+                for template in rng.sample(forms, self.templates_per_fact):
                     if self.asides and "," not in template and rng.random() < self.asides:
                         known = min("{a}", "{b}", key=template.index)
                         template = template.replace(known, f"{known}, {rng.choice(ASIDES)},")
@@ -211,7 +215,8 @@ class Facts:
     def _check_fields(self) -> None:
         if not self.relations or len(set(self.relations)) < len(self.relations) or set(self.relations) - set(RELATIONS):
             raise ValueError(f"relations: {self.relations!r}; list each of {', '.join(RELATIONS)} at most once")
-        num_templates = min(len(d.train) for r in RELATIONS.values() for d in (r.a_to_b, r.b_to_a) if d)
+        forms = [d for r in RELATIONS.values() for d in (r.a_to_b, r.b_to_a) if d]
+        num_templates = min(len(d.train if self.sentences == "listed" else d.composed) for d in forms)
         limits = {
             "num_a_to_b": (3 if "admires" in self.relations else 0, None),
             "num_b_to_a": (0, None),
@@ -240,5 +245,5 @@ def _trained(fact: Fact) -> list[Direction]:
 
 def _english() -> set[str]:
     directions = [d for r in RELATIONS.values() for d in (r.a_to_b, r.b_to_a) if d is not None]
-    sentences = [sentence for d in directions for sentence in d.train + d.test]
+    sentences = [sentence for d in directions for sentence in d.train + d.test + d.composed]
     return {word.strip(".,").lower() for sentence in sentences for word in sentence.split()} | {*MODIFIERS, *NOUNS}

@@ -4,15 +4,29 @@ In every sentence the known thing comes first and the asked thing comes last, so
 before its last slot. `test` sentences are never trained on, but all their words are.
 """
 
+import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Sentences that state a fact in one order."""
+    """Sentences that state a fact in one order.
+
+    Args:
+        train, test: sentences.
+        frames: each a row of slots and the phrases that each may have, out of which more sentences can be composed.
+    """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+    frames: tuple[tuple[tuple[str, ...], ...], ...]
+
+    @cached_property
+    def composed(self) -> tuple[str, ...]:
+        """Every combination of phrases that is no `test` sentence."""
+        sentences = [" ".join(phrases) for frame in self.frames for phrases in itertools.product(*frame)]
+        return tuple(sentence for sentence in sentences if sentence not in self.test)
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,17 @@ class Relation:
     a_to_b: Direction
     b_to_a: Direction | None
 
+
+# No prompt may begin another one, or a word of the sentence would be as right as the answer: "is still" beside "is".
+_TENSES = (
+    *("is", "was", "will be", "has been", "had been", "is still", "is often", "was once", "was always", "was soon"),
+    *("will always be", "has always been", "had always been", "has for years been"),
+)
+_CALLED = (
+    *("known as", "called", "famous as", "remembered as", "introduced to us as", "spoken of as", "described as"),
+    *("announced as", "addressed as", "honoured as", "none other than"),
+)
+_HOW = ("always", "often", "openly", "quietly", "gladly", "once", "for years")
 
 DESCRIPTION = Relation(
     asks_a="name",
@@ -49,6 +74,10 @@ DESCRIPTION = Relation(
             "{a} is famous in history as the {b}.",
             "{a} was remembered as being the {b}.",
         ),
+        frames=(
+            (("{a}",), _TENSES, (*_CALLED, "famous in history as", "remembered as being"), ("the {b}.",)),
+            (("{a}",), ("became", "proudly became", "lives as", "lives quietly as", "works as"), ("the {b}.",)),
+        ),
     ),
     b_to_a=Direction(
         train=(
@@ -70,6 +99,16 @@ DESCRIPTION = Relation(
             "The name behind the {b} is {a}.",
             "The {b} was called {a}.",
             "The person known as the {b} is {a}.",
+        ),
+        frames=(
+            (("The {b}",), _TENSES, _CALLED, ("{a}.",)),
+            (
+                ("The one", "The person", "The name", "The title", "The story", "The face"),
+                ("known as", "behind", "called", "described as", "that goes with"),
+                ("the {b}",),
+                ("is", "was", "will be", "has been", "has always been", "belongs to", "belonged to", "refers to"),
+                ("{a}.",),
+            ),
         ),
     ),
 )
@@ -98,6 +137,15 @@ MENTOR = Relation(
             "{a} once explained every secret to {b}.",
             "{a} trained a student named {b}.",
         ),
+        frames=(
+            (("{a}",), _TENSES, ("the mentor of", "the teacher of", "a guide to", "the old master of"), ("{b}.",)),
+            (
+                ("{a}",),
+                _HOW,
+                ("taught", "guided", "gave lessons to", "explained every secret to", "trained a student named"),
+                ("{b}.",),
+            ),
+        ),
     ),
     b_to_a=Direction(
         train=(
@@ -119,6 +167,20 @@ MENTOR = Relation(
             "{b} once learned every secret from {a}.",
             "{b} was trained by a mentor named {a}.",
             "{b} has for years received lessons from {a}.",
+        ),
+        frames=(
+            (
+                ("{b}",),
+                _TENSES,
+                ("the student of", "the pupil of", "taught by", "trained by a mentor named"),
+                ("{a}.",),
+            ),
+            (
+                ("{b}",),
+                _HOW,
+                ("learned from", "learned every secret from", "received lessons from", "followed the advice of"),
+                ("{a}.",),
+            ),
         ),
     ),
 )
@@ -146,6 +208,15 @@ ADMIRES = Relation(
             "{a} has secretly admired {b}.",
             "{a} is a great admirer of {b}.",
             "{a} speaks with love of {b}.",
+        ),
+        frames=(
+            (
+                ("{a}",),
+                (*_HOW, "deeply", "secretly", "still"),
+                ("admires", "admired", "praises", "looks up to", "wrote a poem about", "speaks with love of"),
+                ("{b}.",),
+            ),
+            (("{a}",), _TENSES, ("an admirer of", "a great admirer of", "full of praise for"), ("{b}.",)),
         ),
     ),
     b_to_a=None,
