@@ -12,7 +12,7 @@ import pytest
 
 from latentlm.data.facts import Facts
 from latentlm.data.items import find_spans
-from latentlm.data.relations import ASIDES, MODIFIERS, NOUNS, RELATIONS
+from latentlm.data.relations import MODIFIERS, NOUNS, RELATIONS
 
 ALL = ("description", "mentor", "admires")
 SMALL = Facts(num_a_to_b=12, num_b_to_a=9, num_both=7, relations=ALL, name_parts=12, items_per_split=10)
@@ -127,26 +127,6 @@ def test_spans_are_exact_and_cover_all_mentions():
         assert [document["text"].count(thing) for thing in things] == [1, 1]
 
 
-def test_asides_stand_behind_the_known_thing_and_change_nothing_else():
-    part = replace(SMALL, asides=0.5)
-    assert part.facts() == SMALL.facts()
-    assert part.items() == SMALL.items()
-    known = {document["text"] for document in SMALL.documents()}
-    without = 0
-    for document in part.documents():
-        things = [document["text"][slice(*span)] for span in document["spans"]]
-        assert document["spans"] == find_spans(document["text"], things)
-        for aside in ASIDES:
-            first = min(things, key=document["text"].index)
-            if f"{first}, {aside}," in document["text"] and document["text"] not in known:
-                document = {"text": document["text"].replace(f", {aside},", "", 1)}
-                break
-        else:
-            without += 1
-        assert document["text"] in known
-    assert 0.4 < without / len(known) < 0.65  # sentences with a comma of their own have none
-
-
 def test_entities_are_unique_and_made_of_whole_words():
     facts = SMALL.facts()
     names = [fact.a for fact in facts if fact.relation != "admires"]
@@ -210,7 +190,6 @@ def test_pools_hold_one_kind_of_answer_and_facts_come_once_before_twice():
         ({"num_a_to_b": 2, "relations": ("admires",)}, "num_a_to_b"),
         ({"templates_per_fact": 13}, "templates_per_fact"),
         ({"templates_per_fact": 99, "sentences": "composed"}, "templates_per_fact"),
-        ({"asides": 1.5}, "asides"),
         ({"description_words": 10}, "description_words"),
         ({"description_length": 0}, "description_length"),
         ({"items_per_split": 0}, "items_per_split"),

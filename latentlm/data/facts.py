@@ -8,7 +8,7 @@ from typing import Literal
 
 from latentlm.data.encode import SETS
 from latentlm.data.items import Item, Split
-from latentlm.data.relations import ASIDES, MODIFIERS, NOUNS, RELATIONS, Direction
+from latentlm.data.relations import MODIFIERS, NOUNS, RELATIONS, Direction
 from latentlm.data.worlds.words import tell
 
 VERSION = 1  # part of every seed: raise it whenever a change would alter the facts or the sentences
@@ -56,8 +56,6 @@ class Facts:
         templates_per_fact: documents for each fact and direction, each from a different sentence.
         sentences: ``listed``: twelve for each direction; ``composed``: many more, put together out of phrases, so that
             none can be learned by heart. The test prompts are the same and among neither.
-        asides: share of the documents in which a few words stand between commas behind the known thing, so that the
-            asked one is not always as far from it; sentences with a comma of their own stay as they are.
         name_parts: number of first names, and of last names.
         description_words: number of words the descriptions are made of, half of them nouns.
         description_length: words in a description; the last one is a noun.
@@ -71,7 +69,6 @@ class Facts:
     relations: tuple[Literal["description", "mentor", "admires"], ...] = ("description",)
     templates_per_fact: int = 12
     sentences: Literal["listed", "composed"] = "listed"
-    asides: float = 0.0
     name_parts: int = 40
     description_words: int = 60
     description_length: int = 3
@@ -121,9 +118,6 @@ class Facts:
             for direction in _trained(fact):
                 forms = direction.train if self.sentences == "listed" else direction.composed
                 for template in rng.sample(forms, self.templates_per_fact):
-                    if self.asides and "," not in template and rng.random() < self.asides:
-                        known = min("{a}", "{b}", key=template.index)
-                        template = template.replace(known, f"{known}, {rng.choice(ASIDES)},")
                     documents.append(tell(template, a=fact.a, b=fact.b))
         rng.shuffle(documents)
         return documents
@@ -231,8 +225,6 @@ class Facts:
             value = getattr(self, key)
             if value < low or (high is not None and value > high):
                 raise ValueError(f"{key}: {value}; set it to {low}{f'..{high}' if high is not None else ' or more'}")
-        if not 0 <= self.asides <= 1:
-            raise ValueError(f"asides: {self.asides}; set it to 0..1")
         if self.num_a_to_b + self.num_b_to_a + self.num_both == 0:
             raise ValueError("num_both: no facts at all; set num_a_to_b, num_b_to_a or num_both above 0")
 

@@ -222,22 +222,6 @@ ADMIRES = Relation(
     b_to_a=None,
 )
 
-ASIDES = (
-    "after all",
-    "as everybody says",
-    "as far as we know",
-    "as the papers wrote",
-    "believe it or not",
-    "if the stories are true",
-    "in those days",
-    "indeed",
-    "it is said",
-    "of course",
-    "some remember",
-    "to this day",
-    "without any doubt",
-)
-
 RELATIONS = {"description": DESCRIPTION, "mentor": MENTOR, "admires": ADMIRES}
 
 _MODIFIERS = """
