@@ -167,7 +167,10 @@ class Terms(nn.Module):
         assert isinstance(term, Spread)
         mask = term.mask(context.view)
         keep = mask.any(1)
-        values = term.source.read(context.run(term.source.of), keep, context.heads).values
+        # the pieces of VICReg shape the same latents: the head runs once for all of them
+        values = context.once(
+            (term.source, term.samples), lambda: term.source.read(context.run(term.source.of), keep, context.heads)
+        ).values
         return values[mask[keep]] if term.samples == "positions" else values.transpose(0, 1)
 
     def _predict(self, name: str, term: Predict, context: Context, step: int) -> tuple[Tensor, Tensor]:
