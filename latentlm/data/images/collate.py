@@ -146,7 +146,7 @@ def same_place(one: Float[Tensor, "b g 4"], other: Float[Tensor, "b g 4"], side:
     """For every patch of one crop the patch of the other that its centre falls in, -1 outside; boxes as in `Views`."""
     centre = (torch.arange(side) + 0.5) / side
     found = []
-    for axis in (0, 1):  # a mirrored crop has a negative width, which both directions of the change allow for
+    for axis in (0, 1):  # of a mirrored crop the width is negative: its first column is its right edge
         place = one[..., axis, None] + one[..., axis + 2, None] * centre
         found.append(((place - other[..., axis, None]) / other[..., axis + 2, None] * side).floor().long())
     column, row = found[0][..., None, :], found[1][..., :, None]
