@@ -76,11 +76,17 @@ def slug(arm: str) -> str:
     return arm.replace(" ", "_").replace("/", "-").replace(",", "")
 
 
+def overrides(study: Study, arm: str, seed: int, folder: Path) -> list[str]:
+    """What an arm changes in its recipe; other braces than those of {folder} and {seed} are YAML's own."""
+    own = (*study.common, *study.arms[arm].set)
+    return [each.replace("{folder}", str(folder)).replace("{seed}", str(seed)) for each in own]
+
+
 def run(study: Study, arm: str, seed: int, folder: Path, more: list[str]) -> None:
     """Train and evaluate one arm with one seed, if that has not been done; `more` overrides come last."""
     place = folder / slug(arm) / str(seed)
     place.parent.mkdir(parents=True, exist_ok=True)
-    own = [each.format(folder=folder, seed=seed) for each in (*study.common, *study.arms[arm].set)]
+    own = overrides(study, arm, seed, folder)
     train = ["train", study.arms[arm].recipe, *own, *more, f"optim.seed={seed}", f"run.dir={place}", "run.resume=true"]
     if not (place / "model").is_dir():
         with open(f"{place}.cpu", "a", encoding="utf-8") as file:
