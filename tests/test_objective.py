@@ -217,22 +217,6 @@ def test_only_anchors_of_pairs_reach_a_predictor():
     assert rows == {"online": 5, "leaky": 5, "dynamics": 5, "code": 3, "spans": 4, "pairs": 4, "words": 8}
 
 
-def test_terms_over_the_same_samples_run_their_head_once_and_are_what_each_is_alone():
-    pieces = "{kind: spread, source: {depth: 2, head: wide}, loss: %s, samples: positions, weight: %s}"
-    both = "heads: {wide: {kind: projector, dim: 6}}\nterms: {v: %s, c: %s}"
-    built, times = terms(both % (pieces % ("variance", 3), pieces % ("covariance", 2))), []
-    built.heads["wide"].register_forward_hook(lambda *_: times.append(1))
-    values, grads, _ = result(built, view(SEGMENTS))
-    assert len(times) == 1
-    alone = [terms(both % (pieces % ("variance", v), pieces % ("covariance", c))) for v, c in ((3, 0), (0, 2))]
-    (first, one, _), (second, other, _) = (result(each, view(SEGMENTS)) for each in alone)
-    assert (values["v"], values["c"]) == (first["v"], second["c"])
-    for grad, a, b in zip(grads, one, other, strict=True):
-        assert (grad is None) == (a is None) == (b is None)
-        if grad is not None:
-            torch.testing.assert_close(grad, a + b)
-
-
 @pytest.mark.parametrize("rows", [SEGMENTS, [[-1] * 6] * 2, [[0] * 6, [-1] * 6]])
 def test_counts_known_ahead_are_those_of_the_forward(rows):
     built = terms(EVERY)

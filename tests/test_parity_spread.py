@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tolerance import assert_as_accurate
+from toy import report, terms, view
 
 from latentlm.losses import Covariance, Koleo, Variance
+from latentlm.objective import total
 
 HADAMARD = torch.tensor(  # four orthogonal columns of +-1 with mean zero
     [[a, b, a * b, c] for a in (1.0, -1.0) for b in (1.0, -1.0) for c in (1.0, -1.0)], dtype=torch.float64
@@ -145,3 +147,25 @@ def test_bad_options_are_refused():
     for bad in (lambda: Variance(floor=0.0), lambda: Variance(eps=0.0), lambda: Koleo(eps=0.0)):
         with pytest.raises(ValueError, match="above 0"):
             bad()
+
+
+def test_terms_over_the_same_samples_run_their_head_once_and_are_what_each_is_alone():
+    piece = "{kind: spread, source: {depth: 2, head: wide}, loss: %s, samples: positions, weight: %s}"
+    segments, times = [[0, 0, 1, 1, 1, -1], [0, 0, 0, -1, -1, -1]], []
+
+    def run(variance, covariance):
+        wide = "heads: {wide: {kind: projector, dim: 6}}\n"
+        v, c = piece % ("variance", variance), piece % ("covariance", covariance)
+        built = terms(wide + "terms:\n  v: " + v + "\n  c: " + c)
+        built.heads["wide"].register_forward_hook(lambda *_: times.append(1))
+        seen = view(segments)
+        reports = report(built, seen)
+        total(reports).backward()
+        values = [reports[name].value.detach() for name in ("v", "c")]
+        return values, [seen.states[2].grad, *(weight.grad for weight in built.parameters())]
+
+    values, grads = run(3, 2)
+    assert len(times) == 1
+    (first, one), (second, other) = run(3, 0), run(0, 2)
+    assert values == [first[0], second[1]]
+    torch.testing.assert_close(grads, [a + b for a, b in zip(one, other, strict=True)])
