@@ -7,7 +7,7 @@ from typing import Any, Literal
 import yaml
 
 from latentlm.config import ConfigError, dump, kind_of, override, parse, read_recipe, suggest
-from latentlm.data import SETS, Chunks, Data, Given, Images, Pairs, Verifiable
+from latentlm.data import SETS, Data, Given, Images, Pairs, Verifiable
 from latentlm.objective import Objective
 from latentlm.positions import At, Next
 from latentlm.targets import Data as DataTarget
@@ -207,7 +207,7 @@ class Recipe:
     def __post_init__(self):
         if isinstance(self.trainer, Grpo):
             self._check_grpo(self.trainer)
-        have = SETS if isinstance(self.batch.pairs, Chunks) else self.data.sets
+        have = self.data.sets if isinstance(self.batch.pairs, Given) else SETS
         if self.batch.word_dropout and "span_end" not in have:
             raise ConfigError(f"batch.word_dropout: data {kind_of(type(self.data))} has no spans; leave it out")
         for name, term in self.objective.terms.items():

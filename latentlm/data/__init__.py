@@ -10,6 +10,7 @@ from latentlm.data.items import Item, find_spans
 from latentlm.data.name_description import NameDescription
 from latentlm.data.pairs import Chunks, Given, Pairs
 from latentlm.data.parent_child import ParentChild
+from latentlm.data.phrases import Phrases
 from latentlm.data.text import Chat, Text
 from latentlm.data.thinking_bias import ThinkingBias
 from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
@@ -53,6 +54,7 @@ __all__ = [
     "NameDescription",
     "Pairs",
     "ParentChild",
+    "Phrases",
     "Problem",
     "Retrieval",
     "StarGraph",

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.data.phrases import Phrases
+
 
 @dataclass(frozen=True)
 class Given:
@@ -61,4 +63,4 @@ class Chunks:
         return [[words[start][0], words[start + n - 1][1]] for start, n in zip(starts, lengths, strict=True)]
 
 
-Pairs = Given | Chunks
+Pairs = Given | Chunks | Phrases

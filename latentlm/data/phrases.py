@@ -1,0 +1,110 @@
+"""Spans that nobody marked: the phrases of which a text is made, where two of them keep turning up together."""
+
+import itertools
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+logger = logging.getLogger(__name__)
+
+_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
+_FIRST = 0x10000  # characters beyond the basic plane: a million of them, and none is a space or a mark
+_MOST = 0x10FFFF - _FIRST
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """The phrases of a unigram model that recur together: a name and what is told of it, found by the text alone.
+
+    Equation:  p(text) = prod p(phrase), each a run of words of one clause, fitted by EM and thinned out to `num`
+               phrases; the most probable division of each document is taken. Of its phrases of two words or more those
+               are marked that share `together` documents or more with another one of the document.
+    Traps:     a phrase of every tenth document ("was known as") is told of everything, so names nothing: `max_share`.
+    Checked:   tests/test_data_phrases.py - finds the marked spans of invented facts, offsets, same in all processes.
+    Source:    Kudo, 2018 (arXiv 1804.10959), on words instead of characters, by the trainer of `tokenizers`.
+
+    Args:
+        num: phrases of two words or more that the model may have.
+        longest: words in a phrase.
+        together: documents in which two phrases are found to count as related.
+        max_share: share of the documents above which a phrase is part of the language.
+        read: as in `Given`.
+    """
+
+    num: int = 3000
+    longest: int = 4
+    together: int = 3
+    max_share: float = 0.01
+    read: Literal["alone", "in_place", "first"] = "alone"
+
+    def __post_init__(self):
+        for name, least in (("num", 1), ("longest", 2), ("together", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"phrases: {name} is {getattr(self, name)}; set it to {least} or more")
+        if not 0 < self.max_share <= 1:
+            raise ValueError(f"phrases: max_share is {self.max_share}; set it above 0 and up to 1")
+
+    def mark(self, documents: list[dict]) -> list[dict]:
+        """The documents with `spans` of the phrases in them that are related; one without two such gets none."""
+        clauses = [list(_clauses(document["text"])) for document in documents]
+        phrases = self._divide(clauses)
+        often = Counter(phrase for found in phrases for phrase in {phrase for phrase, _ in found})
+        limit = self.max_share * len(documents)
+        phrases = [[(phrase, place) for phrase, place in found if often[phrase] <= limit] for found in phrases]
+        pairs = Counter(pair for found in phrases for pair in _pairs(found))
+        marked = []
+        for document, found in zip(documents, phrases, strict=True):
+            related = {phrase for pair in _pairs(found) if pairs[pair] >= self.together for phrase in pair}
+            marked.append({**document, "spans": [list(place) for phrase, place in found if phrase in related]})
+        num = sum(len(document["spans"]) > 1 for document in marked)
+        logger.info("phrases: %d of %d documents have two or more that are related", num, len(documents))
+        return marked
+
+    def _divide(self, clauses: list[list[list[tuple[str, Place]]]]) -> list[list[tuple[str, Place]]]:
+        """Phrases of two words or more, with their places in the text."""
+        from tokenizers import Tokenizer, models, trainers
+
+        words = Counter(word for document in clauses for clause in document for word, _ in clause)
+        if len(words) > _MOST:
+            raise ValueError(f"phrases: {len(words)} different words; {_MOST} can be told apart, give fewer documents")
+        as_char = {word: chr(_FIRST + k) for k, word in enumerate(words)}
+        texts = [["".join(as_char[word] for word, _ in clause) for clause in document] for document in clauses]
+        model = Tokenizer(models.Unigram())
+        trainer = trainers.UnigramTrainer(
+            vocab_size=len(words) + 1 + self.num,
+            max_piece_length=self.longest,
+            special_tokens=["?"],
+            unk_token="?",
+            show_progress=False,
+        )
+        model.train_from_iterator(itertools.chain.from_iterable(texts), trainer)
+        divided = []
+        for document, lines in zip(clauses, texts, strict=True):
+            found = []
+            for clause, encoding in zip(document, model.encode_batch(lines), strict=True):
+                for phrase, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
+                    if end - start > 1:
+                        found.append((phrase, (clause[start][1][0], clause[end - 1][1][1])))
+            divided.append(found)
+        return divided
+
+
+def _clauses(text: str) -> Iterator[list[tuple[str, Place]]]:
+    """Runs of words with nothing but space between them: a phrase does not reach over a mark."""
+    clause: list[tuple[str, Place]] = []
+    for match in _WORD.finditer(text):
+        if clause and text[clause[-1][1][1] : match.start()].strip():
+            yield clause
+            clause = []
+        clause.append((match.group().lower(), match.span()))
+    if clause:
+        yield clause
+
+
+def _pairs(found: list[tuple[str, Place]]) -> set[tuple[str, str]]:
+    return set(itertools.combinations(sorted({phrase for phrase, _ in found}), 2))
