@@ -12,7 +12,8 @@ logger = logging.getLogger(__name__)
 
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _FIRST = 0x10000  # characters beyond the basic plane: a million of them, and none is a space or a mark
-_MOST = 0x10FFFF - _FIRST
+_ENDS = 4
+_MOST = 0x10FFFF - _FIRST - _ENDS
 
 Place = tuple[int, int]
 
@@ -29,7 +30,8 @@ class Phrases:
     Source:    Kudo, 2018 (arXiv 1804.10959), on words instead of characters, by the trainer of `tokenizers`.
 
     Args:
-        num: phrases of two words or more that the model may have.
+        num: phrases of two words or more that the model may have: too few leave rare ones out, too many take in what
+            stands around them. The log says in how many documents something is related; the best number has most.
         longest: words in a phrase.
         together: documents in which two phrases are found to count as related.
         max_share: share of the documents above which a phrase is part of the language.
@@ -76,13 +78,15 @@ class Phrases:
         texts = [["".join(as_char[word] for word, _ in clause) for clause in document] for document in clauses]
         model = Tokenizer(models.Unigram())
         trainer = trainers.UnigramTrainer(
-            vocab_size=len(words) + 1 + self.num,
+            vocab_size=len(words) + _ENDS + 1 + self.num,
             max_piece_length=self.longest,
             special_tokens=["?"],
             unk_token="?",
             show_progress=False,
         )
-        model.train_from_iterator(itertools.chain.from_iterable(texts), trainer)
+        # the trainer takes a phrase for one only if different words follow it, and a clause that ends counts as one word
+        ends = itertools.cycle(chr(_FIRST + len(words) + k) for k in range(_ENDS))
+        model.train_from_iterator((line + next(ends) for line in itertools.chain.from_iterable(texts)), trainer)
         divided = []
         for document, lines in zip(clauses, texts, strict=True):
             found = []
