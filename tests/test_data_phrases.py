@@ -30,7 +30,7 @@ def test_the_marked_spans_of_invented_facts_are_found_by_their_text_alone():
 
 
 def test_also_of_people_who_are_told_of_from_one_side_alone():
-    # their phrases stand at the end of every sentence or at its beginning, where a suffix tree sees no other word follow
+    # one of their phrases ends every sentence, and a suffix tree wants different words to follow
     assert found(ONE_WAY, Phrases(num=700).mark(ONE_WAY)) > 0.75
 
 

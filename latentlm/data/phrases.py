@@ -84,7 +84,7 @@ class Phrases:
             unk_token="?",
             show_progress=False,
         )
-        # the trainer takes a phrase for one only if different words follow it, and a clause that ends counts as one word
+        # the trainer takes a run of words for a phrase only if different words follow it, and the ends of clauses are one
         ends = itertools.cycle(chr(_FIRST + len(words) + k) for k in range(_ENDS))
         model.train_from_iterator((line + next(ends) for line in itertools.chain.from_iterable(texts)), trainer)
         divided = []
