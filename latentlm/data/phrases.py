@@ -84,7 +84,7 @@ class Phrases:
             unk_token="?",
             show_progress=False,
         )
-        # the trainer takes a run of words for a phrase only if different words follow it, and the ends of clauses are one
+        # for the trainer a phrase is what different words follow, and the ends of all clauses would be one word
         ends = itertools.cycle(chr(_FIRST + len(words) + k) for k in range(_ENDS))
         model.train_from_iterator((line + next(ends) for line in itertools.chain.from_iterable(texts)), trainer)
         divided = []
