@@ -207,13 +207,16 @@ class Recipe:
     def __post_init__(self):
         if isinstance(self.trainer, Grpo):
             self._check_grpo(self.trainer)
-        have = self.data.sets if isinstance(self.batch.pairs, Given) else SETS
+        marked = isinstance(self.batch.pairs, Given)
+        if isinstance(self.data, Images) and not marked:
+            raise ConfigError("batch.pairs: images have no text to find spans in; leave it out")
+        have = self.data.sets if marked else SETS
         if self.batch.word_dropout and "span_end" not in have:
             raise ConfigError(f"batch.word_dropout: data {kind_of(type(self.data))} has no spans; leave it out")
         for name, term in self.objective.terms.items():
             for at in sets_read(term):
                 if at not in have:
-                    told = suggest(at, list(have)) if have else "; it has no spans"
+                    told = suggest(at, list(have)) if have else "; it has no spans, batch.pairs.kind=phrases finds some"
                     raise ConfigError(f"objective.terms.{name}: data {kind_of(type(self.data))} gives no '{at}'{told}")
 
     def _check_grpo(self, trainer: Grpo) -> None:

@@ -90,7 +90,11 @@ def write_lines(path: Path, *rows: dict) -> str:
         (["smoke/text", "run.report_to=[tensorbord]"], "did you mean 'tensorboard'?"),
         (["smoke/text", "model.lora.rank=0"], "smoke/text.model.lora: rank: 0; set it to 1 or more"),
         (["smoke/text", f"{NAMES_OTHER}.source.at=span_ends"], "facts gives no 'span_ends'; did you mean 'span_end'?"),
-        (["text/reversal", "data.kind=text", "data.source=x.jsonl"], "text gives no 'span_end'; it has no spans"),
+        (
+            ["text/reversal", "data.kind=text", "data.source=x.jsonl"],
+            "text gives no 'span_end'; it has no spans, batch.pairs",
+        ),
+        (["vision/mae", "batch.pairs.kind=phrases"], "batch.pairs: images have no text to find spans in"),
         (["smoke/text", f"{NAMES_OTHER}.source.depth=9"], f"{NAMES_OTHER}: depth 9: the model has 2 blocks; use 0..2"),
         (["smoke/text", "model.config.model_type=lama"], "no causal language model 'lama'; did you mean 'llama'?"),
         (["smoke/text", "model.config.model_type=vit"], "no causal language model 'vit'"),

@@ -78,9 +78,16 @@ def test_a_phrase_of_the_language_is_no_name():
 
 
 @pytest.mark.parametrize("texts", [["one"], ["", "..."], ["two words"] * 3])
-def test_texts_without_phrases_get_no_spans(texts):
-    marked = Phrases().mark([{"text": text, "spans": [[0, 1]]} for text in texts])
-    assert [document["spans"] for document in marked] == [[] for _ in texts]
+def test_texts_without_related_phrases_are_refused(texts):
+    with pytest.raises(ValueError, match=r"no two of them share 3 documents; raise batch\.pairs\.num"):
+        Phrases().mark([{"text": text, "spans": [[0, 1]]} for text in texts])
+
+
+def test_what_it_finds_in_few_documents_is_told(caplog):
+    rare = [{"text": f"nothing said {k} times"} for k in range(2 * len(DOCUMENTS))]
+    marked = Phrases(num=900).mark(DOCUMENTS + rare)
+    assert found(DOCUMENTS, marked[: len(DOCUMENTS)]) > 0.5
+    assert "documents have two that are related" in caplog.text
 
 
 def test_they_go_on_to_pairs_of_tokens():

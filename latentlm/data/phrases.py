@@ -25,6 +25,7 @@ class Phrases:
     Equation:  p(text) = prod p(phrase), each a run of words of one clause, fitted by EM and thinned out to `num`
                phrases; the most probable division of each document is taken. Of its phrases of two words or more those
                are marked that share `together` documents or more with another one of the document.
+    Errors:    no two phrases share that many documents; a warning where fewer than half of the documents have two.
     Traps:     a phrase of every tenth document ("was known as") is told of everything, so names nothing: `max_share`.
     Checked:   tests/test_data_phrases.py - finds the marked spans of invented facts, offsets, same in all processes.
     Source:    Kudo, 2018 (arXiv 1804.10959), on words instead of characters, by the trainer of `tokenizers`.
@@ -64,7 +65,12 @@ class Phrases:
             related = {phrase for pair in _pairs(found) if pairs[pair] >= self.together for phrase in pair}
             marked.append({**document, "spans": [list(place) for phrase, place in found if phrase in related]})
         num = sum(len(document["spans"]) > 1 for document in marked)
-        logger.info("phrases: %d of %d documents have two or more that are related", num, len(documents))
+        if not num:
+            raise ValueError(
+                f"phrases: no two of them share {self.together} documents; raise batch.pairs.num or lower together"
+            )
+        told = logger.warning if num < len(documents) / 2 else logger.info
+        told("phrases: %d of %d documents have two that are related; another num may find more", num, len(documents))
         return marked
 
     def _divide(self, clauses: list[list[list[tuple[str, Place]]]]) -> list[list[tuple[str, Place]]]:
