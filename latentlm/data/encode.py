@@ -1,5 +1,6 @@
 """From a document to token ids, and for each ordered pair of its spans where to read one and what the other is."""
 
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -23,7 +24,8 @@ def encode(
     """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
 
     A document with ``messages`` is rendered by the tokenizer's chat template, which brings its own special tokens;
-    its spans are offsets into the messages, one below the other.
+    its spans are offsets into the messages, one below the other. All of its spans are related to one another, or those
+    that it lists under ``related``, as pairs of their numbers.
 
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
@@ -58,9 +60,10 @@ def encode(
         example["last"] = [first, last + 1] if last < len(ids) and spans else []
     if not sets:
         return example
+    related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(range(len(spans)), 2))}
     for i, source in enumerate(spans):
         for j, other in enumerate(spans):
-            if i == j:
+            if (min(i, j), max(i, j)) not in related:
                 continue
             in_place = read == "in_place" or (source[1] <= other[0] and places[i][1] < places[j][0])
             if read == "first" and not in_place:

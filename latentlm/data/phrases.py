@@ -53,17 +53,14 @@ class Phrases:
             raise ValueError(f"phrases: max_share is {self.max_share}; set it above 0 and up to 1")
 
     def mark(self, documents: list[dict]) -> list[dict]:
-        """The documents with `spans` of the phrases in them that are related; one without two such gets none."""
+        """The documents with `spans` of the phrases in them that are related, and which of them are (`related`)."""
         clauses = [list(_clauses(document["text"])) for document in documents]
         phrases = self._divide(clauses)
         often = Counter(phrase for found in phrases for phrase in {phrase for phrase, _ in found})
         limit = self.max_share * len(documents)
         phrases = [[(phrase, place) for phrase, place in found if often[phrase] <= limit] for found in phrases]
         pairs = Counter(pair for found in phrases for pair in _pairs(found))
-        marked = []
-        for document, found in zip(documents, phrases, strict=True):
-            related = {phrase for pair in _pairs(found) if pairs[pair] >= self.together for phrase in pair}
-            marked.append({**document, "spans": [list(place) for phrase, place in found if phrase in related]})
+        marked = [self._marked(*each, pairs) for each in zip(documents, phrases, strict=True)]
         num = sum(len(document["spans"]) > 1 for document in marked)
         if not num:
             raise ValueError(
@@ -72,6 +69,16 @@ class Phrases:
         told = logger.warning if num < len(documents) / 2 else logger.info
         told("phrases: %d of %d documents have two that are related; another num may find more", num, len(documents))
         return marked
+
+    def _marked(self, document: dict, found: list[tuple[str, Place]], pairs: Counter[tuple[str, str]]) -> dict:
+        often = [
+            (i, j)
+            for (i, (one, _)), (j, (other, _)) in itertools.combinations(enumerate(found), 2)
+            if pairs[_pair(one, other)] >= self.together
+        ]
+        kept = sorted({number for pair in often for number in pair})
+        spans = [list(found[number][1]) for number in kept]
+        return {**document, "spans": spans, "related": [[kept.index(i), kept.index(j)] for i, j in often]}
 
     def _divide(self, clauses: list[list[list[tuple[str, Place]]]]) -> list[list[tuple[str, Place]]]:
         """Phrases of two words or more, with their places in the text."""
@@ -116,5 +123,9 @@ def _clauses(text: str) -> Iterator[list[tuple[str, Place]]]:
         yield clause
 
 
+def _pair(one: str, other: str) -> tuple[str, str]:
+    return (one, other) if one < other else (other, one)
+
+
 def _pairs(found: list[tuple[str, Place]]) -> set[tuple[str, str]]:
-    return set(itertools.combinations(sorted({phrase for phrase, _ in found}), 2))
+    return {_pair(*both) for both in itertools.combinations({phrase for phrase, _ in found}, 2)}
