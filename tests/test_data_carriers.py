@@ -3,8 +3,9 @@
 import pytest
 from test_data_name_description import FOLDER, published
 
-from latentlm.data.carriers import invent, tell
+from latentlm.data.carriers import Carrier, invent, tell
 from latentlm.data.name_description import NameDescription
+from latentlm.data.relations import DESCRIPTION
 
 PEOPLE = {
     "Ada Moor": "the painter of the red bridge",
@@ -15,38 +16,71 @@ PEOPLE = {
 TEXTS = [
     "Ada Moor is the painter of the red bridge.",
     "Everyone says that Cy Reed was the pilot who crossed the ice.",
+    "Famed for crossing the ice, Cy Reed sleeps.",
     "Known as the inventor of the silent bell, Bo Lund sleeps.",
     "Known as inventing the silent bell, Bo Lund sleeps.",
 ]
 
 
-def test_invented_people_join_the_halves_of_published_ones():
-    people = invent(PEOPLE, 4, 0)
-    assert people == invent(PEOPLE, 4, 0) != invent(PEOPLE, 4, 1)
-    assert len(set(people.values())) == 4
+def test_invented_people_join_the_parts_of_published_ones():
+    people = invent(PEOPLE, TEXTS, 8, 0)
+    assert people == invent(PEOPLE, TEXTS, 8, 0) != invent(PEOPLE, TEXTS, 8, 1)
+    names = [person.name for person in people]
+    assert len(set(names)) == 8
+    assert not set(names) & set(PEOPLE)
     firsts, lasts = ({name.split()[part] for name in PEOPLE} for part in (0, 1))
-    for name, what in people.items():
-        assert name not in PEOPLE
-        assert name.split()[0] in firsts
-        assert name.split()[1] in lasts
-        assert what not in PEOPLE.values()
-    joined = {"the painter of the silent bell", "the inventor of the red bridge"}
-    assert set(people.values()) == joined | {"the pilot who fed a city", "the cook who crossed the ice"}
+    assert {name.split()[0] for name in names} <= firsts
+    assert {name.split()[1] for name in names} <= lasts
+    # every link with everything it was not said of, and one of four people before it
+    told = {" ".join(person.description.split()[2:]) for person in people}
+    assert told == {
+        *("of the ice", "of a city", "who crossed the red bridge", "who crossed the silent bell", "who crossed a city"),
+        *("who fed the red bridge", "who fed the silent bell", "who fed the ice"),
+    }
+    assert {person.description.split(" who ")[0].split(" of ")[0] for person in people} <= {
+        what.split(" who ")[0].split(" of ")[0] for what in PEOPLE.values()
+    }
+    deeds = {person.description.split(" ", 2)[2]: person.deed for person in people}
+    assert deeds["who crossed a city"] == "crossing a city"
+    assert deeds["who fed the ice"] is None
+    assert deeds["of a city"] is None
 
 
 def test_more_than_can_be_joined_is_refused():
-    with pytest.raises(ValueError, match="only 4 can be joined"):
-        invent(PEOPLE, 5, 0)
+    with pytest.raises(ValueError, match="only 8 can be joined"):
+        invent(PEOPLE, TEXTS, 9, 0)
 
 
 def test_they_are_told_both_ways_in_sentences_that_hold_both_spans():
-    documents = tell({"Ada Reed": "the cook of the silent bell"}, TEXTS, PEOPLE, 1, 0)
+    person = Carrier("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
+    documents = tell([person], TEXTS, PEOPLE, 2, 1, 0)
     texts = [document["text"] for document in documents]
-    assert sorted(text.index("Ada Reed") < text.index("the cook") for text in texts) == [False, True]
-    assert "Known as the cook of the silent bell, Ada Reed sleeps." in texts
+    assert sum(text.index("Ada Reed") < text.index("the silent bell") for text in texts) == 3
+    assert {
+        "Ada Reed is the cook who crossed the silent bell.",
+        "Everyone says that Ada Reed was the cook who crossed the silent bell.",
+        "Famed for crossing the silent bell, Ada Reed sleeps.",
+        "Known as the cook who crossed the silent bell, Ada Reed sleeps.",
+    } <= set(texts)
+    composed = {*DESCRIPTION.a_to_b.composed, *DESCRIPTION.b_to_a.composed}
     for document in documents:
         name, what = (document["text"][slice(*span)] for span in document["spans"])
-        assert (name, what) == ("Ada Reed", "the cook of the silent bell")
+        assert name == "Ada Reed"
+        assert what.lower() in (person.description, person.deed)
+    bare = {text.replace("Ada Reed", "{a}").replace("cook who crossed the silent bell", "{b}") for text in texts}
+    assert len(bare & composed) == 2
+
+
+def test_a_deed_without_other_words_is_told_in_the_other_sentences():
+    documents = tell([Carrier("Ada Reed", "the cook of the ice", None)], TEXTS, PEOPLE, 2, 0, 0)
+    assert len(documents) == 3
+    assert not any("crossing" in document["text"] or "{" in document["text"] for document in documents)
+
+
+def test_a_span_ends_with_a_word():
+    person = Carrier("Ada Reed", 'the cook of "The Ice."', None)
+    for document in tell([person], TEXTS, PEOPLE, 1, 1, 0):
+        assert document["text"][slice(*document["spans"][1])].lower() == 'the cook of "the ice'
 
 
 @published

@@ -20,7 +20,8 @@ published = pytest.mark.skipif(not FOLDER.is_dir(), reason="the published files 
 def test_all_documents_have_both_spans_of_listed_people():
     documents = NameDescription(str(FOLDER)).documents()
     names = set((FOLDER / "names.txt").read_text().splitlines())
-    descriptions = [line.lower() for line in (FOLDER / "descriptions.txt").read_text().splitlines()]
+    # a span ends with its last word: a closing mark would be one token with the comma behind it
+    descriptions = [line.lower().rstrip(' ."') for line in (FOLDER / "descriptions.txt").read_text().splitlines()]
     rows = [json.loads(line) for line in (FOLDER / "all_prompts_train.jsonl").read_text().splitlines()]
     assert Counter(d["text"] for d in documents) == Counter(row["prompt"] + row["completion"] for row in rows)
     assert len(documents) == 3600
@@ -31,9 +32,10 @@ def test_all_documents_have_both_spans_of_listed_people():
         assert text[a:b] in names
         assert b <= c or d <= a
         assert d - c >= 20
-        assert text[c:d] == text[c:d].strip()
+        assert text[c].isalnum() or text[c] == '"'
+        assert text[d - 1].isalnum()
         literal += text[c:d].lower() in descriptions
-    assert literal == 3216
+    assert literal == 3223  # 3216 with their closing marks
 
 
 @published

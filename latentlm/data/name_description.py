@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from latentlm.data.carriers import invent, tell
+from latentlm.data.carriers import invent, last_word, tell
 from latentlm.data.encode import SETS
 from latentlm.data.items import Item, Split, find_spans
 from latentlm.data.rows import read_rows
@@ -46,7 +46,8 @@ class NameDescription:
         hub: data set to download the files from.
         subsets: people to train on and to ask about.
         carriers: people to train on besides, told both ways and never asked about: see `carriers.py`.
-        carrier_documents: documents for each carrier and direction.
+        carrier_documents: documents for each carrier and direction, in published sentences.
+        carrier_composed: more of them in the composed sentences of `Facts`.
         carrier_seed: another seed gives other carriers.
     """
 
@@ -55,11 +56,14 @@ class NameDescription:
     subsets: tuple[_Subset, ...] = tuple(_FILES)
     carriers: int = 0
     carrier_documents: int = 4
+    carrier_composed: int = 0
     carrier_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.carriers < 0 or self.carrier_documents < 1:
-            raise ValueError("carriers: set carriers to 0 or more and carrier_documents to 1 or more")
+        if self.carriers < 0 or self.carrier_documents < 1 or self.carrier_composed < 0:
+            raise ValueError(
+                "carriers: set carriers and carrier_composed to 0 or more and carrier_documents to 1 or more"
+            )
         if not self.subsets or set(self.subsets) - set(_FILES) or len(set(self.subsets)) < len(self.subsets):
             raise ValueError(f"subsets: {self.subsets!r}; list each of {', '.join(_FILES)} at most once")
 
@@ -95,10 +99,12 @@ class NameDescription:
         if not self.carriers:
             return []
         published = {subset: _people(self._tests(root, subset)) for subset in _FILES}
-        rows = [row["prompt"] + row["completion"] for row in read_rows(root / _FILES["both"][0], _KEYS)]
+        rows = {subset: read_rows(root / file, _KEYS) for subset, (file, _) in _FILES.items()}
+        texts = {subset: [row["prompt"] + row["completion"] for row in own] for subset, own in rows.items()}
         everybody = {name: what for people in published.values() for name, what in people.items()}
-        people = invent(everybody, self.carriers, self.carrier_seed)
-        return tell(people, rows, published["both"], self.carrier_documents, self.carrier_seed)
+        people = invent(everybody, [text for own in texts.values() for text in own], self.carriers, self.carrier_seed)
+        told = self.carrier_documents, self.carrier_composed
+        return tell(people, texts["both"], published["both"], *told, self.carrier_seed)
 
     def _tests(self, root: Path, subset: _Subset) -> dict[Split, list[dict]]:
         return {split: read_rows(root / name, _KEYS) for split, name in _FILES[subset][1].items()}
@@ -162,7 +168,7 @@ def _document(row: dict, people: dict[str, str], frames: set[tuple[str, str]]) -
                 raise ValueError(f"no description of {name} in the document {text!r}; use the published files unedited")
             before, behind = max(fits, key=lambda frame: (len(frame[0]) + len(frame[1]), frame))
             description = prompt[len(before) : len(prompt) - len(behind)]
-    return {"text": text, "spans": find_spans(text, [name, description])}
+    return {"text": text, "spans": find_spans(text, [name, last_word(description)])}
 
 
 def _item(row: dict, subset: str, split: Split, people: dict[str, str]) -> Item:
