@@ -75,6 +75,7 @@ def tell(
     """
     rng = random.Random(f"carriers/{VERSION}/{seed}/sentences")
     frames = _frames(texts, known)
+    assert DESCRIPTION.b_to_a is not None
     more = {True: DESCRIPTION.a_to_b.composed, False: DESCRIPTION.b_to_a.composed}
     documents = []
     for person in people:
