@@ -13,8 +13,8 @@ from transformers import PreTrainedConfig
 
 from latentlm.callbacks import console
 from latentlm.config import ConfigError
-from latentlm.data import Collator, Images, WordDropout, encode_dataset
-from latentlm.folder import write_json
+from latentlm.data import Collator, Given, Images, WordDropout, encode_dataset
+from latentlm.folder import is_first, write_json
 from latentlm.isolation import mixes_segments
 from latentlm.network import build_tokenizer
 from latentlm.recipe import Recipe
@@ -86,6 +86,9 @@ def _images(recipe: Recipe, config: Any) -> Prepared:
 
 def _text(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
     documents = recipe.batch.pairs.mark(_documents(recipe))
+    if not isinstance(recipe.batch.pairs, Given) and is_first():
+        num = sum(len(document["spans"]) > 1 for document in documents)
+        console.print(f"found spans in {num} of {len(documents)} documents")
     tokenizer = build_tokenizer(recipe.model, documents)
     documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
     batch, share = recipe.batch, recipe.batch.word_dropout

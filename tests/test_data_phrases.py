@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from latentlm.config import ConfigError, parse
-from latentlm.data import Facts, Pairs, Phrases, encode_dataset, word_tokenizer
+from latentlm.data import Facts, Pairs, Phrases, encode_dataset, find_spans, word_tokenizer
 
 DOCUMENTS = Facts(num_a_to_b=10, num_b_to_a=10, num_both=200, sentences="composed").documents()
 ONE_WAY = Facts(num_a_to_b=120, num_b_to_a=120, num_both=0, sentences="composed").documents()
@@ -83,11 +83,18 @@ def test_texts_without_related_phrases_are_refused(texts):
         Phrases().mark([{"text": text, "spans": [[0, 1]]} for text in texts])
 
 
-def test_what_it_finds_in_few_documents_is_told(caplog):
-    rare = [{"text": f"nothing said {k} times"} for k in range(2 * len(DOCUMENTS))]
-    marked = Phrases(num=900).mark(DOCUMENTS + rare)
-    assert found(DOCUMENTS, marked[: len(DOCUMENTS)]) > 0.5
-    assert "documents have two that are related" in caplog.text
+def test_names_of_one_word_are_marked_if_wanted():
+    def short(document: dict) -> dict:
+        name = document["text"][slice(*document["spans"][0])]
+        text = document["text"].replace(name, name.split()[0] + name.split()[1].lower())
+        return {"text": text, "spans": find_spans(text, [name.replace(" ", ""), said(document, 1)])}
+
+    def said(document: dict, number: int) -> str:
+        return document["text"][slice(*document["spans"][number])]
+
+    documents = [short(document) for document in DOCUMENTS]
+    assert found(documents, Phrases(num=900, shortest=1).mark(documents)) > 0.75
+    assert found(documents, Phrases(num=900).mark(documents)) < 0.1
 
 
 def test_what_stands_in_one_document_is_not_all_related():
@@ -113,6 +120,7 @@ def test_they_go_on_to_pairs_of_tokens():
     [
         ({"num": 0}, "num is 0"),
         ({"longest": 1}, "longest is 1"),
+        ({"shortest": 5}, "longest is 4"),
         ({"together": 0}, "together"),
         ({"max_share": 0.0}, "max_share"),
     ],

@@ -1,14 +1,11 @@
 """Spans that nobody marked: the phrases of which a text is made, where two of them keep turning up together."""
 
 import itertools
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
-
-logger = logging.getLogger(__name__)
 
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _FIRST = 0x10000  # characters beyond the basic plane: a million of them, and none is a space or a mark
@@ -23,30 +20,31 @@ class Phrases:
     """The phrases of a unigram model that recur together: a name and what is told of it, found by the text alone.
 
     Equation:  p(text) = prod p(phrase), each a run of words of one clause, fitted by EM and thinned out to `num`
-               phrases; the most probable division of each document is taken. Of its phrases of two words or more those
-               are marked that share `together` documents or more with another one of the document.
-    Errors:    no two phrases share that many documents; a warning where fewer than half of the documents have two.
+               phrases; the most probable division of each document is taken. Of its phrases of `shortest` words or more
+               those are marked that share `together` documents or more with another one of the document.
+    Errors:    no two phrases share that many documents.
     Traps:     a phrase of every tenth document ("was known as") is told of everything, so names nothing: `max_share`.
     Checked:   tests/test_data_phrases.py - finds the marked spans of invented facts, offsets, same in all processes.
     Source:    Kudo, 2018 (arXiv 1804.10959), on words instead of characters, by the trainer of `tokenizers`.
 
     Args:
         num: phrases of two words or more that the model may have: too few leave rare ones out, too many take in what
-            stands around them. The log says in how many documents something is related; the best number has most.
-        longest: words in a phrase.
+            stands around them. Training says how many documents have spans; the best number leaves the fewest without.
+        shortest, longest: words in a phrase that is marked, and in any phrase; 1 marks single words too.
         together: documents in which two phrases are found to count as related.
         max_share: share of the documents above which a phrase is part of the language.
         read: as in `Given`.
     """
 
     num: int = 3000
+    shortest: int = 2
     longest: int = 4
     together: int = 3
     max_share: float = 0.01
     read: Literal["alone", "in_place", "first"] = "alone"
 
     def __post_init__(self):
-        for name, least in (("num", 1), ("longest", 2), ("together", 1)):
+        for name, least in (("num", 1), ("shortest", 1), ("longest", max(2, self.shortest)), ("together", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"phrases: {name} is {getattr(self, name)}; set it to {least} or more")
         if not 0 < self.max_share <= 1:
@@ -61,13 +59,10 @@ class Phrases:
         phrases = [[(phrase, place) for phrase, place in found if often[phrase] <= limit] for found in phrases]
         pairs = Counter(pair for found in phrases for pair in _pairs(found))
         marked = [self._marked(*each, pairs) for each in zip(documents, phrases, strict=True)]
-        num = sum(len(document["spans"]) > 1 for document in marked)
-        if not num:
+        if not any(document["spans"] for document in marked):
             raise ValueError(
                 f"phrases: no two of them share {self.together} documents; raise batch.pairs.num or lower together"
             )
-        told = logger.warning if num < len(documents) / 2 else logger.info
-        told("phrases: %d of %d documents have two that are related; another num may find more", num, len(documents))
         return marked
 
     def _marked(self, document: dict, found: list[tuple[str, Place]], pairs: Counter[tuple[str, str]]) -> dict:
@@ -81,7 +76,7 @@ class Phrases:
         return {**document, "spans": spans, "related": [[kept.index(i), kept.index(j)] for i, j in often]}
 
     def _divide(self, clauses: list[list[list[tuple[str, Place]]]]) -> list[list[tuple[str, Place]]]:
-        """Phrases of two words or more, with their places in the text."""
+        """Phrases of `shortest` words or more, with their places in the text."""
         from tokenizers import Tokenizer, models, trainers
 
         words = Counter(word for document in clauses for clause in document for word, _ in clause)
@@ -105,7 +100,7 @@ class Phrases:
             found = []
             for clause, encoding in zip(document, model.encode_batch(lines), strict=True):
                 for phrase, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
-                    if end - start > 1:
+                    if end - start >= self.shortest:
                         found.append((phrase, (clause[start][1][0], clause[end - 1][1][1])))
             divided.append(found)
         return divided
