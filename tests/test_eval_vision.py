@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from latentlm_evals.vision.factors import acts, by_level, change, decode, fractu
 from latentlm_evals.vision.pixels import decoded_pixels, images_of, linear_pixels, patches_of
 from latentlm_evals.vision.readouts import accuracy, attentive_probe, knn, linear_probe, ridge, skill
 from rich.console import Console
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from latentlm.config import ConfigError
-from latentlm.data.images import Digits, Scenes
+from latentlm.data.images import Digits, FashionMnist, Scenes
 
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
 
@@ -42,6 +45,23 @@ def test_knn_is_the_naive_vote():
         near = cosine.argsort(descending=True)[:7]
         votes = [sum(float((cosine[j] / 0.1).exp()) for j in near if labels[j] == c) for c in range(4)]
         assert int(found[i]) == int(np.argmax(votes))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_neighbours_of_fashion_mnist_give_the_known_floors():
+    (train, labels), (test, truth) = (
+        (torch.from_numpy(each.images).flatten(1).float() / 255, torch.from_numpy(each.labels["label"]).long())
+        for each in (FashionMnist().pictures("train"), FashionMnist().pictures("test"))
+    )
+
+    def right(keys: torch.Tensor, asked: torch.Tensor) -> float:
+        return 100 * float((knn(keys, labels, asked) == truth).float().mean())
+
+    assert right(train, test) == pytest.approx(84.59, abs=0.005)
+    pca = PCA(64, random_state=0).fit(train)
+    projected = [torch.from_numpy(pca.transform(each)) for each in (train, test)]
+    assert right(*projected) == pytest.approx(86.25, abs=0.1)  # scikit-learn's solver is a random one here
 
 
 def test_ridge_is_scikit_learns_at_the_penalty_it_chose_for_tall_and_wide_features():

@@ -23,7 +23,7 @@ def knn(train: Tensor, labels: Tensor, test: Tensor, *, k: int = 20, temperature
     found = []
     for rows in F.normalize(test, dim=1).split(500):
         near = (rows @ keys.T).topk(min(k, len(keys)), dim=1)
-        votes = torch.zeros(len(rows), num_classes).scatter_add_(
+        votes = near.values.new_zeros(len(rows), num_classes).scatter_add_(
             1, labels[near.indices], (near.values / temperature).exp()
         )
         found.append(votes.argmax(1))
