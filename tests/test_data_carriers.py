@@ -71,6 +71,20 @@ def test_they_are_told_both_ways_in_sentences_that_hold_both_spans():
     assert len(bare & composed) == 2
 
 
+def test_deeds_are_told_wherever_somebody_is_known_for_being_somebody():
+    texts = [
+        "Loved for being the pilot who crossed the ice, Cy Reed sings.",
+        "Famed for crossing the ice, Cy Reed sleeps.",
+    ]
+    person = Carrier("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
+    told = {document["text"] for document in tell([person], texts, PEOPLE, 4, 0, 0)}
+    assert told == {
+        "Loved for being the cook who crossed the silent bell, Ada Reed sings.",
+        "Loved for crossing the silent bell, Ada Reed sings.",
+        "Famed for crossing the silent bell, Ada Reed sleeps.",
+    }
+
+
 def test_a_deed_without_other_words_is_told_in_the_other_sentences():
     documents = tell([Carrier("Ada Reed", "the cook of the ice", None)], TEXTS, PEOPLE, 2, 0, 0)
     assert len(documents) == 3

@@ -69,7 +69,7 @@ def tell(
         people: whom to tell of.
         texts: training sentences, to be told of somebody else.
         known: the people in `texts`, name -> description.
-        count: documents in sentences of `texts`.
+        count: documents in sentences of `texts`; of somebody whose deed has other words half of them say these.
         composed: documents in sentences of `Facts`, put together out of phrases.
         seed: another seed picks other sentences.
     """
@@ -80,8 +80,10 @@ def tell(
     documents = []
     for person in people:
         for name_first, own in frames.items():
-            usable = [frame for frame in own if person.deed or "{c}" not in frame]
-            picked = rng.sample(usable, min(count, len(usable)))
+            of_deeds = [frame for frame in own if "{c}" in frame]
+            picked = rng.sample(of_deeds, min(count // 2, len(of_deeds))) if person.deed else []
+            usable = [frame for frame in own if "{c}" not in frame]
+            picked += rng.sample(usable, min(count - len(picked), len(usable)))
             picked += [frame.replace("he {b}", "he {d}") for frame in rng.sample(more[name_first], composed)]
             documents += [_document(frame, person) for frame in picked]
     return documents
@@ -119,7 +121,11 @@ def _frames(texts: list[str], known: dict[str, str]) -> dict[bool, list[str]]:
                 if said and said in text:
                     frames[text.index(name) < text.index(said)].add(text.replace(name, "{a}").replace(said, slot))
                     break
-    return {name_first: sorted(own) for name_first, own in frames.items()}
+    # "known for being {b}" goes with a deed as well: "known for {c}"
+    return {
+        name_first: sorted(own | {frame.replace("being {b}", "{c}") for frame in own})
+        for name_first, own in frames.items()
+    }
 
 
 def _document(frame: str, person: Carrier) -> dict:
