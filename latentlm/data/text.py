@@ -23,7 +23,8 @@ class Text:
         subset: configuration of a hub data set.
         split: e.g. ``train`` or ``train[:1%]``; a file has only ``train``.
         max_documents: how many to take from the start; None: all.
-        spans: read the column ``spans``, lists of character offsets ``[start, end]``.
+        spans: read the column ``spans``, lists of character offsets ``[start, end]``; without it
+            ``batch.pairs: {kind: phrases}`` finds some.
     """
 
     source: str
