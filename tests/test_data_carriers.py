@@ -91,6 +91,25 @@ def test_a_deed_without_other_words_is_told_in_the_other_sentences():
     assert not any("crossing" in document["text"] or "{" in document["text"] for document in documents)
 
 
+def test_fewer_documents_may_begin_with_the_description():
+    person = Carrier("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
+    everything = [document["text"] for document in tell([person], TEXTS, PEOPLE, 2, 2, 0)]
+    few = [document["text"] for document in tell([person], TEXTS, PEOPLE, 2, 2, 0, from_description=1)]
+
+    def of(texts, name_first):
+        return [text for text in texts if (text.index("Ada Reed") < text.index("the silent bell")) == name_first]
+
+    assert of(few, True) == of(everything, True)
+    assert len(of(few, False)) == 1
+    assert set(of(few, False)) < set(of(everything, False))
+
+
+@pytest.mark.parametrize("count", [0, 8])
+def test_of_what_begins_with_the_description_at_least_one_is_kept_and_no_more_than_there_are(count):
+    with pytest.raises(ValueError, match=r"carrier_from_description: .*1 - 7"):
+        NameDescription("somewhere", carriers=5, carrier_composed=3, carrier_from_description=count)
+
+
 def test_a_span_ends_with_a_word():
     person = Carrier("Ada Reed", 'the cook of "The Ice."', None)
     for document in tell([person], TEXTS, PEOPLE, 1, 1, 0):

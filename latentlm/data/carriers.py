@@ -61,7 +61,13 @@ def invent(published: dict[str, str], texts: list[str], count: int, seed: int) -
 
 
 def tell(
-    people: list[Carrier], texts: list[str], known: dict[str, str], count: int, composed: int, seed: int
+    people: list[Carrier],
+    texts: list[str],
+    known: dict[str, str],
+    count: int,
+    composed: int,
+    seed: int,
+    from_description: int | None = None,
 ) -> list[dict]:
     """`count` + `composed` documents a person and direction.
 
@@ -72,8 +78,10 @@ def tell(
         count: documents in sentences of `texts`; of somebody whose deed has other words half of them say these.
         composed: documents in sentences of `Facts`, put together out of phrases.
         seed: another seed picks other sentences.
+        from_description: how many of those that begin with the description are kept; None keeps all.
     """
     rng = random.Random(f"carriers/{VERSION}/{seed}/sentences")
+    kept = random.Random(f"carriers/{VERSION}/{seed}/kept")
     frames = _frames(texts, known)
     assert DESCRIPTION.b_to_a is not None
     more = {True: DESCRIPTION.a_to_b.composed, False: DESCRIPTION.b_to_a.composed}
@@ -85,6 +93,8 @@ def tell(
             usable = [frame for frame in own if "{c}" not in frame]
             picked += rng.sample(usable, min(count - len(picked), len(usable)))
             picked += [frame.replace("he {b}", "he {d}") for frame in rng.sample(more[name_first], composed)]
+            if not name_first and from_description is not None:
+                picked = kept.sample(picked, min(from_description, len(picked)))
             documents += [_document(frame, person) for frame in picked]
     return documents
 

@@ -48,6 +48,8 @@ class NameDescription:
         carriers: people to train on besides, told both ways and never asked about: see `carriers.py`.
         carrier_documents: documents for each carrier and direction, in published sentences.
         carrier_composed: more of them in the composed sentences of `Facts`.
+        carrier_from_description: of those documents that begin with the description, how many a carrier has; None: all.
+            With few of them a pretrained network cannot learn the answers by heart from that side.
         carrier_seed: another seed gives other carriers.
     """
 
@@ -57,6 +59,7 @@ class NameDescription:
     carriers: int = 0
     carrier_documents: int = 4
     carrier_composed: int = 0
+    carrier_from_description: int | None = None
     carrier_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,6 +67,9 @@ class NameDescription:
             raise ValueError(
                 "carriers: set carriers and carrier_composed to 0 or more and carrier_documents to 1 or more"
             )
+        told = self.carrier_documents + self.carrier_composed
+        if self.carrier_from_description is not None and not 1 <= self.carrier_from_description <= told:
+            raise ValueError(f"carrier_from_description: {self.carrier_from_description}; set it to 1 - {told}")
         if not self.subsets or set(self.subsets) - set(_FILES) or len(set(self.subsets)) < len(self.subsets):
             raise ValueError(f"subsets: {self.subsets!r}; list each of {', '.join(_FILES)} at most once")
 
@@ -104,7 +110,7 @@ class NameDescription:
         everybody = {name: what for people in published.values() for name, what in people.items()}
         people = invent(everybody, [text for own in texts.values() for text in own], self.carriers, self.carrier_seed)
         told = self.carrier_documents, self.carrier_composed
-        return tell(people, texts["both"], published["both"], *told, self.carrier_seed)
+        return tell(people, texts["both"], published["both"], *told, self.carrier_seed, self.carrier_from_description)
 
     def _tests(self, root: Path, subset: _Subset) -> dict[Split, list[dict]]:
         return {split: read_rows(root / name, _KEYS) for split, name in _FILES[subset][1].items()}
