@@ -8,7 +8,7 @@ from latentlm.data import Chunks, Collator, Facts, Given, Pairs, encode_dataset,
 
 DOCUMENTS = Facts(num_a_to_b=4, num_b_to_a=4, num_both=3, templates_per_fact=3).documents()
 TOKENIZER = word_tokenizer([document["text"] for document in DOCUMENTS])
-SETS = ("span_end", "other_ids", "other_end")
+SETS = ("span_end", "other_ids", "other_end", "before_other")
 
 
 def test_chunks_are_disjoint_runs_of_words_and_the_same_every_time():
@@ -70,6 +70,25 @@ def test_other_end_is_the_last_token_of_the_other_span_alone(layout):
         seen += 1
     assert seen == sum(len(row["pairs"]) for row in rows)
     assert torch.equal(latent["other_end"] >= 0, latent["span_end"] >= 0)
+
+
+@pytest.mark.parametrize("layout", ["packed", "flat", "rows"])
+@pytest.mark.parametrize("read", ["alone", "in_place"])
+def test_the_other_span_begins_after_before_other_where_it_comes_later(layout, read):
+    sets = ("span_end", "other_ids", "before_other")
+    rows = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, sets, read))
+    batch = Collator(TOKENIZER.pad_token_id, sets, layout)(rows)
+    latent, ids = batch["latent"], batch["input_ids"]
+    there = latent["before_other"][..., 0] >= 0
+    assert not (there & (latent["span_end"][..., 0] < 0)).any()
+    for r, g in there.nonzero().tolist():
+        before, end = int(latent["before_other"][r, g, 0]), int(latent["span_end"][r, g, 0])
+        other = latent["other_ids"][r, g]
+        other = other[other >= 0].tolist()
+        assert ids[r, before + 1 : before + 1 + len(other)].tolist() == other
+        assert end <= before  # the source has been read when the other one is asked for
+        assert latent["segments"][r, end] == latent["segments"][r, before] == latent["segments"][r, before + 1]
+    assert int(there.sum()) == len(rows)  # of the two pairs of a document one has its source first
 
 
 def test_other_end_needs_both_spans_in_a_row():

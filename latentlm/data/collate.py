@@ -17,12 +17,14 @@ class _Pair:
 
     Attributes:
         other: ids of the other span.
+        before: token of the same segment after which the other span begins, or -1.
         other_segment: the segment in which the other one stands alone, if it does.
     """
 
     segment: int
     end: int
     other: list[int]
+    before: int = -1
     other_segment: int | None = None
 
 
@@ -62,7 +64,8 @@ class Collator:
     keep packed segments apart.
 
     Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.span_end [b g 1];
-               latent.other_ids [b g n]; latent.other_end [b g 1], where the other span ends that stands alone.
+               latent.other_ids [b g n]; latent.other_end [b g 1], where the other span ends that stands alone;
+               latent.before_other [b g 1], after which the other span begins in the same text (-1 if it is earlier).
                Pair g of a row is the same in all; -1 pads, and there is always one g.
     Checked:   tests/test_data_collate.py - every span end, conservation of tokens, rows == packed, padding is inert.
 
@@ -118,7 +121,7 @@ class Collator:
         for pair in example["pairs"] if self.sets else ():
             where = (0, pair["end"]) if pair["end"] >= 0 else (segment(pair["alone"]), len(pair["alone"]) - 1)
             other = segment(pair["other_alone"]) if "other_end" in self.sets else None
-            unit.pairs.append(_Pair(*where, list(pair["other"]), other))
+            unit.pairs.append(_Pair(*where, list(pair["other"]), pair["before"], other))
         return unit
 
     def _place(self, unit: _Row, rows: list[_Row]) -> None:
@@ -144,6 +147,7 @@ class Collator:
         input_ids, labels = torch.full(shape, self.pad_id), torch.full(shape, -100)
         positions, segments = torch.zeros(shape, dtype=torch.int64), torch.full(shape, -1)
         ends: list[list[list[int]]] = []
+        befores: list[list[list[int]]] = []
         other_ends: list[list[list[int]]] = []
         for r, row in enumerate(rows):
             starts = [0, *accumulate(len(ids) for ids, _ in row.segments)]
@@ -153,6 +157,7 @@ class Collator:
                 positions[r, here], segments[r, here] = torch.arange(len(ids)), s
             positions[r, starts[-1] :] = torch.arange(shape[1] - starts[-1])
             ends.append([[starts[pair.segment] + pair.end] for pair in row.pairs])
+            befores.append([[starts[p.segment] + p.before if p.before >= 0 else -1] for p in row.pairs])
             other_ends.append([[starts[p.other_segment + 1] - 1] for p in row.pairs if p.other_segment is not None])
         batch = {"input_ids": input_ids, "labels": labels}
         if self.layout == "rows":
@@ -163,6 +168,7 @@ class Collator:
             "span_end": _ragged(ends),
             "other_ids": _ragged([[pair.other for pair in row.pairs] for row in rows]),
             "other_end": _ragged(other_ends),
+            "before_other": _ragged(befores),
         }
         return {**batch, "latent": {"segments": segments, **{name: sets[name] for name in self.sets}}}
 

@@ -9,7 +9,7 @@ from latentlm.data.conversation import render, rendered_spans
 
 logger = logging.getLogger(__name__)
 
-SETS = ("span_end", "other_ids", "other_end")
+SETS = ("span_end", "other_ids", "other_end", "before_other")
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
@@ -30,7 +30,8 @@ def encode(
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
     With `read` ``in_place`` it is read where it stands even then; with ``first`` the pair is left out.
-    `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document.
+    `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document;
+    `before` is the last token before the other one where the source ends earlier, else -1.
 
     Returns:
         ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
@@ -65,7 +66,8 @@ def encode(
         for j, other in enumerate(spans):
             if (min(i, j), max(i, j)) not in related:
                 continue
-            in_place = read == "in_place" or (source[1] <= other[0] and places[i][1] < places[j][0])
+            earlier = source[1] <= other[0] and places[i][1] < places[j][0]
+            in_place = read == "in_place" or earlier
             if read == "first" and not in_place:
                 continue
             alone = [] if in_place else _alone(text[slice(*source)], tokenizer)
@@ -73,6 +75,7 @@ def encode(
                 example["dropped"] += 1
                 continue
             pair = {"end": places[i][1] if in_place else -1, "alone": alone}
+            pair["before"] = places[j][0] - 1 if earlier else -1
             pair["other"] = _continued(text[slice(*other)], tokenizer)
             pair["other_alone"] = _alone(text[slice(*other)], tokenizer) if "other_end" in sets else []
             example["pairs"].append(pair)
@@ -101,7 +104,7 @@ def encode_dataset(
     if dropped:
         logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
     ids = List(Value("int64"))
-    pair = {"end": Value("int64"), "alone": ids, "other": ids, "other_alone": ids}
+    pair = {"end": Value("int64"), "alone": ids, "before": Value("int64"), "other": ids, "other_alone": ids}
     columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)} | ({"last": ids} if last_span else {})
     return Dataset.from_list(examples, features=Features(columns))
 
