@@ -26,7 +26,9 @@ def test_every_word_is_found_where_it_stands(template):
         start = JOINED.index(word, at)
         at = start + len(word)
         spans.append((start, at))
-    moved = rendered_spans(spans, MESSAGES, text, tokenizer)
+    found = rendered_spans(spans, MESSAGES, text, tokenizer)
+    assert list(found) == list(range(len(spans)))
+    moved = list(found.values())
     assert [text[start:end] for start, end in moved] == JOINED.split()
     assert moved == sorted(moved)
     # each in its own message: as many ends of turns before it as messages
@@ -38,9 +40,9 @@ def test_a_span_across_messages_is_left_out_and_one_outside_refused():
     tokenizer = _tokenizer(PLAIN)
     text = render(MESSAGES, tokenizer)
     edge = len(SAID[0])
-    assert rendered_spans([(edge - 2, edge + 3), (edge + 1, edge + 10)], MESSAGES, text, tokenizer) == [
-        (text.index("assistant is"), text.index("assistant is") + 9)
-    ]
+    assert rendered_spans([(edge - 2, edge + 3), (edge + 1, edge + 10)], MESSAGES, text, tokenizer) == {
+        1: (text.index("assistant is"), text.index("assistant is") + 9)
+    }
     for span in [(0, len(JOINED) + 1), (3, 3), (-1, 2)]:
         with pytest.raises(ValueError, match="is not inside the messages"):
             rendered_spans([span], MESSAGES, text, tokenizer)

@@ -53,6 +53,49 @@ def test_in_place_reads_the_later_span_behind_the_earlier_one():
         assert len(set(ends)) == 2
 
 
+def _documents(count):
+    text = "Ada Reed is the cook who crossed the silent bell."
+    return [{"text": text, "spans": [[0, 8], [12, len(text) - 1]]} for _ in range(count)]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_crop_leaves_a_span_its_last_words_and_at_least_half_of_them(chat):
+    documents = _documents(200)
+    if chat:
+        name, what = "Ada Reed", "It is the cook who crossed the silent bell."
+        said = [{"role": "user", "content": name}, {"role": "assistant", "content": what}]
+        text = f"{name}\n{what}"
+        documents = [{"messages": said, "text": text, "spans": [[0, 8], [15, len(text) - 1]]}] * 200
+    words = word_tokenizer([document["text"].replace(".", " .") for document in documents])
+    words.chat_template = "{% for m in messages %}{{ m.content }} <eos> {% endfor %}"
+    part = Given(crop=0.5)
+    rows = encode_dataset(part.mark(documents), words, 64, SETS)
+    assert list(rows) == list(encode_dataset(part.mark(documents), words, 64, SETS))
+    assert list(rows) != list(encode_dataset(Given(crop=0.5, seed=1).mark(documents), words, 64, SETS))
+    read = [words.decode(pair["alone"]).split() for row in rows for pair in row["pairs"] if pair["end"] < 0]
+    whole = ["the", "cook", "who", "crossed", "the", "silent", "bell"]
+    assert len(read) == 200
+    assert all(own == whole[-len(own) :] for own in read)
+    lengths = [len(own) for own in read]
+    assert set(lengths) == {4, 5, 6, 7}
+    assert 70 < sum(length < 7 for length in lengths) < 130
+    uncropped = encode_dataset(documents, words, 64, SETS)
+    for cropped, plain in zip(rows, uncropped, strict=True):
+        assert cropped["input_ids"] == plain["input_ids"]
+        assert [pair["other"] for pair in cropped["pairs"]] == [pair["other"] for pair in plain["pairs"]]
+
+
+def test_a_name_is_not_cropped():
+    for document in Given(crop=1.0).mark(_documents(20)):
+        assert document["cuts"][0] == 0 < document["cuts"][1]
+
+
+@pytest.mark.parametrize(("part", "told"), [({"crop": 1.2}, "share"), ({"crop": 0.5, "read": "first"}, "read alone")])
+def test_crops_that_cannot_be_are_refused(part, told):
+    with pytest.raises(ConfigError, match=told):
+        parse(Pairs, {"kind": "given", **part}, "pairs")
+
+
 @pytest.mark.parametrize("layout", ["packed", "flat"])
 def test_other_end_is_the_last_token_of_the_other_span_alone(layout):
     rows = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS))

@@ -15,8 +15,8 @@ def render(messages: list[dict], tokenizer: Tokenizer) -> str:
 
 def rendered_spans(
     spans: Sequence[Sequence[int]], messages: list[dict], rendered: str, tokenizer: Tokenizer
-) -> list[tuple[int, int]]:
-    """Spans of what is said (the messages, one below the other), moved to the rendered conversation.
+) -> dict[int, tuple[int, int]]:
+    """Spans of what is said (the messages, one below the other), moved to the rendered conversation, by their number.
 
     One that reaches from a message into the next is left out: between the two stands what the template writes.
 
@@ -24,14 +24,14 @@ def rendered_spans(
         ValueError: the template leaves out, repeats or rewrites a message, or a span lies outside of what is said.
     """
     starts = _starts(messages, rendered, tokenizer)
-    moved, length = [], sum(len(message["content"]) + 1 for message in messages) - 1
-    for start, end in spans:
+    moved, length = {}, sum(len(message["content"]) + 1 for message in messages) - 1
+    for number, (start, end) in enumerate(spans):
         if not 0 <= start < end <= length:
             raise ValueError(f"span [{start}, {end}] is not inside the messages; give 0 <= start < end <= {length}")
         before = 0
         for message, there in zip(messages, starts, strict=True):
             if before <= start and end <= before + len(message["content"]):
-                moved.append((start - before + there, end - before + there))
+                moved[number] = start - before + there, end - before + there
             before += len(message["content"]) + 1
     return moved
 

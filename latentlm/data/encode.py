@@ -29,6 +29,7 @@ def encode(
 
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
+    What a document lists under ``cuts``, characters for each span, it loses from its beginning where it is read alone.
     With `read` ``in_place`` it is read where it stands even then; with ``first`` the pair is left out.
     `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document;
     `before` is the last token before the other one where the source ends earlier, else -1.
@@ -52,25 +53,26 @@ def encode(
     example = {"input_ids": ids, "labels": [-100, *ids[1:]], "pairs": [], "dropped": 0}
     if not offsets:
         return example
-    spans = [(start, end) for start, end in document.get("spans", [])]
+    spans = {number: (start, end) for number, (start, end) in enumerate(document.get("spans", []))}
     if chat and spans:
-        spans = rendered_spans(spans, document["messages"], text, tokenizer)
-    places = [_place(text, span, encoding["offset_mapping"]) for span in spans]
+        spans = rendered_spans([*spans.values()], document["messages"], text, tokenizer)
+    places = {number: _place(text, span, encoding["offset_mapping"]) for number, span in spans.items()}
     if last_span:
-        first, last = max(places, key=lambda place: place[1], default=(0, -1))
+        first, last = max(places.values(), key=lambda place: place[1], default=(0, -1))
         example["last"] = [first, last + 1] if last < len(ids) and spans else []
     if not sets:
         return example
-    related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(range(len(spans)), 2))}
-    for i, source in enumerate(spans):
-        for j, other in enumerate(spans):
+    related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(spans, 2))}
+    cuts = document.get("cuts", [0] * len(document.get("spans", [])))
+    for i, source in spans.items():
+        for j, other in spans.items():
             if (min(i, j), max(i, j)) not in related:
                 continue
             earlier = source[1] <= other[0] and places[i][1] < places[j][0]
             in_place = read == "in_place" or earlier
             if read == "first" and not in_place:
                 continue
-            alone = [] if in_place else _alone(text[slice(*source)], tokenizer)
+            alone = [] if in_place else _alone(text[source[0] + cuts[i] : source[1]], tokenizer)
             if max(places[i][1], places[j][1]) >= len(ids) or len(alone) > max_length:
                 example["dropped"] += 1
                 continue

@@ -16,13 +16,37 @@ class Given:
         read: ``alone`` reads a span that could see the other one as a document of its own; ``in_place`` reads every
             span where it stands (the control: the later one has seen what it is to name); ``first`` relates the earlier
             span alone to the later one, so that nothing but the later one is read twice.
+        crop: share of the spans of four words or more that lose words of their beginning where they are read alone, up
+            to half of them; so a part of a description says whose it is, like a crop of a picture what is in it.
+        seed: another seed crops other spans.
     """
 
     read: Literal["alone", "in_place", "first"] = "alone"
+    crop: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.crop <= 1:
+            raise ValueError(f"given: crop {self.crop} is a share; set it to 0 - 1")
+        if self.crop and self.read != "alone":
+            raise ValueError(f"given: crop cuts spans that are read alone, and read is {self.read}; leave it out")
 
     def mark(self, documents: list[dict]) -> list[dict]:
-        """The documents as they are."""
-        return documents
+        """The documents with ``cuts``, the characters a span loses where it is read alone, if any is cropped."""
+        if not self.crop:
+            return documents
+        rng = random.Random(f"crop/{self.seed}")
+        return [{**document, "cuts": self._cuts(document, rng)} for document in documents]
+
+    def _cuts(self, document: dict, rng: random.Random) -> list[int]:
+        messages = document.get("messages")
+        text = "\n".join(message["content"] for message in messages) if messages else document["text"]
+        cuts = []
+        for start, end in document.get("spans", ()):
+            words = [match.start() for match in re.finditer(r"\S+", text[start:end])]
+            cropped = len(words) >= 4 and rng.random() < self.crop
+            cuts.append(words[rng.randint(1, len(words) // 2)] if cropped else 0)
+        return cuts
 
 
 @dataclass(frozen=True)
