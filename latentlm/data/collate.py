@@ -121,7 +121,8 @@ class Collator:
         for pair in example["pairs"] if self.sets else ():
             where = (0, pair["end"]) if pair["end"] >= 0 else (segment(pair["alone"]), len(pair["alone"]) - 1)
             other = segment(pair["other_alone"]) if "other_end" in self.sets else None
-            unit.pairs.append(_Pair(*where, list(pair["other"]), pair["before"], other))
+            before = pair["before"] if "before_other" in self.sets else -1
+            unit.pairs.append(_Pair(*where, list(pair["other"]), before, other))
         return unit
 
     def _place(self, unit: _Row, rows: list[_Row]) -> None:
