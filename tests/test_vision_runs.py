@@ -51,7 +51,7 @@ def test_two_ranks_equal_one_process(pool, name, tmp_path):
     (found, shared), _ = pool.run(run, name, str(tmp_path / "two"))
     assert len(found) == 4
     for ours, theirs in zip(found, losses, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
+        assert ours == pytest.approx(theirs, rel=3e-4)  # AdamW makes rounding grow, by how much the CPU decides
     assert shared.keys() == weights.keys()
     for key, value in weights.items():
         if not SHIFTS.search(key):
