@@ -50,6 +50,7 @@ def test_two_ranks_equal_one_process(pool, name, tmp_path):
     losses, weights = run(name, str(tmp_path / "one"))
     (found, shared), _ = pool.run(run, name, str(tmp_path / "two"))
     assert len(found) == 4
+    assert found[0] == pytest.approx(losses[0], rel=1e-5)
     for ours, theirs in zip(found, losses, strict=True):
         assert ours == pytest.approx(theirs, rel=3e-4)  # AdamW makes rounding grow, by how much the CPU decides
     assert shared.keys() == weights.keys()
