@@ -25,7 +25,7 @@ RECIPES = {
 }
 # statistics of 8 images make rounding grow within four long steps
 SMOOTH = {
-    f"vision/{name}": ["optim.learning_rate=1e-3"]
+    f"vision/{name}": ["optim.learning_rate=5e-4"]
     for name in ("vicreg", "barlow", "lejepa", "byol", "simsiam", "dinov2", "dense_gram")
 }
 # behind them a softmax over keys or a batch norm takes shifts off: no gradient, and Adam makes steps of its rounding
@@ -52,7 +52,7 @@ def test_two_ranks_equal_one_process(pool, name, tmp_path):
     assert len(found) == 4
     assert found[0] == pytest.approx(losses[0], rel=1e-5)
     for ours, theirs in zip(found, losses, strict=True):
-        assert ours == pytest.approx(theirs, rel=3e-4)  # AdamW makes rounding grow, by how much the CPU decides
+        assert ours == pytest.approx(theirs, rel=1e-4)
     assert shared.keys() == weights.keys()
     for key, value in weights.items():
         if not SHIFTS.search(key):
