@@ -8,6 +8,7 @@ from toy import llama, objective, packed, states
 
 from latentlm.config import recipe_names
 from latentlm.run import latent_run
+from latentlm.token_code import signed_permutations
 
 NITP = """
 terms:
@@ -36,6 +37,22 @@ terms:
     through: readout
     loss: {kind: kl}
     weight: 0.5
+"""
+CARRIED = """
+terms:
+  names_other:
+    kind: predict
+    source: {depth: 1/2, at: span_end}
+    target: {kind: token_code, ids: other_ids}
+    predictor: {kind: linear}
+    loss: {kind: info_nce, temperature: 0.1, skip_duplicates: true}
+  carried:
+    kind: predict
+    source: {depth: 3/4, at: before_other}
+    target: {kind: token_code, ids: other_ids}
+    predictor: {kind: shared, term: names_other}
+    loss: {kind: info_nce, temperature: 0.1, skip_duplicates: true}
+    average: anchors
 """
 TWO_VIEWS = """
 terms:
@@ -124,6 +141,36 @@ def test_llm_jepa():
     check(model, batch, equation)
 
 
+@pytest.mark.filterwarnings("ignore:a second backward")  # `check` calls the model twice
+def test_reversal_carried():
+    model = llama(CARRIED, torch.float64)
+    batch = packed([3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14], [15, 16])
+    batch["latent"] |= {
+        "span_end": torch.tensor([[[1], [6], [10], [13]]]),
+        "before_other": torch.tensor([[[2, 3], [-1, -1], [10, -1], [-1, -1]]]),
+        "other_ids": torch.tensor([[[6, 7], [4, -1], [12, -1], [9, 8]]]),
+    }
+    head = model.latent.terms.predictors["names_other"].network
+    places, signs = signed_permutations(2, head.out_features, 0)
+
+    def info_nce(state, spans):
+        table = model.get_input_embeddings().weight.detach()
+        codes = [sum(table[token][places[j]] * signs[j] for j, token in enumerate(span)) for span in spans]
+        values = []
+        for i, row in enumerate(state):
+            cosines = torch.stack([F.cosine_similarity(head(row), code, dim=0) for code in codes]) / 0.1
+            others = [j for j, span in enumerate(spans) if j == i or span != spans[i]]
+            values.append(cosines[others].logsumexp(0) - cosines[i])
+        return torch.stack(values)
+
+    def equation(h):
+        named = info_nce(h[2][0, [1, 6, 10, 13]], [[6, 7], [4], [12], [9, 8]])
+        carried = info_nce(h[3][0, [2, 3, 10]], [[6, 7], [6, 7], [12]])
+        return named.mean() + (carried[:2].mean() + carried[2]) / 2  # a mean over each span's tokens first
+
+    check(model, batch, equation)
+
+
 def test_the_shuffle_control_gives_everyone_a_strangers_target():
     model = llama(NITP % "next, pool: none" + "    shuffle: true\n", torch.float64)
     predictor = model.latent.terms.predictors["next_implicit"]
@@ -151,7 +198,11 @@ def test_a_shuffled_pair_is_never_its_own_nor_its_neighbour():
 
 
 def test_recipes_of_the_paper_say_the_same_thing():
-    for name, text in (("text/nitp", NITP % "next"), ("text/nextlat", NEXTLAT % (1, 1))):
+    for name, text in (
+        ("text/nitp", NITP % "next"),
+        ("text/nextlat", NEXTLAT % (1, 1)),
+        ("text/reversal_carried", CARRIED),
+    ):
         if name not in recipe_names():
             continue
         from latentlm.model import as_objective
@@ -159,5 +210,5 @@ def test_recipes_of_the_paper_say_the_same_thing():
         recipe, ours = as_objective(name), objective(text)
         assert list(recipe.terms) == list(ours.terms)
         for term, own in zip(recipe.terms.values(), ours.terms.values(), strict=True):
-            for field in ("source", "target", "predictor", "loss", "through", "shuffle"):
+            for field in ("source", "target", "predictor", "loss", "through", "shuffle", "average"):
                 assert getattr(term, field) == getattr(own, field)
