@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latentlm.losses import Kl, PairLoss, SoftCrossEntropy, ViewLoss
+from latentlm.losses import Kl, Mse, PairLoss, SmoothL1, SoftCrossEntropy, ViewLoss
 from latentlm.objective import Terms
 from latentlm.tap import resolve_depth
 from latentlm.targets import Online
@@ -55,7 +55,7 @@ def pair_health(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> dict
     """Of guesses and targets: ``r2`` against the batch mean, ``gap`` of centred cosines, and `set_health` of both.
 
     r2 = 1 - mean|guess - goal|^2 / mean|goal - mean goal|^2 separates learning from collapse; it is meaningful for
-    losses that regress. The gap is meaningful for all.
+    losses that regress, and `measure` gives it for these alone. The gap is meaningful for all.
     """
     guess, goal = guess.float(), goal.float()
     spread = (goal - goal.mean(0)).square().sum(-1).mean()
@@ -147,7 +147,8 @@ def measure(terms: Terms, context: Context) -> dict[str, float | str]:
 
     Beside what `pair_health`, `set_health` and `class_health` give, ``nothing`` is the loss of a guess that is the mean
     of the targets whatever the input. Where the targets themselves become alike it falls with the loss.
-    ``target_alike`` is `alike_within` of the targets, where an anchor has several.
+    ``target_alike`` is `alike_within` of the targets, where an anchor has several. ``r2`` is there where the loss
+    regresses: one that compares directions leaves the length of a guess free.
     """
     found: dict[str, float | str] = {}
     for name, term in terms.terms.items():
@@ -171,7 +172,10 @@ def _pairs(terms: Terms, name: str, context: Context) -> tuple[dict[str, float],
     anchor = term.mask(context.view).nonzero()[:ROWS, 0]
     guess, goal = guess[:ROWS], goal[:ROWS]
     health = pair_health(guess, goal)
-    if 1 < len(anchor.unique()) < len(anchor) and not term.shuffle:
+    if not isinstance(term.loss, Mse | SmoothL1):
+        del health["r2"]
+    several = term.target.mask(context.view).shape[1] > 1  # else one latent stands for all positions of its anchor
+    if several and 1 < len(anchor.unique()) < len(anchor) and not term.shuffle:
         health["target_alike"] = alike_within(goal, anchor)
     if isinstance(term.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
         health["nothing"] = float(term.loss(goal.mean(0).expand_as(goal), goal).mean())
