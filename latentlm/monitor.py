@@ -174,8 +174,7 @@ def _pairs(terms: Terms, name: str, context: Context) -> tuple[dict[str, float],
     health = pair_health(guess, goal)
     if not isinstance(term.loss, Mse | SmoothL1):
         del health["r2"]
-    several = term.target.mask(context.view).shape[1] > 1  # else one latent stands for all positions of its anchor
-    if several and 1 < len(anchor.unique()) < len(anchor) and not term.shuffle:
+    if 1 < len(anchor.unique()) < len(anchor) and not term.shuffle:
         health["target_alike"] = alike_within(goal, anchor)
     if isinstance(term.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
         health["nothing"] = float(term.loss(goal.mean(0).expand_as(goal), goal).mean())

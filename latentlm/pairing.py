@@ -104,10 +104,7 @@ def anchors(terms: Plain, predictors: nn.ModuleDict, name: str, context: Context
         guess = called(predictors[own], source.values, conditions)
         if term.slots is not None:
             guess = F.pad(guess, (0, 0, 0, pair.shape[1] - term.slots))  # cut where the target has fewer places
-    goal = target.values
-    if goal.shape[1] < pair.shape[1]:  # one latent for all positions of its anchor
-        goal = goal.expand(-1, pair.shape[1], -1)
-    return guess.expand(-1, pair.shape[1], -1), goal, pair[keep]
+    return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
 
 
 def closeness(term: Predict, context: Context) -> Tensor:

@@ -60,9 +60,8 @@ def schedule(weight: float | Weight) -> Weight:
 class Predict:
     """One latent predicts another: ``mean over pairs of loss(through(predictor(source)), through(target))``.
 
-    Pairs are the anchors and positions at which both source and target exist; where one of the two has a single latent
-    for an anchor, it stands for all positions of the other. Only pairs are gathered, so values at any other position,
-    NaN included, reach neither loss nor gradient.
+    Pairs are the anchors and positions at which both source and target exist. Only these are gathered, so values at any
+    other position, NaN included, reach neither loss nor gradient.
 
     Args:
         source: latents that predict.
@@ -138,7 +137,7 @@ class Predict:
                     "a multiple"
                 )
             return source.any(1, keepdim=True).repeat_interleave(target.shape[0] // source.shape[0], 0) & target
-        if source.shape[0] != target.shape[0] or len({source.shape[1], target.shape[1]} - {1}) > 1:
+        if source.shape[0] != target.shape[0] or (source.shape[1] not in (1, target.shape[1])):
             raise ValueError(
                 f"source has {tuple(source.shape)} anchors and positions, target {tuple(target.shape)}: "
                 "use index sets that belong together, or pool"

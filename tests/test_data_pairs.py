@@ -117,7 +117,7 @@ def test_other_end_is_the_last_token_of_the_other_span_alone(layout):
 
 @pytest.mark.parametrize("layout", ["packed", "flat", "rows"])
 @pytest.mark.parametrize("read", ["alone", "in_place"])
-def test_before_other_stands_before_each_token_of_the_other_span_where_it_comes_later(layout, read):
+def test_the_other_span_begins_after_before_other_where_it_comes_later(layout, read):
     sets = ("span_end", "other_ids", "before_other")
     rows = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, sets, read))
     batch = Collator(TOKENIZER.pad_token_id, sets, layout)(rows)
@@ -125,13 +125,12 @@ def test_before_other_stands_before_each_token_of_the_other_span_where_it_comes_
     there = latent["before_other"][..., 0] >= 0
     assert not (there & (latent["span_end"][..., 0] < 0)).any()
     for r, g in there.nonzero().tolist():
-        before, end = latent["before_other"][r, g], int(latent["span_end"][r, g, 0])
-        before, other = before[before >= 0], latent["other_ids"][r, g]
-        assert ids[r, before + 1].tolist() == other[other >= 0].tolist()
-        assert end <= int(before[0])  # the source has been read when the other one is asked for
-        assert set(latent["segments"][r, [end, *before, int(before[-1]) + 1]].tolist()) == {
-            int(latent["segments"][r, end])
-        }
+        before, end = int(latent["before_other"][r, g, 0]), int(latent["span_end"][r, g, 0])
+        other = latent["other_ids"][r, g]
+        other = other[other >= 0].tolist()
+        assert ids[r, before + 1 : before + 1 + len(other)].tolist() == other
+        assert end <= before  # the source has been read when the other one is asked for
+        assert latent["segments"][r, end] == latent["segments"][r, before] == latent["segments"][r, before + 1]
     assert int(there.sum()) == len(rows)  # of the two pairs of a document one has its source first
 
 

@@ -8,7 +8,6 @@ from toy import llama, objective, packed, states
 
 from latentlm.config import recipe_names
 from latentlm.run import latent_run
-from latentlm.token_code import signed_permutations
 
 NITP = """
 terms:
@@ -43,16 +42,19 @@ terms:
   names_other:
     kind: predict
     source: {depth: 1/2, at: span_end}
-    target: {kind: token_code, ids: other_ids}
-    predictor: {kind: linear}
+    target: {kind: token_code, ids: other_ids, pool: none, ordered: false}
+    predictor: {kind: slots, num: 8}
     loss: {kind: info_nce, temperature: 0.1, skip_duplicates: true}
+    average: anchors
+    weight: 2.0
   carried:
     kind: predict
     source: {depth: 3/4, at: before_other}
-    target: {kind: token_code, ids: other_ids}
-    predictor: {kind: shared, term: names_other}
+    target: {kind: token_code, ids: other_ids, pool: none, ordered: false}
+    predictor: {kind: slots, num: 8}
     loss: {kind: info_nce, temperature: 0.1, skip_duplicates: true}
     average: anchors
+    weight: 2.0
 """
 TWO_VIEWS = """
 terms:
@@ -147,26 +149,29 @@ def test_reversal_carried():
     batch = packed([3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14], [15, 16])
     batch["latent"] |= {
         "span_end": torch.tensor([[[1], [6], [10], [13]]]),
-        "before_other": torch.tensor([[[2, 3], [-1, -1], [10, -1], [-1, -1]]]),
-        "other_ids": torch.tensor([[[6, 7], [4, -1], [12, -1], [9, 8]]]),
+        "before_other": torch.tensor([[[2], [-1], [10], [-1]]]),
+        "other_ids": torch.tensor([[[6, 7], [4, -1], [12, -1], [9, 6]]]),
     }
-    head = model.latent.terms.predictors["names_other"].network
-    places, signs = signed_permutations(2, head.out_features, 0)
 
-    def info_nce(state, spans):
-        table = model.get_input_embeddings().weight.detach()
-        codes = [sum(table[token][places[j]] * signs[j] for j, token in enumerate(span)) for span in spans]
-        values = []
-        for i, row in enumerate(state):
-            cosines = torch.stack([F.cosine_similarity(head(row), code, dim=0) for code in codes]) / 0.1
-            others = [j for j, span in enumerate(spans) if j == i or span != spans[i]]
-            values.append(cosines[others].logsumexp(0) - cosines[i])
-        return torch.stack(values)
+    def info_nce(name, h, places, spans):
+        """Every token of every span against all of them; a token that comes twice is no negative of itself."""
+        network = model.latent.terms.predictors[name].network
+        table, width = model.get_input_embeddings().weight.detach(), h.shape[-1]
+        tokens, values = [token for span in spans for token in span], []
+        for place, span in zip(places, spans, strict=True):
+            own = []
+            for j, token in enumerate(span):
+                slot = slice(j * width, (j + 1) * width)
+                guess = network.weight[slot] @ h[0, place] + network.bias[slot]
+                others = [token, *(other for other in tokens if other != token)]
+                cosines = torch.stack([F.cosine_similarity(guess, table[other], dim=0) for other in others]) / 0.1
+                own.append(cosines.logsumexp(0) - cosines[0])
+            values.append(torch.stack(own).mean())
+        return torch.stack(values).mean()
 
     def equation(h):
-        named = info_nce(h[2][0, [1, 6, 10, 13]], [[6, 7], [4], [12], [9, 8]])
-        carried = info_nce(h[3][0, [2, 3, 10]], [[6, 7], [6, 7], [12]])
-        return named.mean() + (carried[:2].mean() + carried[2]) / 2  # a mean over each span's tokens first
+        named = info_nce("names_other", h[2], [1, 6, 10, 13], [[6, 7], [4], [12], [9, 6]])
+        return 2 * (named + info_nce("carried", h[3], [2, 10], [[6, 7], [12]]))
 
     check(model, batch, equation)
 

@@ -203,19 +203,6 @@ def test_r2_is_there_where_the_loss_regresses(loss):
     assert "monitor/a/gap" in found
 
 
-@pytest.mark.parametrize(("pool", "seen"), [("none", True), ("sum", False)])
-def test_one_target_for_all_positions_of_an_anchor_is_no_collapse(pool, seen):
-    term = (
-        "{kind: predict, source: {depth: 1, at: spans}, target: {kind: token_code, ids: ids, pool: %s}, loss: cosine}"
-    )
-    sets = {"spans": [[[0, 1, 2], [3, 4, 5]]], "ids": [[[5, 6, 7], [8, 9, 2]]]}
-    built, context = terms(f"terms: {{a: {term % pool}}}"), Context(view([[0] * 6], sets))
-    built(context, 0)
-    found = measure(built, context)
-    assert ("monitor/a/target_alike" in found) == seen
-    assert seen or "alike" not in found["monitor/a/verdict"]
-
-
 PROBED = """
 monitor: 1
 terms:

@@ -35,7 +35,6 @@ terms:
     through: readout
     loss: kl
   code: {kind: predict, source: {depth: 2, at: ends}, target: {kind: token_code, ids: ids}, loss: info_nce}
-  said: {kind: predict, source: {depth: 2, at: spans}, target: {kind: token_code, ids: ids}, loss: cosine}
   spans:
     kind: predict
     source: {depth: 2, at: spans, pool: mean, norm: final}
@@ -215,7 +214,7 @@ def test_only_anchors_of_pairs_reach_a_predictor():
     for name, predictor in built.predictors.items():
         predictor.register_forward_hook(lambda module, args, out, name=name: rows.update({name: len(args[0])}))
     report(built, view(SEGMENTS, SETS))
-    assert rows == {"online": 5, "leaky": 5, "dynamics": 5, "code": 3, "said": 4, "spans": 4, "pairs": 4, "words": 8}
+    assert rows == {"online": 5, "leaky": 5, "dynamics": 5, "code": 3, "spans": 4, "pairs": 4, "words": 8}
 
 
 @pytest.mark.parametrize("rows", [SEGMENTS, [[-1] * 6] * 2, [[0] * 6, [-1] * 6]])

@@ -17,14 +17,14 @@ class _Pair:
 
     Attributes:
         other: ids of the other span.
-        before: tokens of the same segment that stand before those of the other span.
+        before: token of the same segment after which the other span begins, or -1.
         other_segment: the segment in which the other one stands alone, if it does.
     """
 
     segment: int
     end: int
     other: list[int]
-    before: range = range(0)
+    before: int = -1
     other_segment: int | None = None
 
 
@@ -65,7 +65,7 @@ class Collator:
 
     Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.span_end [b g 1];
                latent.other_ids [b g n]; latent.other_end [b g 1], where the other span ends that stands alone;
-               latent.before_other [b g n], before each token of the other span where it comes later in the same text.
+               latent.before_other [b g 1], after which the other span begins in the same text (-1 if it is earlier).
                Pair g of a row is the same in all; -1 pads, and there is always one g.
     Checked:   tests/test_data_collate.py - every span end, conservation of tokens, rows == packed, padding is inert.
 
@@ -121,7 +121,7 @@ class Collator:
         for pair in example["pairs"] if self.sets else ():
             where = (0, pair["end"]) if pair["end"] >= 0 else (segment(pair["alone"]), len(pair["alone"]) - 1)
             other = segment(pair["other_alone"]) if "other_end" in self.sets else None
-            before = range(*(pair["before"] or (0, 0))) if "before_other" in self.sets else range(0)
+            before = pair["before"] if "before_other" in self.sets else -1
             unit.pairs.append(_Pair(*where, list(pair["other"]), before, other))
         return unit
 
@@ -158,7 +158,7 @@ class Collator:
                 positions[r, here], segments[r, here] = torch.arange(len(ids)), s
             positions[r, starts[-1] :] = torch.arange(shape[1] - starts[-1])
             ends.append([[starts[pair.segment] + pair.end] for pair in row.pairs])
-            befores.append([[starts[pair.segment] + k for k in pair.before] for pair in row.pairs])
+            befores.append([[starts[p.segment] + p.before if p.before >= 0 else -1] for p in row.pairs])
             other_ends.append([[starts[p.other_segment + 1] - 1] for p in row.pairs if p.other_segment is not None])
         batch = {"input_ids": input_ids, "labels": labels}
         if self.layout == "rows":

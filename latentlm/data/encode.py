@@ -32,7 +32,7 @@ def encode(
     What a document lists under ``cuts``, characters for each span, it loses from its beginning where it is read alone.
     With `read` ``in_place`` it is read where it stands even then; with ``first`` the pair is left out.
     `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document;
-    `before` is the range of tokens that stand before those of the other one where the source ends earlier, else empty.
+    `before` is the last token before the other one where the source ends earlier, else -1.
 
     Returns:
         ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
@@ -77,7 +77,7 @@ def encode(
                 example["dropped"] += 1
                 continue
             pair = {"end": places[i][1] if in_place else -1, "alone": alone}
-            pair["before"] = [places[j][0] - 1, places[j][1]] if earlier else []
+            pair["before"] = places[j][0] - 1 if earlier else -1
             pair["other"] = _continued(text[slice(*other)], tokenizer)
             pair["other_alone"] = _alone(text[slice(*other)], tokenizer) if "other_end" in sets else []
             example["pairs"].append(pair)
@@ -106,7 +106,7 @@ def encode_dataset(
     if dropped:
         logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
     ids = List(Value("int64"))
-    pair = {"end": Value("int64"), "alone": ids, "before": ids, "other": ids, "other_alone": ids}
+    pair = {"end": Value("int64"), "alone": ids, "before": Value("int64"), "other": ids, "other_alone": ids}
     columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)} | ({"last": ids} if last_span else {})
     return Dataset.from_list(examples, features=Features(columns))
 
