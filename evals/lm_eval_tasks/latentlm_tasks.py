@@ -8,6 +8,7 @@ from latentlm_evals.reversal.checkpoint import spread
 from latentlm_evals.reversal.measures import centre, delta_logp, gold_ranks
 from latentlm_evals.reversal.picks import pick_choices, pick_pools
 
+from latentlm.data.text import Text
 from latentlm.recipe import load_recipe
 
 
@@ -39,6 +40,14 @@ def load(
     if not rows:
         raise ValueError(f"metadata: the data of {recipe} has no questions of split {split}")
     return {"test": Dataset.from_list(rows)}
+
+
+def load_text(source: str | None = None, max_documents: int | None = None, **_: object) -> dict[str, Dataset]:
+    """Texts held out, of a file or a hub data set as ``data: {kind: text}`` reads it: what fine-tuning cost."""
+    if source is None:
+        raise ValueError('metadata: latentlm_text needs a source; pass --metadata \'{"source": "held_out.jsonl"}\'')
+    texts = Text(source, max_documents=max_documents).documents()
+    return {"test": Dataset.from_list([{"text": document["text"]} for document in texts])}
 
 
 def ranks(doc: dict, results: list) -> dict:
