@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentlm.backbones import hidden_state
 from latentlm.call import Call
 from latentlm.dist import world_size
+from latentlm.hiding import as_attention_mask, seen
 from latentlm.look import look
 from latentlm.objective import total
 from latentlm.outputs import extended
@@ -95,6 +96,9 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     if (run.active or latent is not None) and run.can_cache:
         # with a cache transformers no longer derives the mask of packed segments, and they would see each other
         kwargs["use_cache"] = False
+    if latent is not None and "hidden" in latent:
+        table = seen(latent["segments"], latent["hidden"])
+        kwargs["attention_mask"] = as_attention_mask(table, model.config._attn_implementation, model.dtype)
     if run.active:
         run.call = Call.read(named)
         if run.fresh:

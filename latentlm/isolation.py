@@ -1,9 +1,9 @@
-"""Does a model keep packed segments apart? Asked of the model itself, whatever its family."""
+"""Does a model keep packed segments apart, and what is hidden hidden? Asked of the model itself, of any family."""
 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -20,11 +20,30 @@ def mixes_segments(model: nn.Module, batch: dict[str, Any]) -> bool:
     ids, positions = batch["input_ids"][rows][:2].to(place), batch["position_ids"][rows][:2].to(place)
     segments = segments[rows][:2].to(place)
     packed = {"position_ids": positions, "latent": {"segments": segments}}  # read just as in training
-    changed = torch.where(segments == 0, (ids + 1) % int(ids.max() + 1), ids)
+    return _knows(model, ids, packed, changed=segments == 0, later=segments > 0)
+
+
+@torch.no_grad()
+def sees_hidden(model: nn.Module, ids: Tensor) -> bool:
+    """Whether a model that is told to hide the first half of the ids ``[b t]`` from the second one does not."""
+    ids = ids.to(next(model.parameters()).device)
+    half, segments = ids.shape[1] // 2, torch.zeros_like(ids)
+    hidden = torch.tensor([0, half, half], device=ids.device).expand(len(ids), 1, 3)
+    later = (torch.arange(ids.shape[1], device=ids.device) >= half).expand_as(ids)
+    rest = {"latent": {"segments": segments, "hidden": hidden}}
+    try:
+        return _knows(model, ids, rest, changed=~later, later=later)
+    except (RuntimeError, ValueError, IndexError):  # what a model without attention makes of such a mask
+        return True
+
+
+def _knows(model: nn.Module, ids: Tensor, rest: dict[str, Any], changed: Tensor, later: Tensor) -> bool:
     training = model.training
     model.eval()
     try:
-        logits, other = (model(input_ids=i, **packed).logits for i in (ids, changed))
+        logits, other = (
+            model(input_ids=i, **rest).logits for i in (ids, torch.where(changed, (ids + 1) % int(ids.max() + 1), ids))
+        )
     finally:
         model.train(training)
-    return bool((logits - other)[segments > 0].abs().max() > 1e-3 * logits.abs().max())
+    return bool((logits - other)[later].abs().max() > 1e-3 * logits.abs().max())

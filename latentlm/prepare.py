@@ -7,15 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import track
 from torch import nn
 from transformers import PreTrainedConfig
 
+from latentlm.batch import Batch
 from latentlm.callbacks import console
 from latentlm.config import ConfigError
-from latentlm.data import Collator, Given, Images, WordDropout, encode_dataset
+from latentlm.data import Collator, Gist, Given, Images, WordDropout, encode_dataset
 from latentlm.folder import is_first, write_json
-from latentlm.isolation import mixes_segments
+from latentlm.hiding import READ
+from latentlm.isolation import mixes_segments, sees_hidden
 from latentlm.network import build_tokenizer
 from latentlm.recipe import Recipe
 
@@ -91,19 +94,22 @@ def _text(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
         console.print(f"found spans in {num} of {len(documents)} documents")
     tokenizer = build_tokenizer(recipe.model, documents)
     documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
-    batch, share = recipe.batch, recipe.batch.word_dropout
-    dataset = encode_dataset(documents, tokenizer, batch.max_length, recipe.sets, batch.pairs.read, share > 0)
+    batch, seed = recipe.batch, recipe.optim.seed
+    dataset = encode_dataset(
+        documents, tokenizer, batch.max_length, recipe.sets, batch.pairs.read, bool(batch.of_spans)
+    )
     collator = Collator(tokenizer.pad_token_id, recipe.sets, batch.layout, batch.row_length)
     _check_lengths(config, collator, dataset)
     try:
-        read = WordDropout(dataset, share, recipe.optim.seed) if share else dataset
+        read = WordDropout(dataset, batch.word_dropout, seed) if batch.word_dropout else dataset
+        read = Gist(read, batch.gist, seed) if batch.gist else read
     except ValueError as error:
         raise ConfigError(f"batch.{error}") from error
     return Prepared(
         dataset=read,
         collator=collator,
         tokenizer=tokenizer,
-        check=partial(_check_isolation, collator, dataset),
+        check=partial(_check_reading, collator, dataset, recipe.batch),
         save=tokenizer.save_pretrained,
         sample=partial(_sample, dataset, collator),
     )
@@ -140,6 +146,24 @@ def _check_lengths(config: PreTrainedConfig, collator: Collator, dataset: Any) -
             f"batch.row_length: {collator.row_length} is less than the {longest} tokens of the longest document "
             "with its lone spans; raise it, or lower batch.max_length"
         )
+
+
+def _check_reading(collator: Collator, dataset: Any, batch: Batch, model: Any) -> None:
+    """Refuse to train a model that sees what it must not see."""
+    _check_isolation(collator, dataset, model)
+    if not batch.gist:
+        return
+    if (window := getattr(model.config, "sliding_window", None)) and window < batch.max_length:
+        raise ConfigError(
+            f"batch.gist: its mask lifts the window of attention, {window}; lower batch.max_length to that"
+        )
+    if (how := model.config._attn_implementation) not in READ:
+        raise ConfigError(
+            f"batch.gist: attention {how} reads no mask of its own; load with {' or '.join(READ)}, or leave it out"
+        )
+    longest = max(range(min(len(dataset), 64)), key=lambda i: len(dataset[i]["input_ids"]))
+    if sees_hidden(model, torch.tensor([dataset[longest]["input_ids"]])):
+        raise ConfigError(f"batch.gist: {type(model).__name__} does not keep to a mask; leave it out")
 
 
 def _check_isolation(collator: Collator, dataset: Any, model: nn.Module) -> None:

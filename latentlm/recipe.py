@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import yaml
 
+from latentlm.batch import Batch
 from latentlm.config import ConfigError, dump, kind_of, override, parse, read_recipe, suggest
-from latentlm.data import SETS, Data, Given, Images, Pairs, Verifiable
+from latentlm.data import SETS, Data, Given, Images, Verifiable
+from latentlm.hiding import READ
 from latentlm.objective import Objective
 from latentlm.positions import At, Next
 from latentlm.targets import Data as DataTarget
@@ -84,39 +86,6 @@ class Model:
             raise ValueError("give 'name' (a hub name or folder) or 'config' with a model_type such as llama")
         if self.heads == "saved" and self.name is None:
             raise ValueError("heads: saved ones lie in a folder; give its 'name'")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one forward sees; of images only `size` and `accumulation` matter.
-
-    Args:
-        size: documents or images in a forward on one device.
-        accumulation: forwards in one optimizer step.
-        max_length: tokens of a document that are kept.
-        layout: ``packed`` keeps several segments in a row (documents never see each other); ``flat`` keeps all of them
-            in one row, as flash attention needs it; ``rows`` gives each its own row, for models that mix segments.
-        row_length: tokens in a packed row; without it a row is one document with its lone spans.
-        pairs: which spans are related, and how they are read.
-        word_dropout: share of the tokens of each document's last span that are read as another token, so that what
-            follows cannot be told from the words just before; what is to be predicted stays.
-    """
-
-    size: int = 32
-    accumulation: int = 1
-    max_length: int = 256
-    layout: Literal["packed", "flat", "rows"] = "packed"
-    row_length: int | None = None
-    pairs: Pairs = Given()
-    word_dropout: float = 0.0
-
-    def __post_init__(self):
-        if not 0 <= self.word_dropout < 1:
-            raise ValueError(f"word_dropout: {self.word_dropout}; set it to 0 or more and below 1")
-        at_least(1, size=self.size, accumulation=self.accumulation)
-        at_least(2, max_length=self.max_length, row_length=self.row_length)
-        if self.row_length is not None and self.layout != "packed":
-            raise ValueError("row_length: goes with layout packed; leave it out or use layout: packed")
 
 
 @dataclass(frozen=True)
@@ -211,8 +180,11 @@ class Recipe:
         if isinstance(self.data, Images) and not marked:
             raise ConfigError("batch.pairs: images have no text to find spans in; leave it out")
         have = self.data.sets if marked else SETS
-        if self.batch.word_dropout and "span_end" not in have:
-            raise ConfigError(f"batch.word_dropout: data {kind_of(type(self.data))} has no spans; leave it out")
+        for key in self.batch.of_spans:
+            if "span_end" not in have:
+                raise ConfigError(f"batch.{key}: data {kind_of(type(self.data))} has no spans; leave it out")
+        if self.batch.gist and (how := self.model.attn_implementation) not in (None, *READ):
+            raise ConfigError(f"batch.gist: model.attn_implementation {how} reads no mask; use {' or '.join(READ)}")
         for name, term in self.objective.terms.items():
             for at in sets_read(term):
                 if at not in have:
@@ -226,8 +198,8 @@ class Recipe:
             raise ConfigError(f"trainer.group: {step} completions a step (batch) are no multiple of {trainer.group}")
         if trainer.beta and self.model.name is None:
             raise ConfigError("trainer.beta: the network to stay near is loaded anew from model.name; give it")
-        if self.batch.word_dropout:
-            raise ConfigError("batch.word_dropout: grpo reads what it has written itself; leave it out")
+        for key in self.batch.of_spans:
+            raise ConfigError(f"batch.{key}: grpo reads what it has written itself; leave it out")
         if self.run.workers:
             raise ConfigError("run.workers: grpo has nothing to load; leave it out")
         for name, term in self.objective.terms.items():

@@ -10,7 +10,7 @@ from latentlm.recipe import load_recipe
 FACTS = Facts(num_a_to_b=20, num_b_to_a=20, num_both=60, templates_per_fact=6)
 DOCUMENTS = FACTS.documents()
 TOKENIZER = word_tokenizer([document["text"] for document in DOCUMENTS])
-CLEAN = encode_dataset(DOCUMENTS, TOKENIZER, 64, FACTS.sets, last_span=True)
+CLEAN = encode_dataset(DOCUMENTS, TOKENIZER, 64, FACTS.sets, places=True)
 
 
 def _changed(data: WordDropout) -> list[list[int]]:
@@ -21,17 +21,17 @@ def _changed(data: WordDropout) -> list[list[int]]:
     ]
 
 
-def test_the_last_span_is_marked():
+def test_the_spans_are_marked_in_their_order():
     for document, row in zip(DOCUMENTS, CLEAN, strict=True):
-        start, end = max(document["spans"], key=lambda span: span[1])
-        assert TOKENIZER.decode(row["input_ids"][slice(*row["last"])]) == document["text"][start:end]
+        read = [TOKENIZER.decode(row["input_ids"][slice(*place)]) for place in row["places"]]
+        assert read == [document["text"][start:end] for start, end in sorted(document["spans"])]
 
 
 def test_a_span_that_max_length_cuts_and_a_text_without_spans_have_none():
     longest = max(len(row["input_ids"]) for row in CLEAN)
     document = next(d for d, row in zip(DOCUMENTS, CLEAN, strict=True) if len(row["input_ids"]) == longest)
-    short = encode_dataset([document, {"text": document["text"]}], TOKENIZER, longest - 3, last_span=True)
-    assert [row["last"] for row in short] == [[], []]
+    short = encode_dataset([document, {"text": document["text"]}], TOKENIZER, longest - 3, places=True)
+    assert [row["places"] for row in short] == [[], []]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -39,15 +39,14 @@ def test_the_share_of_the_last_span_is_read_wrong_and_nothing_else_changes(share
     data = WordDropout(CLEAN, share, seed=3)
     changed = _changed(data)
     for places, row in zip(changed, CLEAN, strict=True):
-        assert set(places) <= set(range(*row["last"]))
-    room = sum(end - start for start, end in CLEAN["last"])
+        assert set(places) <= set(range(*row["places"][-1]))
+    room = sum(end - start for *_, (start, end) in CLEAN["places"])
     same = sum(data.tokens.count(token) ** 2 for token in set(data.tokens)) / len(data.tokens) ** 2  # drawn: itself
     expected = share * (1 - same)
     assert sum(map(len, changed)) / room == pytest.approx(expected, abs=4 * (expected / room) ** 0.5)
     for row, clean in zip(data.__getitems__(range(len(data))), CLEAN, strict=True):
         assert row["labels"] == clean["labels"]
         assert row["pairs"] == clean["pairs"]
-        assert "last" not in row
 
 
 def test_every_token_of_the_spans_is_drawn_as_often_as_it_occurs():
@@ -56,7 +55,7 @@ def test_every_token_of_the_spans_is_drawn_as_often_as_it_occurs():
     for epoch in range(6):
         data.set_epoch(epoch)
         for row, clean in zip(data.__getitems__(range(len(data))), CLEAN, strict=True):
-            places = range(*clean["last"])
+            places = range(*clean["places"][-1])
             drawn += [row["input_ids"][k] for k in places if row["input_ids"][k] != clean["input_ids"][k]]
     assert set(drawn) <= set(data.tokens)
     frequent = max(set(data.tokens), key=data.tokens.count)
@@ -90,7 +89,7 @@ def test_batches_differ_in_the_ids_alone():
 
 def test_data_without_spans_are_refused():
     with pytest.raises(ValueError, match="word_dropout: no document has a span"):
-        WordDropout(encode_dataset([{"text": "a b"}], TOKENIZER, 8, last_span=True), 0.5, seed=0)
+        WordDropout(encode_dataset([{"text": "a b"}], TOKENIZER, 8, places=True), 0.5, seed=0)
 
 
 @pytest.mark.parametrize(

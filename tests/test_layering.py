@@ -15,9 +15,9 @@ LADDER = [
     ["backbones", "tap", "heads", "narrow", "predictors", "ema", "token_code", "assign", "targets"],
     ["terms", "levels", "through", "pairing", "objective"],
     ["monitor", "metrics"],
-    ["call", "teaching", "look", "accumulating", "run", "selecting", "sparse_head", "outputs", "attach"],
+    ["call", "hiding", "teaching", "look", "accumulating", "run", "selecting", "sparse_head", "outputs", "attach"],
     ["isolation", "depth", "model", "card", "export"],
-    ["data", "training", "recipe", "network", "folder", "callbacks", "trainer", "sft", "dpo", "grpo"],
+    ["data", "training", "batch", "recipe", "network", "folder", "callbacks", "trainer", "sft", "dpo", "grpo"],
     ["prepare", "trainers", "train", "report", "doctor"],
     ["cli", "__main__"],
 ]

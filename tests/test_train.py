@@ -119,15 +119,23 @@ def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch)
     assert "broken is finished; nothing to do" in train("broken", "run.resume=true")
 
 
-def test_dropped_words_go_on_where_they_were(monkeypatch):
-    same = ["smoke/text", FEW, "batch.size=8", "batch.word_dropout=0.5", "optim.steps=11", "run.save_every=4"]
+def test_dropped_words_and_hidden_ones_go_on_where_they_were(monkeypatch):
+    same = [
+        "smoke/text",
+        FEW,
+        "batch.size=8",
+        "batch.word_dropout=0.5",
+        "batch.gist=0.5",
+        "optim.steps=11",
+        "run.save_every=4",
+    ]
     train(*same, "run.dir=straight")
     with monkeypatch.context() as patch:
         break_off(patch, 9, lambda: os.kill(os.getpid(), signal.SIGINT))  # 6 steps are a pass over the data
         train(*same, "run.dir=broken", code=130)
     train("broken", "run.resume=true")
     assert metrics("straight") == metrics("broken")
-    train(*same, "run.dir=clean", "batch.word_dropout=0")
+    train(*same, "run.dir=clean", "batch.word_dropout=0", "batch.gist=0")
     assert metrics("clean")[0] != metrics("straight")[0]
 
 

@@ -4,6 +4,7 @@ from latentlm.data.arithmetic import Arithmetic, Problem
 from latentlm.data.collate import Collator
 from latentlm.data.encode import SETS, encode, encode_dataset
 from latentlm.data.facts import Facts
+from latentlm.data.gist import Gist, hidden_in
 from latentlm.data.images import Images
 from latentlm.data.instructions import Instructions
 from latentlm.data.items import Item, find_spans
@@ -46,6 +47,7 @@ __all__ = [
     "Data",
     "Facts",
     "Family",
+    "Gist",
     "Given",
     "IdentityBridge",
     "Images",
@@ -66,5 +68,6 @@ __all__ = [
     "encode",
     "encode_dataset",
     "find_spans",
+    "hidden_in",
     "word_tokenizer",
 ]

@@ -34,6 +34,7 @@ class _Row:
 
     segments: list[tuple[list[int], list[int]]] = field(default_factory=list)
     pairs: list[_Pair] = field(default_factory=list)
+    hidden: list[tuple[int, list[int]]] = field(default_factory=list)  # in which segment, and what from where
 
     def __len__(self) -> int:
         return sum(len(ids) for ids, _ in self.segments)
@@ -41,6 +42,7 @@ class _Row:
     def extend(self, other: "_Row") -> None:
         before = len(self.segments)
         self.segments += other.segments
+        self.hidden += [(segment + before, part) for segment, part in other.hidden]
         for pair in other.pairs:
             moved = None if pair.other_segment is None else pair.other_segment + before
             self.pairs.append(replace(pair, segment=pair.segment + before, other_segment=moved))
@@ -48,6 +50,8 @@ class _Row:
     def apart(self) -> "list[_Row]":
         """Every segment in a row of its own."""
         rows = [_Row([segment]) for segment in self.segments]
+        for segment, part in self.hidden:
+            rows[segment].hidden.append((0, part))
         for pair in self.pairs:
             rows[pair.segment].pairs.append(replace(pair, segment=0))
         return rows
@@ -66,7 +70,8 @@ class Collator:
     Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.span_end [b g 1];
                latent.other_ids [b g n]; latent.other_end [b g 1], where the other span ends that stands alone;
                latent.before_other [b g 1], after which the other span begins in the same text (-1 if it is earlier).
-               Pair g of a row is the same in all; -1 pads, and there is always one g.
+               Pair g of a row is the same in all; -1 pads, and there is always one g. latent.hidden [b n 3], if a
+               document lists something ``hidden``: tokens first to stop - 1 are not seen from position since on.
     Checked:   tests/test_data_collate.py - every span end, conservation of tokens, rows == packed, padding is inert.
 
     Args:
@@ -110,6 +115,7 @@ class Collator:
 
     def _unit(self, example: dict) -> _Row:
         unit = _Row([(list(example["input_ids"]), list(example["labels"]))])
+        unit.hidden = [(0, part) for part in example.get("hidden", ())]
         alone: dict[tuple[int, ...], int] = {}  # a span with several partners is read once
 
         def segment(ids: list[int]) -> int:
@@ -150,6 +156,7 @@ class Collator:
         ends: list[list[list[int]]] = []
         befores: list[list[list[int]]] = []
         other_ends: list[list[list[int]]] = []
+        hidden: list[list[list[int]]] = []
         for r, row in enumerate(rows):
             starts = [0, *accumulate(len(ids) for ids, _ in row.segments)]
             for s, (ids, targets) in enumerate(row.segments):
@@ -160,6 +167,7 @@ class Collator:
             ends.append([[starts[pair.segment] + pair.end] for pair in row.pairs])
             befores.append([[starts[p.segment] + p.before if p.before >= 0 else -1] for p in row.pairs])
             other_ends.append([[starts[p.other_segment + 1] - 1] for p in row.pairs if p.other_segment is not None])
+            hidden.append([[starts[segment] + place for place in part] for segment, part in row.hidden])
         batch = {"input_ids": input_ids, "labels": labels}
         if self.layout == "rows":
             batch["attention_mask"] = (segments >= 0).long()
@@ -171,7 +179,8 @@ class Collator:
             "other_end": _ragged(other_ends),
             "before_other": _ragged(befores),
         }
-        return {**batch, "latent": {"segments": segments, **{name: sets[name] for name in self.sets}}}
+        latent = {"segments": segments, **{name: sets[name] for name in self.sets}}
+        return {**batch, "latent": latent | ({"hidden": _ragged(hidden)} if any(hidden) else {})}
 
 
 def _ragged(rows: list[list[list[int]]]) -> Tensor:

@@ -19,7 +19,7 @@ def encode(
     max_length: int,
     sets: Sequence[str] = (),
     read: Literal["alone", "in_place", "first"] = "alone",
-    last_span: bool = False,
+    places: bool = False,
 ) -> dict:
     """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
 
@@ -36,13 +36,13 @@ def encode(
 
     Returns:
         ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
-        because `max_length` cuts one of their spans; with `last_span` also ``last``, first and end token of the span
-        that ends last, empty where there is none.
+        because `max_length` cuts one of their spans; with `places` also ``places``, ``[first, end)`` of the tokens of
+        each span, the one that ends last behind; empty where there is none or `max_length` cuts one.
     """
-    _check(tokenizer, max_length, sets, last_span)
+    _check(tokenizer, max_length, sets, places)
     chat, eos = "messages" in document, tokenizer.eos_token_id
     text = render(document["messages"], tokenizer) if chat else document["text"]
-    offsets = bool(sets or last_span)
+    offsets = bool(sets or places)
     encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=offsets, verbose=False)
     ids = list(encoding["input_ids"])
     if not ids:
@@ -56,10 +56,11 @@ def encode(
     spans = {number: (start, end) for number, (start, end) in enumerate(document.get("spans", []))}
     if chat and spans:
         spans = rendered_spans([*spans.values()], document["messages"], text, tokenizer)
-    places = {number: _place(text, span, encoding["offset_mapping"]) for number, span in spans.items()}
-    if last_span:
-        first, last = max(places.values(), key=lambda place: place[1], default=(0, -1))
-        example["last"] = [first, last + 1] if last < len(ids) and spans else []
+    found = {number: _place(text, span, encoding["offset_mapping"]) for number, span in spans.items()}
+    if places:
+        ordered = sorted(found.values(), key=lambda place: place[1])
+        whole = bool(ordered) and ordered[-1][1] < len(ids)
+        example["places"] = [[first, last + 1] for first, last in ordered] if whole else []
     if not sets:
         return example
     related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(spans, 2))}
@@ -68,16 +69,16 @@ def encode(
         for j, other in spans.items():
             if (min(i, j), max(i, j)) not in related:
                 continue
-            earlier = source[1] <= other[0] and places[i][1] < places[j][0]
+            earlier = source[1] <= other[0] and found[i][1] < found[j][0]
             in_place = read == "in_place" or earlier
             if read == "first" and not in_place:
                 continue
             alone = [] if in_place else _alone(text[source[0] + cuts[i] : source[1]], tokenizer)
-            if max(places[i][1], places[j][1]) >= len(ids) or len(alone) > max_length:
+            if max(found[i][1], found[j][1]) >= len(ids) or len(alone) > max_length:
                 example["dropped"] += 1
                 continue
-            pair = {"end": places[i][1] if in_place else -1, "alone": alone}
-            pair["before"] = places[j][0] - 1 if earlier else -1
+            pair = {"end": found[i][1] if in_place else -1, "alone": alone}
+            pair["before"] = found[j][0] - 1 if earlier else -1
             pair["other"] = _continued(text[slice(*other)], tokenizer)
             pair["other_alone"] = _alone(text[slice(*other)], tokenizer) if "other_end" in sets else []
             example["pairs"].append(pair)
@@ -90,12 +91,12 @@ def encode_dataset(
     max_length: int,
     sets: Sequence[str] = (),
     read: Literal["alone", "in_place", "first"] = "alone",
-    last_span: bool = False,
+    places: bool = False,
 ) -> Any:
-    """All documents encoded: a `datasets.Dataset` with the columns ``input_ids``, ``labels``, ``pairs``, (``last``)."""
+    """All documents encoded: a `datasets.Dataset` of ``input_ids``, ``labels``, ``pairs``, and ``places`` if wanted."""
     from datasets import Dataset, Features, List, Value
 
-    examples = [encode(document, tokenizer, max_length, sets, read, last_span) for document in documents]
+    examples = [encode(document, tokenizer, max_length, sets, read, places) for document in documents]
     if not examples:
         raise ValueError("documents: there are none; check the data part's selection")
     dropped = sum(example.pop("dropped") for example in examples)
@@ -107,18 +108,18 @@ def encode_dataset(
         logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
     ids = List(Value("int64"))
     pair = {"end": Value("int64"), "alone": ids, "before": Value("int64"), "other": ids, "other_alone": ids}
-    columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)} | ({"last": ids} if last_span else {})
+    columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)} | ({"places": List(ids)} if places else {})
     return Dataset.from_list(examples, features=Features(columns))
 
 
-def _check(tokenizer: Tokenizer, max_length: int, sets: Sequence[str], last_span: bool) -> None:
+def _check(tokenizer: Tokenizer, max_length: int, sets: Sequence[str], places: bool) -> None:
     if max_length < 2:
         raise ValueError(f"max_length: {max_length} leaves nothing to predict; set it to 2 or more")
     if unknown := set(sets) - set(SETS):
         raise ValueError(f"sets: unknown {sorted(unknown)}; choose from {', '.join(SETS)}")
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer: it has no eos token; set tokenizer.eos_token")
-    if (sets or last_span) and not tokenizer.is_fast:
+    if (sets or places) and not tokenizer.is_fast:
         raise ValueError("tokenizer: spans need character offsets; load it with use_fast=True")
 
 

@@ -20,7 +20,7 @@ class WordDropout:
     Checked:   tests/test_data_word_dropout.py - share, where, labels, epochs, any batch alike.
 
     Args:
-        dataset: of `encode_dataset` with `last_span`.
+        dataset: of `encode_dataset` with `places`.
         share: p.
         seed: another seed exchanges other tokens.
     """
@@ -29,8 +29,8 @@ class WordDropout:
         self.dataset, self.share, self.seed, self.epoch = dataset, share, seed, 0
         self.tokens = [
             token
-            for ids, last in zip(dataset["input_ids"], dataset["last"], strict=True)
-            for token in ids[slice(*(last or (0, 0)))]
+            for ids, places in zip(dataset["input_ids"], dataset["places"], strict=True)
+            for token in ids[slice(*_last(places))]
         ]
         if not self.tokens:
             raise ValueError("word_dropout: no document has a span; give spans or other data, or leave it out")
@@ -45,14 +45,14 @@ class WordDropout:
         """A whole batch: torch's loader asks for it where it is there."""
         rows = self.dataset.__getitems__(list(index))
         keys = example_keys(self.seed, self.epoch, np.asarray(index))
-        longest = max(len(_last(row)) for row in rows)
+        lasts = [range(*_last(row["places"])) for row in rows]
+        longest = max(map(len, lasts))
         wrong = (uniforms(keys, "drop", longest) < self.share).tolist()
         other = (uniforms(keys, "other", longest).double() * len(self.tokens)).long().tolist()
-        for row, dropped, drawn in zip(rows, wrong, other, strict=True):
-            for k, place in enumerate(_last(row)):
+        for row, last, dropped, drawn in zip(rows, lasts, wrong, other, strict=True):
+            for k, place in enumerate(last):
                 if dropped[k]:
                     row["input_ids"][place] = self.tokens[drawn[k]]
-            del row["last"]
         return rows
 
     def set_epoch(self, epoch: int) -> None:
@@ -60,5 +60,5 @@ class WordDropout:
         self.epoch = epoch
 
 
-def _last(row: dict) -> range:
-    return range(*(row["last"] or (0, 0)))
+def _last(places: list[list[int]]) -> list[int]:
+    return places[-1] if places else [0, 0]
