@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentlm.narrow import Branch, Narrow
 from latentlm.positions import flat, index, nearness
-from latentlm.predictors import Dynamics, Shared, Slots
+from latentlm.predictors import Dynamics, Shared
 from latentlm.targets import TokenCode, target_dim
 from latentlm.terms import Predict, Spread
 from latentlm.through import called
@@ -48,8 +48,9 @@ def build_predictors(
             raise ValueError(f"terms.{name}.predictor: no term '{own}' with a predictor of its own")
         if own != name and isinstance(terms[own].predictor, Narrow | Branch):  # type: ignore[union-attr]
             raise ValueError(f"terms.{name}.predictor: that of '{own}' is a transformer; use kind: branch")
-        if own != name and isinstance(terms[own].predictor, Slots):  # type: ignore[union-attr]
-            raise ValueError(f"terms.{name}.predictor: that of '{own}' has slots, which are its own; use kind: slots")
+        num, told = (getattr(terms[n].predictor, "num", None) for n in (own, name))  # type: ignore[union-attr]
+        if num != told:
+            raise ValueError(f"terms.{name}.predictor: that of '{own}' has num {num}, not {told}; set num to {num}")
         if shapes[own] != shapes[name]:
             raise ValueError(f"terms.{name}.predictor: widths {shapes[name]} are not those of '{own}', {shapes[own]}")
         if _conditional(terms, own) and isinstance(terms[name].target, TokenCode):  # type: ignore[union-attr]

@@ -137,9 +137,11 @@ class Shared:
 
     Args:
         term: name of that term.
+        num: how many slots that predictor has; None: it has none.
     """
 
     term: str
+    num: int | None = None
 
 
 Predictor = Identity | Linear | Slots | Mlp | Swiglu | Dynamics | Shared | Narrow | Branch

@@ -90,8 +90,48 @@ def test_a_name_is_not_cropped():
         assert document["cuts"][0] == 0 < document["cuts"][1]
 
 
-@pytest.mark.parametrize(("part", "told"), [({"crop": 1.2}, "share"), ({"crop": 0.5, "read": "first"}, "read alone")])
-def test_crops_that_cannot_be_are_refused(part, told):
+def test_reading_on_goes_on_with_what_stands_behind_such_a_span_in_some_document():
+    documents = [
+        {"text": "Ada Reed is the cook .", "spans": [[0, 8], [12, 20]]},
+        {"text": "Ada Reed has long been known to all of us here as the cook .", "spans": [[0, 8], [50, 58]]},
+        {"text": "the cook was named Ada Reed .", "spans": [[19, 27], [0, 8]]},
+        {"text": "the cook , Ada Reed .", "spans": [[11, 19], [0, 8]]},
+    ] * 100
+    part = Given(read_on=0.6)
+    words = word_tokenizer([document["text"] for document in documents])
+    rows = encode_dataset(part.mark(documents), words, 64, SETS)
+    assert list(rows) == list(encode_dataset(part.mark(documents), words, 64, SETS))
+    assert list(rows) != list(encode_dataset(Given(read_on=0.6, seed=1).mark(documents), words, 64, SETS))
+    alone = [words.decode(pair["alone"]) for row in rows for pair in row["pairs"] if pair["end"] < 0]
+    names = {"Ada Reed is", "Ada Reed has long been known to all of us"}  # eight words, and no more
+    whats = {"the cook was named", "the cook,"}
+    assert set(alone) == {"Ada Reed", "the cook"} | names | whats
+    on = sum(text not in ("Ada Reed", "the cook") for text in alone)
+    assert on / len(alone) == pytest.approx(0.6, abs=0.1)
+    for row, plain in zip(rows, encode_dataset(documents, words, 64, SETS), strict=True):
+        assert row["input_ids"] == plain["input_ids"]
+        assert [pair["other"] for pair in row["pairs"]] == [pair["other"] for pair in plain["pairs"]]
+        assert [pair["end"] for pair in row["pairs"]] == [pair["end"] for pair in plain["pairs"]]
+
+
+def test_reading_on_where_no_span_stands_before_another_of_its_number():
+    documents = _documents(50)  # the description always ends the sentence: it goes on as a name does
+    tails = {tuple(document["tails"]) for document in Given(read_on=1.0).mark(documents)}
+    assert tails == {(" is", " is")}
+    lonely = [{"text": "Ada Reed", "spans": [[0, 8]]}, {"text": "nobody"}]
+    assert [document["tails"] for document in Given(read_on=1.0).mark(lonely)] == [[""], []]
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"crop": 1.2}, "crop 1.2 is a share"),
+        ({"crop": 0.5, "read": "first"}, "crop is of spans that are read alone"),
+        ({"read_on": -0.1}, "read_on -0.1 is a share"),
+        ({"read_on": 0.5, "read": "in_place"}, "read_on is of spans that are read alone"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(part, told):
     with pytest.raises(ConfigError, match=told):
         parse(Pairs, {"kind": "given", **part}, "pairs")
 

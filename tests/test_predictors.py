@@ -109,8 +109,13 @@ def test_slots_beside_another_predictor_at_the_same_places_and_their_mistakes():
     both(Context(view([[0] * 4], sets)), 0)
     with pytest.raises(ValueError, match=r"terms.a: slots read one position, but source has several; use pool"):
         terms(f"terms: {{a: {one % ('many', 'slots')}}}")(Context(view([[0] * 4], sets)), 0)
-    with pytest.raises(ValueError, match=r"terms.b.predictor: that of 'a' has slots, which are its own"):
+    with pytest.raises(ValueError, match=r"terms.b.predictor: that of 'a' has num 8, not None; set num to 8"):
         terms(f"terms: {{a: {one % ('at', 'slots')}, b: {one % ('at', '{kind: shared, term: a}')}}}")
+    tied = terms(f"terms: {{a: {one % ('at', 'slots')}, b: {one % ('at', '{kind: shared, term: a, num: 8}')}}}")
+    assert list(tied.predictors) == ["a"]
+    states = Context(view([[0] * 4], sets))
+    first, second = tied(states, 0).values()
+    assert first.value.item() == second.value.item()
 
 
 @pytest.mark.parametrize("part", [Projector(dim=3), Projector(3, "2x", 3, "none"), Projector(3, 7, 1)])

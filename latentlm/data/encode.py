@@ -29,7 +29,8 @@ def encode(
 
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
-    What a document lists under ``cuts``, characters for each span, it loses from its beginning where it is read alone.
+    Where a span is read alone it loses from its beginning what the document lists under ``cuts``, characters for each
+    span, and goes on with what it lists under ``tails``.
     With `read` ``in_place`` it is read where it stands even then; with ``first`` the pair is left out.
     `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document;
     `before` is the last token before the other one where the source ends earlier, else -1.
@@ -65,6 +66,7 @@ def encode(
         return example
     related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(spans, 2))}
     cuts = document.get("cuts", [0] * len(document.get("spans", [])))
+    tails = document.get("tails", [""] * len(document.get("spans", [])))
     for i, source in spans.items():
         for j, other in spans.items():
             if (min(i, j), max(i, j)) not in related:
@@ -73,7 +75,7 @@ def encode(
             in_place = read == "in_place" or earlier
             if read == "first" and not in_place:
                 continue
-            alone = [] if in_place else _alone(text[source[0] + cuts[i] : source[1]], tokenizer)
+            alone = [] if in_place else _alone(text[source[0] + cuts[i] : source[1]] + tails[i], tokenizer)
             if max(found[i][1], found[j][1]) >= len(ids) or len(alone) > max_length:
                 example["dropped"] += 1
                 continue

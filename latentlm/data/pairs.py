@@ -1,5 +1,6 @@
 """Which spans of a document are related to one another, and how each is read."""
 
+import itertools
 import random
 import re
 from dataclasses import dataclass
@@ -18,35 +19,67 @@ class Given:
             span alone to the later one, so that nothing but the later one is read twice.
         crop: share of the spans of four words or more that lose words of their beginning where they are read alone, up
             to half of them; so a part of a description says whose it is, like a crop of a picture what is in it.
-        seed: another seed crops other spans.
+        read_on: share of the spans read alone that go on with words which stand behind such a span in some document,
+            up to eight and before the other span begins; the last of them is then where the span is read, so what is
+            known of it has to be held while reading on.
+        seed: another seed crops other spans, and reads on otherwise.
     """
 
     read: Literal["alone", "in_place", "first"] = "alone"
     crop: float = 0.0
+    read_on: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
-        if not 0 <= self.crop <= 1:
-            raise ValueError(f"given: crop {self.crop} is a share; set it to 0 - 1")
-        if self.crop and self.read != "alone":
-            raise ValueError(f"given: crop cuts spans that are read alone, and read is {self.read}; leave it out")
+        for key in ("crop", "read_on"):
+            if not 0 <= (share := getattr(self, key)) <= 1:
+                raise ValueError(f"given: {key} {share} is a share; set it to 0 - 1")
+            if share and self.read != "alone":
+                raise ValueError(f"given: {key} is of spans that are read alone, and read is {self.read}; leave it out")
 
     def mark(self, documents: list[dict]) -> list[dict]:
-        """The documents with ``cuts``, the characters a span loses where it is read alone, if any is cropped."""
-        if not self.crop:
-            return documents
-        rng = random.Random(f"crop/{self.seed}")
-        return [{**document, "cuts": self._cuts(document, rng)} for document in documents]
+        """The documents with ``cuts``, the characters that a span read alone loses, and ``tails``, what follows it."""
+        if self.crop:
+            rng = random.Random(f"crop/{self.seed}")
+            documents = [{**document, "cuts": self._cuts(document, rng)} for document in documents]
+        if self.read_on:
+            rng, behind = random.Random(f"read_on/{self.seed}"), _behind(documents)
+            documents = [{**document, "tails": self._tails(document, behind, rng)} for document in documents]
+        return documents
+
+    def _tails(self, document: dict, behind: dict[int, list[str]], rng: random.Random) -> list[str]:
+        everything = behind[-1]
+        return [
+            rng.choice(behind.get(number, everything)) if everything and rng.random() < self.read_on else ""
+            for number in range(len(document.get("spans", ())))
+        ]
 
     def _cuts(self, document: dict, rng: random.Random) -> list[int]:
-        messages = document.get("messages")
-        text = "\n".join(message["content"] for message in messages) if messages else document["text"]
-        cuts = []
+        text, cuts = _text(document), []
         for start, end in document.get("spans", ()):
             words = [match.start() for match in re.finditer(r"\S+", text[start:end])]
             cropped = len(words) >= 4 and rng.random() < self.crop
             cuts.append(words[rng.randint(1, len(words) // 2)] if cropped else 0)
         return cuts
+
+
+def _text(document: dict) -> str:
+    messages = document.get("messages")
+    return "\n".join(message["content"] for message in messages) if messages else document["text"]
+
+
+def _behind(documents: list[dict]) -> dict[int, list[str]]:
+    """What stands between a span and the next one, by the number of the span (a name, a description); of all: -1."""
+    found: dict[int, list[str]] = {-1: []}
+    for document in documents:
+        text, ordered = _text(document), sorted(enumerate(document.get("spans", ())), key=lambda part: part[1])
+        for (number, (_, end)), (_, (start, _)) in itertools.pairwise(ordered):
+            words = [match.end() for match in re.finditer(r"\S+", text[end:start])]
+            if words:
+                gap = text[end : end + words[min(len(words), 8) - 1]]
+                found.setdefault(number, []).append(gap)
+                found[-1].append(gap)
+    return found
 
 
 @dataclass(frozen=True)
