@@ -135,9 +135,9 @@ def test_reversal_carried():
         "other_ids": torch.tensor([[[6, 7], [4, -1], [12, -1], [9, 6]]]),
     }
 
-    def info_nce(name, h, places, spans):
+    def info_nce(h, places, spans):
         """Every token of every span against all of them; a token that comes twice is no negative of itself."""
-        network = model.latent.terms.predictors[name].network
+        network = model.latent.terms.predictors["names_other"].network
         table, width = model.get_input_embeddings().weight.detach(), h.shape[-1]
         tokens, values = [token for span in spans for token in span], []
         for place, span in zip(places, spans, strict=True):
@@ -152,8 +152,8 @@ def test_reversal_carried():
         return torch.stack(values).mean()
 
     def equation(h):
-        named = info_nce("names_other", h[2], [1, 6, 10, 13], [[6, 7], [4], [12], [9, 6]])
-        return 2 * (named + info_nce("carried", h[3], [2, 10], [[6, 7], [12]]))
+        named = info_nce(h[2], [1, 6, 10, 13], [[6, 7], [4], [12], [9, 6]])
+        return 2 * (named + info_nce(h[3], [2, 10], [[6, 7], [12]]))
 
     check(model, batch, equation)
 
