@@ -31,7 +31,17 @@ class PositionWise(nn.Module):
 
 @dataclass(frozen=True)
 class Identity:
-    """The guess is the source itself; source and target must have one width."""
+    """The guess is the source itself; source and target must have one width.
+
+    Args:
+        num: places of the target that it is the guess of, from the first one on; None: all.
+    """
+
+    num: int | None = None
+
+    def __post_init__(self):
+        if self.num is not None and self.num < 1:
+            raise ValueError(f"identity: num must be at least 1, got {self.num}")
 
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """No weights."""
@@ -137,7 +147,7 @@ class Shared:
 
     Args:
         term: name of that term.
-        num: how many slots that predictor has; None: it has none.
+        num: that of the other predictor.
     """
 
     term: str

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 import yaml
 from tiny_models import ids
 from toy import llama, objective, packed, states
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from latentlm.config import read_recipe, recipe_names
 from latentlm.run import latent_run
@@ -126,7 +127,9 @@ def test_llm_jepa():
 
 
 @pytest.mark.filterwarnings("ignore:a second backward")  # `check` calls the model twice
-def test_reversal_carried():
+def test_reversal_carried(monkeypatch):
+    rms_norm = lambda self, x: F.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)  # noqa: E731
+    monkeypatch.setattr(LlamaRMSNorm, "forward", rms_norm)  # its own computes in float32 whatever its weights
     model = llama(yaml.safe_dump(read_recipe("text/reversal_carried")["objective"]), torch.float64)
     batch = packed([3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14], [15, 16])
     batch["latent"] |= {
@@ -135,25 +138,32 @@ def test_reversal_carried():
         "other_ids": torch.tensor([[[6, 7], [4, -1], [12, -1], [9, 6]]]),
     }
 
-    def info_nce(h, places, spans):
+    network, table = model.latent.terms.predictors["names_other"].network, model.get_input_embeddings().weight.detach()
+
+    def slot(h, j):
+        own = slice(j * len(h), (j + 1) * len(h))
+        return network.weight[own] @ h + network.bias[own]
+
+    def info_nce(h, places, spans, guess):
         """Every token of every span against all of them; a token that comes twice is no negative of itself."""
-        network = model.latent.terms.predictors["names_other"].network
-        table, width = model.get_input_embeddings().weight.detach(), h.shape[-1]
         tokens, values = [token for span in spans for token in span], []
         for place, span in zip(places, spans, strict=True):
             own = []
             for j, token in enumerate(span):
-                slot = slice(j * width, (j + 1) * width)
-                guess = network.weight[slot] @ h[0, place] + network.bias[slot]
                 others = [token, *(other for other in tokens if other != token)]
-                cosines = torch.stack([F.cosine_similarity(guess, table[other], dim=0) for other in others]) / 0.1
+                cosines = (
+                    torch.stack([F.cosine_similarity(guess(h[0, place], j), table[other], dim=0) for other in others])
+                    / 0.1
+                )
                 own.append(cosines.logsumexp(0) - cosines[0])
             values.append(torch.stack(own).mean())
         return torch.stack(values).mean()
 
     def equation(h):
-        named = info_nce(h[2], [1, 6, 10, 13], [[6, 7], [4], [12], [9, 6]])
-        return 2 * (named + info_nce(h[3], [2, 10], [[6, 7], [12]]))
+        named = info_nce(h[2], [1, 6, 10, 13], [[6, 7], [4], [12], [9, 6]], slot)
+        carried = info_nce(h[3], [2, 10], [[6, 7], [12]], slot)
+        spelled = info_nce(h[3], [1, 6, 10, 13], [[6], [4], [12], [9]], lambda state, j: model.model.norm(state))
+        return 2 * (named + carried + spelled)
 
     check(model, batch, equation)
 
