@@ -103,7 +103,7 @@ def anchors(terms: Plain, predictors: nn.ModuleDict, name: str, context: Context
         if term.slots is not None and source.values.shape[1] != 1:
             raise ValueError(f"terms.{name}: slots read one position, but source has several; use pool")
         guess = called(predictors[own], source.values, conditions)
-        if term.slots is not None and guess.shape[1] > 1:  # one guess is that of every place
+        if term.slots is not None:
             guess = F.pad(guess, (0, 0, 0, pair.shape[1] - term.slots))  # cut where the target has fewer places
     return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
 

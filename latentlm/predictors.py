@@ -31,17 +31,7 @@ class PositionWise(nn.Module):
 
 @dataclass(frozen=True)
 class Identity:
-    """The guess is the source itself; source and target must have one width.
-
-    Args:
-        num: places of the target that it is the guess of, from the first one on; None: all.
-    """
-
-    num: int | None = None
-
-    def __post_init__(self):
-        if self.num is not None and self.num < 1:
-            raise ValueError(f"identity: num must be at least 1, got {self.num}")
+    """The guess is the source itself; source and target must have one width."""
 
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """No weights."""

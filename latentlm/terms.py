@@ -9,7 +9,7 @@ from torch import Tensor
 from latentlm.ema import Teaching
 from latentlm.losses import AnchorLoss, DataLoss, NextToken, PairLoss, RowLoss, SetLoss
 from latentlm.narrow import Branch, Narrow
-from latentlm.predictors import Identity, Linear, Predictor, Shared, Slots
+from latentlm.predictors import Linear, Predictor, Shared, Slots
 from latentlm.tap import Depth, Tap
 from latentlm.targets import Data, Ema, Frozen, Online, Target, TokenCode
 from latentlm.types import View
@@ -117,7 +117,7 @@ class Predict:
     @property
     def slots(self) -> int | None:
         """Places of a target that a predictor can guess from one position; None: it guesses what it is given."""
-        return self.predictor.num if isinstance(self.predictor, Identity | Slots | Shared) else None
+        return self.predictor.num if isinstance(self.predictor, Slots | Shared) else None
 
     @property
     def decomposable(self) -> bool:

@@ -135,6 +135,7 @@ def test_reversal_carried(monkeypatch):
     batch["latent"] |= {
         "span_end": torch.tensor([[[1], [6], [10], [13]]]),
         "before_other": torch.tensor([[[2], [-1], [10], [-1]]]),
+        "other_at": torch.tensor([[[2, 3], [6, -1], [10, -1], [12, 13]]]),
         "other_ids": torch.tensor([[[6, 7], [4, -1], [12, -1], [9, 6]]]),
     }
 
@@ -147,22 +148,20 @@ def test_reversal_carried(monkeypatch):
     def info_nce(h, places, spans, guess):
         """Every token of every span against all of them; a token that comes twice is no negative of itself."""
         tokens, values = [token for span in spans for token in span], []
-        for place, span in zip(places, spans, strict=True):
+        for places_of_it, span in zip(places, spans, strict=True):
             own = []
-            for j, token in enumerate(span):
+            for j, (place, token) in enumerate(zip(places_of_it, span, strict=True)):
                 others = [token, *(other for other in tokens if other != token)]
-                cosines = (
-                    torch.stack([F.cosine_similarity(guess(h[0, place], j), table[other], dim=0) for other in others])
-                    / 0.1
-                )
-                own.append(cosines.logsumexp(0) - cosines[0])
+                cosines = [F.cosine_similarity(guess(h[0, place], j), table[other], dim=0) for other in others]
+                own.append((torch.stack(cosines) / 0.1).logsumexp(0) - cosines[0] / 0.1)
             values.append(torch.stack(own).mean())
         return torch.stack(values).mean()
 
     def equation(h):
-        named = info_nce(h[2], [1, 6, 10, 13], [[6, 7], [4], [12], [9, 6]], slot)
-        carried = info_nce(h[3], [2, 10], [[6, 7], [12]], slot)
-        spelled = info_nce(h[3], [1, 6, 10, 13], [[6], [4], [12], [9]], lambda state, j: model.model.norm(state))
+        spans = [[6, 7], [4], [12], [9, 6]]
+        named = info_nce(h[2], [[1, 1], [6], [10], [13, 13]], spans, slot)
+        carried = info_nce(h[3], [[2, 2], [10]], [[6, 7], [12]], slot)
+        spelled = info_nce(h[3], [[2, 3], [6], [10], [12, 13]], spans, lambda state, j: model.model.norm(state))
         return 2 * (named + carried + spelled)
 
     check(model, batch, equation)

@@ -18,6 +18,7 @@ class _Pair:
     Attributes:
         other: ids of the other span.
         before: token of the same segment after which the other span begins, or -1.
+        at: tokens of the segment after which those of the other span are due, whatever stands there.
         other_segment: the segment in which the other one stands alone, if it does.
     """
 
@@ -25,6 +26,7 @@ class _Pair:
     end: int
     other: list[int]
     before: int = -1
+    at: Sequence[int] = ()
     other_segment: int | None = None
 
 
@@ -69,7 +71,8 @@ class Collator:
 
     Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.span_end [b g 1];
                latent.other_ids [b g n]; latent.other_end [b g 1], where the other span ends that stands alone;
-               latent.before_other [b g 1], after which the other span begins in the same text (-1 if it is earlier).
+               latent.before_other [b g 1], after which the other span begins in the same text (-1 if it is earlier);
+               latent.other_at [b g n], after which each token of it is due, in the same text or behind a lone span.
                Pair g of a row is the same in all; -1 pads, and there is always one g. latent.hidden [b n 3], if a
                document lists something ``hidden``: tokens first to stop - 1 are not seen from position since on.
     Checked:   tests/test_data_collate.py - every span end, conservation of tokens, rows == packed, padding is inert.
@@ -125,10 +128,13 @@ class Collator:
             return alone[tuple(ids)]
 
         for pair in example["pairs"] if self.sets else ():
-            where = (0, pair["end"]) if pair["end"] >= 0 else (segment(pair["alone"]), len(pair["alone"]) - 1)
+            in_place, strange = pair["end"] >= 0, pair.get("strange", 0)
+            where = (0, pair["end"]) if in_place else (segment(pair["alone"]), len(pair["alone"]) - 1 - strange)
             other = segment(pair["other_alone"]) if "other_end" in self.sets else None
-            before = pair["before"] if "before_other" in self.sets else -1
-            unit.pairs.append(_Pair(*where, list(pair["other"]), before, other))
+            before = pair["before"] if {"before_other", "other_at"} & {*self.sets} else -1
+            first, num = (before, len(pair["other"])) if in_place else (where[1], strange + 1)
+            at = range(first, first + num) if first >= 0 else ()
+            unit.pairs.append(_Pair(*where, list(pair["other"]), before, at, other))
         return unit
 
     def _place(self, unit: _Row, rows: list[_Row]) -> None:
@@ -156,6 +162,7 @@ class Collator:
         ends: list[list[list[int]]] = []
         befores: list[list[list[int]]] = []
         other_ends: list[list[list[int]]] = []
+        others_at: list[list[list[int]]] = []
         hidden: list[list[list[int]]] = []
         for r, row in enumerate(rows):
             starts = [0, *accumulate(len(ids) for ids, _ in row.segments)]
@@ -167,6 +174,9 @@ class Collator:
             ends.append([[starts[pair.segment] + pair.end] for pair in row.pairs])
             befores.append([[starts[p.segment] + p.before if p.before >= 0 else -1] for p in row.pairs])
             other_ends.append([[starts[p.other_segment + 1] - 1] for p in row.pairs if p.other_segment is not None])
+            others_at.append(
+                [[starts[p.segment] + k for k in p.at] + [-1] * (len(p.other) - len(p.at)) for p in row.pairs]
+            )
             hidden.append([[starts[segment] + place for place in part] for segment, part in row.hidden])
         batch = {"input_ids": input_ids, "labels": labels}
         if self.layout == "rows":
@@ -178,6 +188,7 @@ class Collator:
             "other_ids": _ragged([[pair.other for pair in row.pairs] for row in rows]),
             "other_end": _ragged(other_ends),
             "before_other": _ragged(befores),
+            "other_at": _ragged(others_at),
         }
         latent = {"segments": segments, **{name: sets[name] for name in self.sets}}
         return {**batch, "latent": latent | ({"hidden": _ragged(hidden)} if any(hidden) else {})}

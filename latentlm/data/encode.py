@@ -9,7 +9,7 @@ from latentlm.data.conversation import render, rendered_spans
 
 logger = logging.getLogger(__name__)
 
-SETS = ("span_end", "other_ids", "other_end", "before_other")
+SETS = ("span_end", "other_ids", "other_end", "before_other", "other_at")
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
@@ -30,7 +30,8 @@ def encode(
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
     Where a span is read alone it loses from its beginning what the document lists under ``cuts``, characters for each
-    span, and goes on with what it lists under ``tails``.
+    span, and goes on with what it lists under ``tails``; behind that comes what it lists under ``strangers`` for the
+    other span, cut to one token less than that has: `strange` says how many tokens these are.
     With `read` ``in_place`` it is read where it stands even then; with ``first`` the pair is left out.
     `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document;
     `before` is the last token before the other one where the source ends earlier, else -1.
@@ -66,7 +67,7 @@ def encode(
         return example
     related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(spans, 2))}
     cuts = document.get("cuts", [0] * len(document.get("spans", [])))
-    tails = document.get("tails", [""] * len(document.get("spans", [])))
+    tails, strangers = (document.get(key, [""] * len(cuts)) for key in ("tails", "strangers"))
     for i, source in spans.items():
         for j, other in spans.items():
             if (min(i, j), max(i, j)) not in related:
@@ -75,13 +76,15 @@ def encode(
             in_place = read == "in_place" or earlier
             if read == "first" and not in_place:
                 continue
+            named = _continued(text[slice(*other)], tokenizer)
             alone = [] if in_place else _alone(text[source[0] + cuts[i] : source[1]] + tails[i], tokenizer)
-            if max(found[i][1], found[j][1]) >= len(ids) or len(alone) > max_length:
+            strange = _continued(strangers[j], tokenizer)[: len(named) - 1] if strangers[j] and not in_place else []
+            if max(found[i][1], found[j][1]) >= len(ids) or len(alone) + len(strange) > max_length:
                 example["dropped"] += 1
                 continue
-            pair = {"end": found[i][1] if in_place else -1, "alone": alone}
+            pair = {"end": found[i][1] if in_place else -1, "alone": alone + strange, "strange": len(strange)}
             pair["before"] = found[j][0] - 1 if earlier else -1
-            pair["other"] = _continued(text[slice(*other)], tokenizer)
+            pair["other"] = named
             pair["other_alone"] = _alone(text[slice(*other)], tokenizer) if "other_end" in sets else []
             example["pairs"].append(pair)
     return example
@@ -109,7 +112,8 @@ def encode_dataset(
     if dropped:
         logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
     ids = List(Value("int64"))
-    pair = {"end": Value("int64"), "alone": ids, "before": Value("int64"), "other": ids, "other_alone": ids}
+    one = Value("int64")
+    pair = {"end": one, "alone": ids, "strange": one, "before": one, "other": ids, "other_alone": ids}
     columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)} | ({"places": List(ids)} if places else {})
     return Dataset.from_list(examples, features=Features(columns))
 

@@ -22,30 +22,45 @@ class Given:
         read_on: share of the spans read alone that go on with words which stand behind such a span in some document,
             up to eight and before the other span begins; the last of them is then where the span is read, so what is
             known of it has to be held while reading on.
-        seed: another seed crops other spans, and reads on otherwise.
+        strangers: share of the spans read alone that go on, behind those words, with a span that stands in the other's
+            place in another document, wrongly: where the words of the other span are due, those just read do not tell
+            them (`other_at`).
+        seed: another seed crops other spans, reads on otherwise, and takes others for strangers.
     """
 
     read: Literal["alone", "in_place", "first"] = "alone"
     crop: float = 0.0
     read_on: float = 0.0
+    strangers: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
-        for key in ("crop", "read_on"):
+        for key in ("crop", "read_on", "strangers"):
             if not 0 <= (share := getattr(self, key)) <= 1:
                 raise ValueError(f"given: {key} {share} is a share; set it to 0 - 1")
             if share and self.read != "alone":
                 raise ValueError(f"given: {key} is of spans that are read alone, and read is {self.read}; leave it out")
 
     def mark(self, documents: list[dict]) -> list[dict]:
-        """The documents with ``cuts``, the characters that a span read alone loses, and ``tails``, what follows it."""
+        """The documents with ``cuts``, ``tails`` and ``strangers``: see `encode`."""
         if self.crop:
             rng = random.Random(f"crop/{self.seed}")
             documents = [{**document, "cuts": self._cuts(document, rng)} for document in documents]
         if self.read_on:
             rng, behind = random.Random(f"read_on/{self.seed}"), _behind(documents)
             documents = [{**document, "tails": self._tails(document, behind, rng)} for document in documents]
+        if self.strangers:
+            rng, spans = random.Random(f"strangers/{self.seed}"), _by_number(documents)
+            documents = [{**document, "strangers": self._strangers(document, spans, rng)} for document in documents]
         return documents
+
+    def _strangers(self, document: dict, spans: dict[int, list[str]], rng: random.Random) -> list[str]:
+        text, found = _text(document), []
+        for number, (start, end) in enumerate(document.get("spans", ())):
+            drawn = rng.choice(spans[number])
+            # one that is the right one after all is left out: nothing tells whose it is
+            found.append(drawn if rng.random() < self.strangers and drawn.lower() != text[start:end].lower() else "")
+        return found
 
     def _tails(self, document: dict, behind: dict[int, list[str]], rng: random.Random) -> list[str]:
         everything = behind[-1]
@@ -66,6 +81,15 @@ class Given:
 def _text(document: dict) -> str:
     messages = document.get("messages")
     return "\n".join(message["content"] for message in messages) if messages else document["text"]
+
+
+def _by_number(documents: list[dict]) -> dict[int, list[str]]:
+    """The spans of all documents, by their number."""
+    found: dict[int, list[str]] = {}
+    for document in documents:
+        for number, (start, end) in enumerate(document.get("spans", ())):
+            found.setdefault(number, []).append(_text(document)[start:end])
+    return found
 
 
 def _behind(documents: list[dict]) -> dict[int, list[str]]:
