@@ -8,7 +8,7 @@ from latentlm.data import Chunks, Collator, Facts, Given, Pairs, encode_dataset,
 
 DOCUMENTS = Facts(num_a_to_b=4, num_b_to_a=4, num_both=3, templates_per_fact=3).documents()
 TOKENIZER = word_tokenizer([document["text"] for document in DOCUMENTS])
-SETS = ("span_end", "other_ids", "other_end", "before_other")
+SETS = ("span_end", "other_ids", "other_end", "before_other", "other_at")
 
 
 def test_chunks_are_disjoint_runs_of_words_and_the_same_every_time():
@@ -122,9 +122,74 @@ def test_reading_on_where_no_span_stands_before_another_of_its_number():
     assert [document["tails"] for document in Given(read_on=1.0).mark(lonely)] == [[""], []]
 
 
+def _people(count):
+    names, crafts = [f"Ada Reed{k} Moss" for k in range(count)], [f"the old cook{k}" for k in range(count)]
+    told = [(f"{name} is {craft} .", name, craft) for name, craft in zip(names, crafts, strict=True)]
+    told += [(f"{craft} was {name} .", name, craft) for name, craft in zip(names, crafts, strict=True)]
+    return [
+        {"text": text, "spans": [[i := text.index(name), i + len(name)], [j := text.index(craft), j + len(craft)]]}
+        for text, name, craft in told
+    ]
+
+
+def test_a_stranger_stands_where_the_other_span_is_due_and_is_never_the_right_one():
+    documents = _people(6) * 30
+    words = word_tokenizer([document["text"] for document in documents])
+    part = Given(read_on=1.0, strangers=0.7)
+    rows = encode_dataset(part.mark(documents), words, 64, SETS)
+    assert list(rows) == list(encode_dataset(part.mark(documents), words, 64, SETS))
+    assert list(rows) != list(
+        encode_dataset(Given(read_on=1.0, strangers=0.7, seed=1).mark(documents), words, 64, SETS)
+    )
+    seen = []
+    for row in rows:
+        for pair in row["pairs"]:
+            if pair["end"] >= 0:
+                assert pair["strange"] == 0
+                continue
+            cut = len(pair["alone"]) - pair["strange"]
+            read, stranger = (words.decode(part).split() for part in (pair["alone"][:cut], pair["alone"][cut:]))
+            assert read[-1] == ("was" if read[0] == "the" else "is")
+            right = words.decode(pair["other"]).split()
+            assert len(stranger) in (0, len(right) - 1)  # the last token of the other span is due after that
+            if stranger:
+                assert (stranger[0], len(stranger)) == (right[0], 2)  # of its kind: names behind descriptions
+            if len(right) == 3 and right[0] == "Ada" and stranger:
+                assert stranger[1] != right[1]
+            seen.append(bool(stranger))
+    assert sum(seen) / len(seen) == pytest.approx(0.7 * 5 / 6, abs=0.1)  # the right one is drawn once in six
+
+
+@pytest.mark.parametrize("row_length", [None, 64])
+def test_other_at_is_where_each_token_of_the_other_span_is_due(row_length):
+    documents = _people(6)
+    words = word_tokenizer([document["text"] for document in documents])
+    rows = encode_dataset(Given(read_on=0.5, strangers=0.5).mark(documents), words, 64, SETS)
+    sets = ("span_end", "other_ids", "before_other", "other_at")
+    batch = Collator(words.pad_token_id, sets, row_length=row_length)(list(rows))
+    latent, ids, kinds = batch["latent"], batch["input_ids"], set()
+    for r, g in (latent["span_end"][..., 0] >= 0).nonzero().tolist():
+        due, right = latent["other_at"][r, g], latent["other_ids"][r, g]
+        due, right, end = due[due >= 0], right[right >= 0], int(latent["span_end"][r, g, 0])
+        if (before := int(latent["before_other"][r, g, 0])) >= 0:
+            assert due[0] == before
+            assert ids[r, due + 1].tolist() == right.tolist()  # in the text the tokens themselves stand there
+            kinds.add("in place")
+            continue
+        assert due[0] == end
+        assert len(due) in (1, len(right))
+        assert (latent["segments"][r, due] == latent["segments"][r, end]).all()
+        assert (due.diff() == 1).all()
+        last = int(due[-1]) + 1  # there the segment ends
+        assert last == ids.shape[1] or latent["segments"][r, last] != latent["segments"][r, end]
+        kinds.add(len(due) > 1)
+    assert kinds == {"in place", True, False}
+
+
 @pytest.mark.parametrize(
     ("part", "told"),
     [
+        ({"strangers": 2}, "strangers 2.0 is a share"),
         ({"crop": 1.2}, "crop 1.2 is a share"),
         ({"crop": 0.5, "read": "first"}, "crop is of spans that are read alone"),
         ({"read_on": -0.1}, "read_on -0.1 is a share"),
