@@ -124,7 +124,7 @@ def test_the_two_attentions_agree_and_hiding_nothing_changes_nothing():
 KEEP = ["llama", "gpt2", "gpt_neox", "gemma3_text", "mistral", "phi3", "qwen3", "mixtral", "bert"]
 
 
-@pytest.mark.parametrize("family", [*KEEP, "bloom", "mamba", "opt", "rwkv", "zamba2"])
+@pytest.mark.parametrize("family", [*KEEP, "bloom", "falcon_h1", "lfm2", "mamba", "opt", "rwkv", "zamba2"])
 def test_a_model_that_keeps_to_no_mask_is_found(family):
     ids = torch.arange(24).reshape(2, 12) % 20 + 3
     assert sees_hidden(attach(family), ids) is (family not in KEEP)

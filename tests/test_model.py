@@ -21,6 +21,7 @@ UNMASKED = {
     "bart",
     "bert",
     "bloom",
+    "electra",
     "gpt_oss",
     "mpt",
     "openai-gpt",
@@ -28,7 +29,6 @@ UNMASKED = {
     "roberta-prelayernorm",
     "xlm-roberta",
 }
-ISOLATED = {"lfm2"}  # its convolutions stop at the start of a segment
 
 every = pytest.mark.parametrize("name", NAMES)
 EXACT = {"rtol": 0, "atol": 0}
@@ -162,7 +162,7 @@ def test_packed_segments_are_told_apart_or_found_out(name):
     packed = batch_of(documents((9, 12)), "packed")
     starts = (packed["position_ids"] == 0).cumsum(1) - 1
     model = case(name).model
-    mixing = name in UNMASKED or (TINY[name].has_state and name not in ISOLATED)
+    mixing = name in UNMASKED or TINY[name].has_state
     assert mixes_segments(model, packed | {"latent": {"segments": starts}}) == mixing
 
 
