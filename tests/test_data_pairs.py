@@ -186,9 +186,23 @@ def test_other_at_is_where_each_token_of_the_other_span_is_due(row_length):
     assert kinds == {"in place", True, False}
 
 
+def test_only_the_spans_that_are_to_be_named_are_the_other():
+    plain = encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS)
+    for number in (0, 1):
+        rows = encode_dataset(Given(named=(number,)).mark(DOCUMENTS), TOKENIZER, 64, SETS)
+        for row, both, document in zip(rows, plain, DOCUMENTS, strict=True):
+            said = document["text"][slice(*document["spans"][number])]
+            assert [TOKENIZER.decode(pair["other"]) for pair in row["pairs"]] == [said]
+            assert row["pairs"][0] in both["pairs"]
+    assert list(encode_dataset(Given(named=(0, 1)).mark(DOCUMENTS), TOKENIZER, 64, SETS)) == list(plain)
+    with pytest.raises(ValueError, match="named \\[2\\], but no document has more than 2 spans"):
+        Given(named=(2,)).mark(DOCUMENTS)
+
+
 @pytest.mark.parametrize(
     ("part", "told"),
     [
+        ({"named": [-1]}, "the first one is 0"),
         ({"strangers": 2}, "strangers 2.0 is a share"),
         ({"crop": 1.2}, "crop 1.2 is a share"),
         ({"crop": 0.5, "read": "first"}, "crop is of spans that are read alone"),

@@ -25,7 +25,7 @@ def encode(
 
     A document with ``messages`` is rendered by the tokenizer's chat template, which brings its own special tokens;
     its spans are offsets into the messages, one below the other. All of its spans are related to one another, or those
-    that it lists under ``related``, as pairs of their numbers.
+    that it lists under ``related``, as pairs of their numbers; with ``named`` the other span is one of these numbers.
 
     A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
     Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
@@ -70,7 +70,7 @@ def encode(
     tails, strangers = (document.get(key, [""] * len(cuts)) for key in ("tails", "strangers"))
     for i, source in spans.items():
         for j, other in spans.items():
-            if (min(i, j), max(i, j)) not in related:
+            if (min(i, j), max(i, j)) not in related or j not in document.get("named", spans):
                 continue
             earlier = source[1] <= other[0] and found[i][1] < found[j][0]
             in_place = read == "in_place" or earlier

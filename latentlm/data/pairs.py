@@ -25,6 +25,7 @@ class Given:
         strangers: share of the spans read alone that go on, behind those words, with a span that stands in the other's
             place in another document, wrongly: where the words of the other span are due, those just read do not tell
             them (`other_at`).
+        named: numbers of the spans that the others are to name (0 of a fact is the name); none: all of them.
         seed: another seed crops other spans, reads on otherwise, and takes others for strangers.
     """
 
@@ -32,6 +33,7 @@ class Given:
     crop: float = 0.0
     read_on: float = 0.0
     strangers: float = 0.0
+    named: tuple[int, ...] = ()
     seed: int = 0
 
     def __post_init__(self):
@@ -40,9 +42,11 @@ class Given:
                 raise ValueError(f"given: {key} {share} is a share; set it to 0 - 1")
             if share and self.read != "alone":
                 raise ValueError(f"given: {key} is of spans that are read alone, and read is {self.read}; leave it out")
+        if any(number < 0 for number in self.named):
+            raise ValueError(f"given: named {list(self.named)} are numbers of spans; the first one is 0")
 
     def mark(self, documents: list[dict]) -> list[dict]:
-        """The documents with ``cuts``, ``tails`` and ``strangers``: see `encode`."""
+        """The documents with ``cuts``, ``tails``, ``strangers`` and ``named``: see `encode`."""
         if self.crop:
             rng = random.Random(f"crop/{self.seed}")
             documents = [{**document, "cuts": self._cuts(document, rng)} for document in documents]
@@ -52,6 +56,13 @@ class Given:
         if self.strangers:
             rng, spans = random.Random(f"strangers/{self.seed}"), _by_number(documents)
             documents = [{**document, "strangers": self._strangers(document, spans, rng)} for document in documents]
+        if self.named:
+            most = max((len(document.get("spans", ())) for document in documents), default=0)
+            if max(self.named) >= most:
+                raise ValueError(
+                    f"given: named {list(self.named)}, but no document has more than {most} spans, 0 first"
+                )
+            documents = [{**document, "named": [*self.named]} for document in documents]
         return documents
 
     def _strangers(self, document: dict, spans: dict[int, list[str]], rng: random.Random) -> list[str]:
