@@ -258,7 +258,7 @@ def _places(term: Any) -> tuple[list[At], list[At]]:
     if isinstance(term, Predict):
         own += [] if term.near is None else [term.near]
         target: Any = term.target
-        if isinstance(target, TokenCode):
+        if isinstance(target, TokenCode | DataTarget) and target.ids is not None:
             own.append(target.ids)
         elif isinstance(target, DataTarget | Pixels):
             own.append(target.at)

@@ -185,24 +185,32 @@ class Frozen:
 class Data:
     """The data itself: the id that each position has to predict.
 
-        target = x_{t+1}   (whatever the labels say; -100 is no target)
+        target = x_{t+1}   (whatever the labels say; -100 is no target)     or, with `ids`, the ids that the data gives
 
     Shapes:    [a n] ids; goes with a data loss, the guess going through the network's readout.
     Gradient:  none.
     Scale:     -
     Ranks:     local.
     Source:    next-token prediction; at every depth: LayerSkip, arXiv 2404.16710.
-    Checked:   tests/test_levels.py - at the top equals the model's own loss.
+    Checked:   tests/test_levels.py - at the top equals the model's own loss; tests/test_targets.py - ids.
 
     Args:
         at: the positions that predict.
+        ids: name of the id set that the data gives, in place of the labels.
     """
 
     at: At = Now()
+    ids: str | None = None
     teacher: ClassVar[str | None] = None
+
+    def __post_init__(self):
+        if self.ids is not None and self.at != Now():
+            raise ValueError("data: at says whose labels are read, and ids takes their place; give one of them")
 
     def mask(self, view: View) -> Bool[Tensor, "a n"]:
         """Positions that have a label."""
+        if self.ids is not None:
+            return index(self.ids, view).flatten(0, 1) >= 0
         if view.labels is None:
             raise ValueError("target data: the batch has no labels; use a collator that gives them")
         where = flat(index(self.at, view), view.labels.shape[1])
@@ -210,6 +218,9 @@ class Data:
 
     def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
         """Ids of the anchors kept."""
+        if self.ids is not None:
+            ids = index(self.ids, context.view).flatten(0, 1)[keep]
+            return Latents(ids.clamp(min=0), ids >= 0, torch.full_like(ids, -1))
         labels = context.view.labels
         assert labels is not None
         where = flat(index(self.at, context.view), labels.shape[1])[keep]

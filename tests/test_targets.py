@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import DIM, VOCAB, report, terms, view
 
+from latentlm.config import ConfigError
 from latentlm.tap import Tap
 from latentlm.targets import Ema, Frozen, Target, TokenCode
 from latentlm.token_code import signed_permutations
@@ -197,6 +198,17 @@ def test_data_is_whatever_the_labels_say():
     seen.labels = None
     with pytest.raises(ValueError, match="the batch has no labels"):
         built.counts(seen)
+
+
+def test_data_can_be_ids_that_stand_nowhere():
+    built = terms(TERM % (", at: due", "{kind: data, ids: wanted}", "next_token", "readout"))
+    sets = {"due": [[[0, 1], [2, -1]], [[2, 1], [-1, -1]]]}
+    sets["wanted"] = [[[8, 9], [3, 5]], [[-1, 7], [2, 2]]]  # a place or an id that is missing is no pair
+    seen = view(SEGMENTS, sets=sets)
+    _, goal = built.pairs("a", context(built, seen))
+    assert goal.tolist() == [8, 9, 3, 7]
+    with pytest.raises(ConfigError, match="ids takes their place; give one of them"):
+        terms(TERM % ("", "{kind: data, ids: wanted, at: due}", "next_token", "readout"))
 
 
 @pytest.mark.parametrize("part", get_args(Target))
