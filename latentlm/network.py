@@ -16,6 +16,8 @@ from latentlm.config import ConfigError, suggest
 from latentlm.data import Images, bpe_tokenizer, word_tokenizer
 from latentlm.model import get_latent_model, quiet_loading, saved_heads
 from latentlm.recipe import Lora, Model, Recipe, Words
+from latentlm.run import latent_run
+from latentlm.tap import Depth, resolve_depth
 from latentlm.terms import teachers
 
 
@@ -30,7 +32,14 @@ def read_config(recipe: Recipe) -> PreTrainedConfig:
     num_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if num_layers is not None:
         recipe.objective.expand(num_layers)
+        _check_train_up_to(spec, num_layers)
     return config
+
+
+def _check_train_up_to(spec: Model, num_layers: int) -> None:
+    if spec.train_up_to is not None:
+        with _told("model.train_up_to"):
+            resolve_depth(spec.train_up_to, num_layers)
 
 
 def _vision_config(recipe: Recipe) -> Any:
@@ -41,6 +50,7 @@ def _vision_config(recipe: Recipe) -> Any:
         raise ConfigError(f"model: {config.model_type} is no ViT, but the data are images; use vit or dinov2")
     if spec.lora is not None:
         raise ConfigError("model.lora: is for language models; leave it out with images")
+    _check_train_up_to(spec, config.num_hidden_layers)
     if objective.data > 0:
         raise ConfigError("objective.data: a ViT has no loss of its own; set data: 0 (pixels are a target of terms)")
     if not objective.terms:
@@ -96,7 +106,20 @@ def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.
     get_latent_model(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
     if spec.heads == "saved":
         _load_heads(model, str(spec.name))
+    if spec.train_up_to is not None:
+        _hold_above(model, spec.train_up_to)
     return model if spec.lora is None else _with_adapters(model, spec.lora)
+
+
+def _hold_above(model: Any, depth: Depth) -> None:
+    backbone = latent_run(model).backbone
+    num = resolve_depth(depth, backbone.num_layers)
+    above = [*backbone.layers[num:], backbone.norm, model.get_output_embeddings()]
+    below = [model.get_input_embeddings(), *backbone.layers[:num]]
+    shared = {id(weight) for module in below for weight in module.parameters()}  # a tied head, or blocks that are one
+    for module in above:
+        for weight in module.parameters() if module is not None else ():
+            weight.requires_grad_(id(weight) in shared)
 
 
 def _load_heads(model: Any, name: str) -> None:

@@ -12,6 +12,7 @@ from latentlm.data import SETS, Data, Given, Images, Verifiable
 from latentlm.hiding import READ
 from latentlm.objective import Objective
 from latentlm.positions import At, Next
+from latentlm.tap import Depth, read_depth
 from latentlm.targets import Data as DataTarget
 from latentlm.targets import Ema, Frozen, Pixels, TokenCode
 from latentlm.terms import Predict, Spread
@@ -65,6 +66,7 @@ class Model:
         tokenizer: for a model from scratch, fitted on the training documents.
         lora: train adapters instead of all weights.
         heads: ``saved`` goes on with the heads that lie in the folder `name`, trained on the same terms.
+        train_up_to: a depth; the blocks above it, the final norm and an output head of its own stay as they are.
         dtype: of the weights.
         attn_implementation: transformers' name, such as sdpa or flash_attention_2.
         layers_path: dotted name of the list of blocks, where it cannot be found.
@@ -76,6 +78,7 @@ class Model:
     tokenizer: Words | Bpe = Words()
     lora: Lora | None = None
     heads: Literal["fresh", "saved"] = "fresh"
+    train_up_to: Depth | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     attn_implementation: str | None = None
     layers_path: str | None = None
@@ -86,6 +89,10 @@ class Model:
             raise ValueError("give 'name' (a hub name or folder) or 'config' with a model_type such as llama")
         if self.heads == "saved" and self.name is None:
             raise ValueError("heads: saved ones lie in a folder; give its 'name'")
+        if self.train_up_to is not None:
+            read_depth(self.train_up_to)
+            if self.lora is not None:
+                raise ValueError("train_up_to: is for all weights; adapters go where lora.target_modules says")
 
 
 @dataclass(frozen=True)

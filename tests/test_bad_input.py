@@ -104,6 +104,9 @@ def write_lines(path: Path, *rows: dict) -> str:
         ),
         (["smoke/text", "model.config.hidden_size=wide"], "model.config: "),
         (["smoke/text", "model.config.num_attention_heads=3"], "model.config: "),
+        (["smoke/text", "model.train_up_to=7"], "model.train_up_to: depth 7: the model has 2 blocks; use 0..2"),
+        (["smoke/text", "model.train_up_to=half"], "model: depth 'half': use a fraction from 0 to 1"),
+        (["smoke/text", "model.train_up_to=1/2", "model.lora.rank=2"], "adapters go where lora.target_modules says"),
         (
             ["smoke/text", "model.name=nobody/nothing"],
             "model.name: cannot load nobody/nothing; check the name, or go on",

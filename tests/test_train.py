@@ -231,6 +231,18 @@ def test_a_pretrained_folder_goes_on_from_its_weights():
     assert any(name.startswith("latent.") for name in after.keys() - before.keys())
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_lies_above_the_trained_depth_stays_bit_for_bit(tied):
+    network = [TINY.replace("tie_word_embeddings: true", f"tie_word_embeddings: {str(tied).lower()}"), FEW]
+    train("text/next_token", *network, "optim.steps=1", "run.dir=first")
+    train("text/nitp", FEW, "model.name=first/model", "optim.steps=3", "model.train_up_to=1/2", "run.dir=second")
+    before, after = weights("first"), weights("second")
+    last = max(int(name.split(".")[2]) for name in before if name.startswith("model.layers."))
+    held = {name for name in before if name.startswith((f"model.layers.{last}.", "model.norm", "lm_head"))}
+    assert len(held) == 11 - tied
+    assert {name for name in before if torch.equal(before[name], after[name])} == held
+
+
 def test_a_moved_run_and_default_places():
     assert load_recipe("text/nitp").run.dir == "runs/text/nitp"
     train("smoke/text", "optim.steps=1", "optim.seed=3")
