@@ -90,8 +90,8 @@ class Predict:
     near: str | None = None
 
     def __post_init__(self):
-        if self.near is not None and (isinstance(self.target, TokenCode) or self.pooled):
-            raise ValueError("near: goes with targets at single positions; use pool: none, no token code")
+        if self.near is not None and (getattr(self.target, "ids", None) is not None or self.pooled):
+            raise ValueError("near: goes with targets at single positions; use pool: none and no ids")
         if isinstance(self.target, Data) != isinstance(self.loss, NextToken):
             raise ValueError("loss: next_token goes with target data, and target data with loss next_token")
         if isinstance(self.target, Data) and self.through == "none":

@@ -209,6 +209,8 @@ def test_data_can_be_ids_that_stand_nowhere():
     assert goal.tolist() == [8, 9, 3, 7]
     with pytest.raises(ConfigError, match="ids takes their place; give one of them"):
         terms(TERM % ("", "{kind: data, ids: wanted, at: due}", "next_token", "readout"))
+    with pytest.raises(ConfigError, match="near: goes with targets at single positions"):
+        terms(TERM % (", at: due", "{kind: data, ids: wanted}", "next_token", "readout, near: due"))
 
 
 @pytest.mark.parametrize("part", get_args(Target))
