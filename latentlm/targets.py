@@ -238,8 +238,7 @@ class Pixels:
     Gradient:  none.
     Scale:     unit variance with ``patch``: guessing 0 has Mse (e - 1) / e.
     Ranks:     local.
-    Source:    He et al. 2021 (MAE), arXiv:2111.06377. Differs: `eps` (1e-6 there) leaves the
-               noise of flat patches small.
+    Source:    He et al. 2021 (MAE), arXiv:2111.06377. Differs: `eps` (1e-6 there) keeps flat patches quiet.
     Checked:   tests/test_equations_vision.py - naive float64 loop; a flat patch gives zeros.
 
     Args:

@@ -195,7 +195,7 @@ def test_only_the_spans_that_are_to_be_named_are_the_other():
             assert [TOKENIZER.decode(pair["other"]) for pair in row["pairs"]] == [said]
             assert row["pairs"][0] in both["pairs"]
     assert list(encode_dataset(Given(named=(0, 1)).mark(DOCUMENTS), TOKENIZER, 64, SETS)) == list(plain)
-    with pytest.raises(ValueError, match="named \\[2\\], but no document has more than 2 spans"):
+    with pytest.raises(ValueError, match="named \\[2\\], but documents have 2 spans; count from 0"):
         Given(named=(2,)).mark(DOCUMENTS)
 
 

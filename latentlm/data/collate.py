@@ -128,10 +128,9 @@ class Collator:
             return alone[tuple(ids)]
 
         for pair in example["pairs"] if self.sets else ():
-            in_place, strange = pair["end"] >= 0, pair.get("strange", 0)
+            in_place, strange, before = pair["end"] >= 0, pair["strange"], pair["before"]
             where = (0, pair["end"]) if in_place else (segment(pair["alone"]), len(pair["alone"]) - 1 - strange)
             other = segment(pair["other_alone"]) if "other_end" in self.sets else None
-            before = pair["before"] if {"before_other", "other_at"} & {*self.sets} else -1
             first, num = (before, len(pair["other"])) if in_place else (where[1], strange + 1)
             at = range(first, first + num) if first >= 0 else ()
             unit.pairs.append(_Pair(*where, list(pair["other"]), before, at, other))

@@ -59,9 +59,7 @@ class Given:
         if self.named:
             most = max((len(document.get("spans", ())) for document in documents), default=0)
             if max(self.named) >= most:
-                raise ValueError(
-                    f"given: named {list(self.named)}, but no document has more than {most} spans, 0 first"
-                )
+                raise ValueError(f"given: named {list(self.named)}, but documents have {most} spans; count from 0")
             documents = [{**document, "named": [*self.named]} for document in documents]
         return documents
 
