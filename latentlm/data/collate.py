@@ -128,7 +128,7 @@ class Collator:
             return alone[tuple(ids)]
 
         for pair in example["pairs"] if self.sets else ():
-            in_place, strange, before = pair["end"] >= 0, pair["strange"], pair["before"]
+            in_place, strange, before = pair["end"] >= 0, pair.get("strange", 0), pair.get("before", -1)
             where = (0, pair["end"]) if in_place else (segment(pair["alone"]), len(pair["alone"]) - 1 - strange)
             other = segment(pair["other_alone"]) if "other_end" in self.sets else None
             first, num = (before, len(pair["other"])) if in_place else (where[1], strange + 1)
