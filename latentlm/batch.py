@@ -20,7 +20,8 @@ class Batch:
         row_length: tokens in a packed row; without it a row is one document with its lone spans.
         pairs: which spans are related, and how they are read.
         word_dropout: share of the tokens of each document's last span that are read as another token, so that what
-            follows cannot be told from the words just before; what is to be predicted stays.
+            follows cannot be told from the words just before; what is to be predicted stays. With `pairs.named` only
+            where that span is one of these.
         gist: share of the documents in which what follows a span sees of it only its last token: what it stands for
             has to be known there. For attention sdpa or eager.
     """

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentlm.config import ConfigError
-from latentlm.data import Collator, Facts, WordDropout, encode_dataset, word_tokenizer
+from latentlm.data import Collator, Facts, Given, WordDropout, encode_dataset, word_tokenizer
 from latentlm.recipe import load_recipe
 
 FACTS = Facts(num_a_to_b=20, num_b_to_a=20, num_both=60, templates_per_fact=6)
@@ -19,6 +19,10 @@ def _changed(data: WordDropout) -> list[list[int]]:
         [k for k, (a, b) in enumerate(zip(row["input_ids"], clean["input_ids"], strict=True)) if a != b]
         for row, clean in zip(rows, CLEAN, strict=True)
     ]
+
+
+def _answer(row: dict) -> list[int]:
+    return row["input_ids"][slice(*row["places"][-1])]
 
 
 def test_the_spans_are_marked_in_their_order():
@@ -87,8 +91,20 @@ def test_batches_differ_in_the_ids_alone():
     assert torch.equal(clean["input_ids"][alone], dropped["input_ids"][alone])
 
 
+def test_with_named_spans_only_an_answer_that_is_one_of_them_is_read_wrong():
+    documents = Given(named=(0,)).mark(DOCUMENTS)  # a fact's first span is its name
+    data = WordDropout(encode_dataset(documents, TOKENIZER, 64, FACTS.sets, places=True), 0.9, seed=0)
+    changed = _changed(data)
+    name_last = [document["spans"][0][0] > document["spans"][1][0] for document in DOCUMENTS]
+    assert 0 < sum(name_last) < len(DOCUMENTS)
+    assert not any(places for places, last in zip(changed, name_last, strict=True) if not last)
+    assert sum(map(bool, changed)) > 0.9 * sum(name_last)
+    names = {token for row, last in zip(CLEAN, name_last, strict=True) if last for token in _answer(row)}
+    assert set(data.tokens) == names
+
+
 def test_data_without_spans_are_refused():
-    with pytest.raises(ValueError, match="word_dropout: no document has a span"):
+    with pytest.raises(ValueError, match="word_dropout: no document ends in a span"):
         WordDropout(encode_dataset([{"text": "a b"}], TOKENIZER, 8, places=True), 0.5, seed=0)
 
 

@@ -39,7 +39,8 @@ def encode(
     Returns:
         ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
         because `max_length` cuts one of their spans; with `places` also ``places``, ``[first, end)`` of the tokens of
-        each span, the one that ends last behind; empty where there is none or `max_length` cuts one.
+        each span, the one that ends last behind; empty where there is none or `max_length` cuts one; and ``answer``,
+        that last one, or empty if the document has ``named`` and it is not among them.
     """
     _check(tokenizer, max_length, sets, places)
     chat, eos = "messages" in document, tokenizer.eos_token_id
@@ -60,9 +61,10 @@ def encode(
         spans = rendered_spans([*spans.values()], document["messages"], text, tokenizer)
     found = {number: _place(text, span, encoding["offset_mapping"]) for number, span in spans.items()}
     if places:
-        ordered = sorted(found.values(), key=lambda place: place[1])
-        whole = bool(ordered) and ordered[-1][1] < len(ids)
-        example["places"] = [[first, last + 1] for first, last in ordered] if whole else []
+        ordered = sorted(found, key=lambda number: found[number][1])
+        whole = bool(ordered) and found[ordered[-1]][1] < len(ids)
+        example["places"] = [[found[n][0], found[n][1] + 1] for n in ordered] if whole else []
+        example["answer"] = example["places"][-1] if whole and ordered[-1] in document.get("named", found) else []
     if not sets:
         return example
     related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(spans, 2))}
@@ -98,7 +100,7 @@ def encode_dataset(
     read: Literal["alone", "in_place", "first"] = "alone",
     places: bool = False,
 ) -> Any:
-    """All documents encoded: a `datasets.Dataset` of ``input_ids``, ``labels``, ``pairs``, and ``places`` if wanted."""
+    """All documents encoded: a `datasets.Dataset` of ``input_ids``, ``labels``, ``pairs``; if wanted also of places."""
     from datasets import Dataset, Features, List, Value
 
     examples = [encode(document, tokenizer, max_length, sets, read, places) for document in documents]
@@ -114,7 +116,8 @@ def encode_dataset(
     ids = List(Value("int64"))
     one = Value("int64")
     pair = {"end": one, "alone": ids, "strange": one, "before": one, "other": ids, "other_alone": ids}
-    columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)} | ({"places": List(ids)} if places else {})
+    columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)}
+    columns |= {"places": List(ids), "answer": ids} if places else {}
     return Dataset.from_list(examples, features=Features(columns))
 
 

@@ -1,4 +1,4 @@
-"""Documents of which a part of the last span is read wrong, in every epoch another part."""
+"""Documents of which a part of the answer is read wrong, in every epoch another part."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,14 @@ from latentlm.data.keyed import example_keys, uniforms
 
 
 class WordDropout:
-    """Encoded documents whose last span is read with some of its tokens exchanged; what is to be predicted stays.
+    """Encoded documents whose answer is read with some of its tokens exchanged; what is to be predicted stays.
 
-        x~_t = x_t with probability 1 - p, else a token drawn from all last spans;   labels, codes and lone spans stay
+        x~_t = x_t with probability 1 - p, else a token drawn from all answers;   labels, codes and lone spans stay
 
-    The words just before then do not tell how an answer goes on, and a network has to look up of whom it speaks. Draws
-    belong to seed, epoch and document: the same whatever the batch, the process and the accumulation.
+    The answer is the last span, unless a document says which spans are named and it is none of them. The words just
+    before then do not tell how an answer goes on, and a network has to look up of whom it speaks; what is not named
+    is learned as it stands. Draws belong to seed, epoch and document: the same whatever the batch, the process and the
+    accumulation.
 
     Source:    word dropout, Bowman et al. 2016, arXiv 1511.06349. Differs: they read an unknown word, everywhere.
     Checked:   tests/test_data_word_dropout.py - share, where, labels, epochs, any batch alike.
@@ -29,11 +31,13 @@ class WordDropout:
         self.dataset, self.share, self.seed, self.epoch = dataset, share, seed, 0
         self.tokens = [
             token
-            for ids, places in zip(dataset["input_ids"], dataset["places"], strict=True)
-            for token in ids[slice(*_last(places))]
+            for ids, answer in zip(dataset["input_ids"], dataset["answer"], strict=True)
+            for token in ids[slice(*answer or (0, 0))]
         ]
         if not self.tokens:
-            raise ValueError("word_dropout: no document has a span; give spans or other data, or leave it out")
+            raise ValueError(
+                "word_dropout: no document ends in a span (of pairs.named); give other data or leave it out"
+            )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -45,12 +49,12 @@ class WordDropout:
         """A whole batch: torch's loader asks for it where it is there."""
         rows = self.dataset.__getitems__(list(index))
         keys = example_keys(self.seed, self.epoch, np.asarray(index))
-        lasts = [range(*_last(row["places"])) for row in rows]
-        longest = max(map(len, lasts))
+        answers = [range(*row["answer"] or (0, 0)) for row in rows]
+        longest = max(map(len, answers))
         wrong = (uniforms(keys, "drop", longest) < self.share).tolist()
         other = (uniforms(keys, "other", longest).double() * len(self.tokens)).long().tolist()
-        for row, last, dropped, drawn in zip(rows, lasts, wrong, other, strict=True):
-            for k, place in enumerate(last):
+        for row, answer, dropped, drawn in zip(rows, answers, wrong, other, strict=True):
+            for k, place in enumerate(answer):
                 if dropped[k]:
                     row["input_ids"][place] = self.tokens[drawn[k]]
         return rows
@@ -58,7 +62,3 @@ class WordDropout:
     def set_epoch(self, epoch: int) -> None:
         """Which pass over the data this is."""
         self.epoch = epoch
-
-
-def _last(places: list[list[int]]) -> list[int]:
-    return places[-1] if places else [0, 0]
