@@ -40,7 +40,7 @@ def encode(
         ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
         because `max_length` cuts one of their spans; with `places` also ``places``, ``[first, end)`` of the tokens of
         each span, the one that ends last behind; empty where there is none or `max_length` cuts one; and ``answer``,
-        that last one, or empty if the document has ``named`` and it is not among them.
+        that last one, or [0, 0) if there is none or the document has ``named`` and it is not among them.
     """
     _check(tokenizer, max_length, sets, places)
     chat, eos = "messages" in document, tokenizer.eos_token_id
@@ -64,7 +64,7 @@ def encode(
         ordered = sorted(found, key=lambda number: found[number][1])
         whole = bool(ordered) and found[ordered[-1]][1] < len(ids)
         example["places"] = [[found[n][0], found[n][1] + 1] for n in ordered] if whole else []
-        example["answer"] = example["places"][-1] if whole and ordered[-1] in document.get("named", found) else []
+        example["answer"] = example["places"][-1] if whole and ordered[-1] in document.get("named", found) else [0, 0]
     if not sets:
         return example
     related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(spans, 2))}

@@ -32,7 +32,7 @@ class WordDropout:
         self.tokens = [
             token
             for ids, answer in zip(dataset["input_ids"], dataset["answer"], strict=True)
-            for token in ids[slice(*answer or (0, 0))]
+            for token in ids[slice(*answer)]
         ]
         if not self.tokens:
             raise ValueError(
@@ -49,7 +49,7 @@ class WordDropout:
         """A whole batch: torch's loader asks for it where it is there."""
         rows = self.dataset.__getitems__(list(index))
         keys = example_keys(self.seed, self.epoch, np.asarray(index))
-        answers = [range(*row["answer"] or (0, 0)) for row in rows]
+        answers = [range(*row["answer"]) for row in rows]
         longest = max(map(len, answers))
         wrong = (uniforms(keys, "drop", longest) < self.share).tolist()
         other = (uniforms(keys, "other", longest).double() * len(self.tokens)).long().tolist()
