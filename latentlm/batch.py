@@ -22,6 +22,8 @@ class Batch:
         word_dropout: share of the tokens of each document's last span that are read as another token, so that what
             follows cannot be told from the words just before; what is to be predicted stays. With `pairs.named` only
             where that span is one of these.
+        reverse_training: every document is read a second time with its words in reverse order and its spans whole: what
+            turning the data round does, beside what the terms do.
         gist: share of the documents in which what follows a span sees of it only its last token: what it stands for
             has to be known there. For attention sdpa or eager.
     """
@@ -33,6 +35,7 @@ class Batch:
     row_length: int | None = None
     pairs: Pairs = Given()
     word_dropout: float = 0.0
+    reverse_training: bool = False
     gist: float = 0.0
 
     def __post_init__(self):

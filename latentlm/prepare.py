@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from latentlm.batch import Batch
 from latentlm.callbacks import console
 from latentlm.config import ConfigError
-from latentlm.data import Collator, Gist, Given, Images, WordDropout, encode_dataset
+from latentlm.data import Collator, Gist, Given, Images, WordDropout, backwards, encode_dataset
 from latentlm.folder import is_first, write_json
 from latentlm.hiding import READ
 from latentlm.isolation import mixes_segments, sees_hidden
@@ -92,6 +92,11 @@ def _text(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
     if not isinstance(recipe.batch.pairs, Given) and is_first():
         num = sum(len(document["spans"]) > 1 for document in documents)
         console.print(f"found spans in {num} of {len(documents)} documents")
+    if recipe.batch.reverse_training:
+        try:
+            documents = [*documents, *map(backwards, documents)]
+        except ValueError as error:
+            raise ConfigError(f"batch.{error}") from error
     tokenizer = build_tokenizer(recipe.model, documents)
     documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
     batch, seed = recipe.batch, recipe.optim.seed

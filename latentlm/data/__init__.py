@@ -12,6 +12,7 @@ from latentlm.data.name_description import NameDescription
 from latentlm.data.pairs import Chunks, Given, Pairs
 from latentlm.data.parent_child import ParentChild
 from latentlm.data.phrases import Phrases
+from latentlm.data.reverse_training import backwards
 from latentlm.data.text import Chat, Text
 from latentlm.data.thinking_bias import ThinkingBias
 from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
@@ -64,6 +65,7 @@ __all__ = [
     "ThinkingBias",
     "Verifiable",
     "WordDropout",
+    "backwards",
     "bpe_tokenizer",
     "encode",
     "encode_dataset",
