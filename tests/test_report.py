@@ -62,6 +62,7 @@ def test_page_is_whole_in_itself(tmp_path):
         "compare-depth.png",
         "compare-losses.png",
         "compare-reversal.png",
+        "compare-scores.json",
         "compare.html",
     ]
     assert text.count("data:image/png;base64,") == 3
@@ -76,6 +77,8 @@ def test_page_is_whole_in_itself(tmp_path):
     ):
         assert said in text
     assert text.index("0.0 <small>[0, 9]</small>*") > text.index("71.0 <small>[65, 80]</small>")
+    assert "choice, %" not in text
+    assert "of four, %" not in text
     assert write_report(runs[:1], tmp_path / "single") == tmp_path / "single" / "report.html"
 
 
@@ -108,3 +111,70 @@ def test_runs_called_alike_are_told_apart(tmp_path):
     assert "one/run" in text
     assert "two/run" in text
     assert "the recipes are equal" in text
+
+
+def rates(name, value):
+    return {name: value, f"{name}_stderr": 0.02, f"{name}_low": value - 0.05, f"{name}_high": value + 0.06}
+
+
+def write_reversal(path, tasks, warnings=()):
+    """A result file as `latentlm eval reversal` writes it."""
+    rows = {
+        f"reversal/{task}": {"alias": task, **{f"{key},none": value for key, value in scores.items()}}
+        for task, scores in tasks.items()
+    }
+    count = {"original": 40, "effective": 40, "facts": 20, "ranked": 20, "ranked_facts": 20, "candidates": [20]}
+    result = {"results": rows, "versions": dict.fromkeys(rows, 2), "n-samples": dict.fromkeys(rows, count)}
+    path.write_text(json.dumps(result | {"warnings": list(warnings)}))
+    return path
+
+
+def test_choices_stand_beside_what_is_written(tmp_path):
+    known = rates("exact", 0.0) | rates("contains", 0.0) | rates("acc", 0.91) | {"acc_chance": 0.25}
+    guessed = known | rates("acc", 0.27)
+    ranked = rates("exact", 0.3) | rates("contains", 0.3) | rates("mrr", 0.4) | {"mrr_chance": 0.18}
+    ranked |= rates("delta_logp", 1.5) | rates("mcq", 0.62) | {"mcq_chance": 0.25}
+    tasks = {"bias_choice/same/name": known, "bias_choice/reverse/description": guessed, "chain/reverse/next": ranked}
+    text = write_report([write_reversal(tmp_path / "a.json", tasks)], tmp_path / "out").read_text()
+    assert "91.0 <small>[86, 97]</small> (25.0)" in text
+    assert "0.400 <small>[0.35, 0.46]</small> (0.180)" in text
+    assert "+1.50 <small>[+1.45, +1.56]</small>" in text
+    assert "62.0 <small>[57, 68]</small>" in text
+    assert "(25.0)*" not in text  # the likeliest option is right in the trained direction: learned
+    known |= rates("acc", 0.5)
+    text = write_report([write_reversal(tmp_path / "a.json", tasks)], tmp_path / "out").read_text()
+    assert "27.0 <small>[22, 33]</small> (25.0)*" in text
+
+
+def test_questions_with_options_are_not_pooled_with_others(tmp_path):
+    written = rates("exact", 0.8) | rates("contains", 0.8)
+    choice = rates("exact", 0.0) | rates("contains", 0.0) | rates("acc", 0.6)
+    file = write_reversal(tmp_path / "a.json", {"chain/same/next": written, "star_graph/same/path": choice})
+    text = write_report([file], tmp_path / "out").read_text()
+    overview = text[text.index('id="overview"') : text.index('id="reversal"')]
+    cells = re.findall(r"<td>([^<]*)</td>", overview)
+    assert cells == ["-", "-", "-", "80.0", "-", "60.0", "-"]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"results": []}', '{"results": {"a": 3}}', "{"])
+def test_a_file_without_results_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "eval").mkdir()
+    for file, given in ((tmp_path / "a.json",) * 2, (tmp_path / "eval" / "a.json", tmp_path)):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"a\.json: is (no result|not JSON)") as error:
+            write_report([given], tmp_path / "out")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"nope\.json: no such file: name a result file"):
+        write_report([tmp_path / "nope.json"], tmp_path / "out")
+
+
+def test_rows_that_lack_scores_stand_with_the_others(tmp_path):
+    rows = {"reversal/short": {"exact,none": 0.5}, "probe/tense/high": {"acc,none": 0.75}}
+    (tmp_path / "a.json").write_text(json.dumps({"results": rows}))
+    text = write_report([tmp_path / "a.json"], tmp_path / "out").read_text()
+    others = text[text.index('id="other-scores"') :]
+    assert all(said in others for said in ("reversal/short", "0.5", "probe/tense/high", "0.75"))

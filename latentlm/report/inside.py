@@ -86,32 +86,42 @@ def transfer(runs: Sequence[Run]) -> Figure | None:
         rows = [[(shown[0], name) for name in names[k : k + 3]] for k in range(0, len(names), 3)]
     columns = max(len(shown), 3)
     size = WIDTH / columns
-    figure = mpl.Figure(figsize=(WIDTH, (size + 0.35) * len(rows)), layout="constrained")
+    figure = mpl.Figure(figsize=(WIDTH, (size + 0.6) * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     image: Any = None
     for row, panels in zip(axes, rows, strict=True):
-        for axis in row[len(panels) :]:
+        for axis in row:
             axis.set_axis_off()
-        for axis, (run, name) in zip(row, panels, strict=False):
-            if name not in run.transfer:
-                axis.set_axis_off()
-                continue
-            values = run.transfer[name]
-            image = axis.imshow(values, cmap=COLORMAP, vmin=0, vmax=1)
-            for i, line in enumerate(values):
-                for j, value in enumerate(line):
-                    ink = "black" if value > 0.55 else "white"
-                    axis.text(j, i, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=7, color=ink)
-            places = range(len(values))
-            axis.set_xticks(places, [k + 1 for k in places])
-            axis.set_yticks(places, [k + 1 for k in places])
+        drawn = [(axis, run, name) for axis, (run, name) in zip(row, panels, strict=False) if name in run.transfer]
+        for axis, run, name in drawn:
+            axis.set_axis_on()
+            image = _square(axis, run.transfer[name], run.contexts)
             axis.set_title(plain(f"{run.label}\n{name}"), fontsize=9)
-            axis.grid(visible=False)
-        row[0].set_ylabel("trained in context")
-    for axis in axes[-1][: len(rows[-1])]:
-        axis.set_xlabel("read in context")
-    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02, label="0 = chance, 1 = all")
+            axis.set_xlabel("read in context")
+        drawn[0][0].set_ylabel("trained in context")
+        # names are long: beside the first map they serve those that have the same
+        first = drawn[0][1].contexts
+        for axis, run, _ in drawn[1:]:
+            if run.contexts == first:
+                axis.set_yticklabels([])
+    last = axes[0][len(rows[0]) - 1]
+    figure.colorbar(image, ax=last, pad=0.06, aspect=14, label="0 = chance, 1 = all")
     return figure
+
+
+def _square(axis: Any, values: list[list[float]], contexts: list[str]) -> Any:
+    for i, line in enumerate(values):
+        for j, value in enumerate(line):
+            ink = "black" if value > 0.55 else "white"
+            said = f"{round(value, 2) + 0.0:.2f}".replace("0.", ".") if value == value else ""
+            axis.text(j, i, said, ha="center", va="center", fontsize=7, color=ink)
+    places = range(len(values))
+    named = len(contexts) == len(values)
+    names = [plain(name) for name in contexts] if named else [str(k + 1) for k in places]
+    axis.set_xticks(places, names, fontsize=8, **({"rotation": 40, "ha": "right"} if named else {}))
+    axis.set_yticks(places, names, fontsize=8)
+    axis.grid(visible=False)
+    return axis.imshow(values, cmap=COLORMAP, vmin=0, vmax=1)
 
 
 def property_names(runs: Sequence[Run]) -> list[str]:

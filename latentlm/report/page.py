@@ -46,6 +46,7 @@ def render(runs: Sequence[Run], pictures: Mapping[str, bytes]) -> str:
     """HTML of the report."""
     parts = {
         "Overview": sections.overview(runs),
+        "Warnings": sections.warnings(runs),
         "Reversal": sections.reversal(runs, _picture(pictures, "reversal", "Exact match with 95 % intervals")),
         "Probes": tables.probes(
             runs,

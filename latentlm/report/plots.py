@@ -127,35 +127,43 @@ def _reversal(runs: Sequence[Run]) -> Figure | None:
     known = {task.key: task for run in runs for task in run.tasks or []}
     tasks = [known[key] for key in sorted(known)]
     panels = [[task for task in tasks if task.split not in ERRORS], [task for task in tasks if task.split in ERRORS]]
+    has_options = any("acc" in task.scores for run in runs for task in run.tasks or [])
     titles = ["Exact match, % (higher is better)", "Mistakes, % (lower is better)"]
+    titles[0] += "; ◇: likeliest of the question's options" if has_options else ""
     shown = [(title, part) for title, part in zip(titles, panels, strict=True) if part]
     if not shown:
         return None
-    heights = [len(part) * (0.26 * len(runs) + 0.22) + 0.5 for _, part in shown]
+    asked = [run for run in runs if run.tasks]
+    heights = [len(part) * (0.26 * len(asked) + 0.22) + 0.5 for _, part in shown]
     figure = mpl.Figure(figsize=(WIDTH, sum(heights) + 0.6), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, part) in zip(axes, shown, strict=True):
         axis.set_title(title)
-        _bars(axis, part, runs)
-    _legend(figure, runs, patches=True)
+        _bars(axis, part, {runs.index(run): run for run in asked})
+    _legend(figure, runs, patches=True, notes={run.label: " (not measured)" for run in runs if not run.tasks})
     return figure
 
 
-def _bars(axis: Axes, tasks: list[Task], runs: Sequence[Run]) -> None:
+def _bars(axis: Axes, tasks: list[Task], runs: dict[int, Run]) -> None:
     thick = 0.8 / len(runs)
     for row, task in enumerate(tasks):
-        for k, run in enumerate(runs):
+        for slot, (k, run) in enumerate(runs.items()):
             mine = next((found for found in run.tasks or [] if found.key == task.key), None)
             if mine is None:
                 continue
-            place = row + (k - (len(runs) - 1) / 2) * thick
+            place = row + (slot - (len(runs) - 1) / 2) * thick
             value, low, high = (100 * mine.scores[name] for name in ("exact", "exact_low", "exact_high"))
             axis.barh(place, value, height=0.88 * thick, color=color(k))
             axis.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=5)
-            axis.text(103, place, f"{value:.1f}", va="center", ha="left", fontsize=8.5)
+            said = f"{value:.1f}"
+            if "acc" in mine.scores:
+                choice = 100 * mine.scores["acc"]
+                axis.plot(choice, place, "D", markersize=5, markerfacecolor="white", color=color(k), clip_on=False)
+                said += f"  ◇ {choice:.1f}"
+            axis.text(103, place, said, va="center", ha="left", fontsize=8.5)
         if row and task.subset != tasks[row - 1].subset:
             axis.axhline(row - 0.5, color="#bbbbbb", linewidth=0.8)
-    axis.set_yticks(range(len(tasks)), [_plain(f"{t.subset}  {t.split} > {t.asks}") for t in tasks])
+    axis.set_yticks(range(len(tasks)), [_plain(f"{task.subset}  {task.asked}") for task in tasks])
     axis.set_ylim(len(tasks) - 0.5, -0.5)
     axis.set_xlim(0, 100)
     axis.set_xlabel("% of items")

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from latentlm.report.results import Source, merge, read_json, sources
+
 Curve = list[tuple[int, float]]
 
 # file -> the command that makes it
@@ -18,8 +20,22 @@ MAKERS = {
     "eval/reversal.json": "latentlm eval reversal {run}",
     "depth.json": "latentlm train RECIPE",
 }
-SPLITS = ("same", "reverse", "both", "shortcut", "non_reciprocal")
+SPLITS = (
+    "same",
+    "reverse",
+    "both",
+    "composition",
+    "same_in_context",
+    "reverse_in_context",
+    "shortcut",
+    "non_reciprocal",
+)
 ERRORS = ("shortcut", "non_reciprocal")  # rates of a mistake: lower is better
+# what a task must hold for its own section; others stand in the table of all scores
+NEEDED = {
+    "reversal": {"exact", "exact_low", "exact_high", "contains"},
+    "probe": {"acc", "acc_low", "acc_high", "chance"},
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,11 @@ class Task:
     asks: str
     scores: dict[str, float]
     counts: dict[str, Any]
+
+    @property
+    def asked(self) -> str:
+        """What is asked in which direction, as people read it."""
+        return f"{self.split.replace('_', ' ')} > {self.asks}"
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -59,7 +80,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, another checkpoint's folder or a result file; None stands for a file that is not there."""
+    """A run folder, another checkpoint's folder or result files; None stands for a file that is not there.
+
+    Attributes:
+        contexts: names of the rows and columns of `transfer`, if the result says them.
+        others: scores without a section of their own; nan stands for one that does not exist.
+        merged: all its results as one, in lm-eval's shape.
+    """
 
     path: Path
     label: str
@@ -71,8 +98,10 @@ class Run:
     tasks: list[Task] | None
     probes: list[Probe] | None
     transfer: dict[str, list[list[float]]]
+    contexts: list[str]
     others: dict[str, dict[str, float]]
     warnings: list[str]
+    merged: dict[str, Any]
     is_trained: bool
 
     @property
@@ -93,61 +122,65 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     """Read all; labels are the names of folders or files, with the parent's where two are called alike."""
     if not paths:
         raise ValueError("runs: none given: name at least one run folder")
-    names = [path.resolve().name.removesuffix(".json") for path in paths]
+    found = sources(paths)
+    names = [source.name.resolve().name.removesuffix(".json") for source in found]
     labels = [
-        name if names.count(name) == 1 else f"{p.resolve().parent.name}/{name}"
-        for p, name in zip(paths, names, strict=True)
+        name if names.count(name) == 1 else f"{source.name.resolve().parent.name}/{name}"
+        for source, name in zip(found, names, strict=True)
     ]
     if len(set(labels)) < len(labels):
         labels = [f"{k + 1}: {label}" for k, label in enumerate(labels)]
-    return [_read(path, label) for path, label in zip(paths, labels, strict=True)]
+    return [_read(source, label) for source, label in zip(found, labels, strict=True)]
 
 
-def _read(path: Path, label: str) -> Run:
+def _read(source: Source, label: str) -> Run:
+    path = source.path
     metrics, recipe = path / "metrics.jsonl", path / "recipe.yaml"
-    files = [path] if path.suffix == ".json" else sorted((path / "eval").glob("*.json"))
-    if not metrics.is_file() and not files:
+    if not metrics.is_file() and not source.files:
         raise ValueError(
             f"{path}: has no metrics.jsonl and no eval/*.json: name a run folder made by `latentlm train`, a folder "
             "with results in eval/, or a result file that `latentlm eval ... --out FILE` has written"
         )
     curves, words = _curves(metrics) if metrics.is_file() else ({}, {})
-    results = [result for result in map(_json, files) if result is not None]
-    rows = {task: row for result in results for task, row in result.get("results", {}).items()}
-    counts = {task: count for result in results for task, count in result.get("n-samples", {}).items()}
+    merged = merge(source.files)
     by_kind: dict[str, dict[str, dict[str, float]]] = {}
-    for task, row in rows.items():
-        kind = task.partition("/")[0]
+    for task, row in merged["results"].items():
         scores = {
-            key.removesuffix(",none"): float(value)
+            key.removesuffix(",none"): math.nan if value is None else float(value)
             for key, value in row.items()
-            if key.endswith(",none") and isinstance(value, int | float)
+            if key.endswith(",none") and isinstance(value, int | float | None)
         }
-        by_kind.setdefault(kind if kind in ("reversal", "probe") else "", {})[task] = scores
+        by_kind.setdefault(_kind(task, scores), {})[task] = scores
     return Run(
         path=path,
         label=label,
         curves=curves,
         words=words,
         recipe=yaml.safe_load(recipe.read_text(encoding="utf-8")) or {} if recipe.is_file() else None,
-        facts=_json(path / "run.json"),
-        depth=_json(path / "depth.json"),
-        tasks=_tasks(by_kind["reversal"], counts) if "reversal" in by_kind else None,
+        facts=read_json(path / "run.json"),
+        depth=read_json(path / "depth.json"),
+        tasks=_tasks(by_kind["reversal"], merged["n-samples"]) if "reversal" in by_kind else None,
         probes=_probes(by_kind["probe"]) if "probe" in by_kind else None,
-        transfer={name: values for result in results for name, values in result.get("transfer", {}).items()},
+        transfer={
+            name: [[math.nan if value is None else float(value) for value in line] for line in square]
+            for name, square in merged["transfer"].items()
+        },
+        contexts=[str(name) for name in merged.get("contexts", [])],
         others=by_kind.get("", {}),
-        warnings=[warning for result in results for warning in result.get("warnings", [])],
+        warnings=merged["warnings"],
+        merged=merged,
         is_trained=metrics.is_file(),
     )
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is not JSON ({error}): make it again") from None
+def _kind(task: str, scores: dict[str, float]) -> str:
+    """The section that a task belongs to; empty: the one of all others."""
+    kind, *rest = task.split("/")
+    if any(math.isnan(scores.get(key, math.nan)) for key in NEEDED.get(kind, ())):
+        return ""
+    if kind == "reversal" and len(rest) >= 3:
+        return kind
+    return kind if kind == "probe" and len(rest) >= 2 and (rest[-1] == "chosen" or rest[-1].isdigit()) else ""
 
 
 def _curves(path: Path) -> tuple[dict[str, Curve], dict[str, list[tuple[int, str]]]]:
@@ -178,7 +211,8 @@ def _tasks(rows: dict[str, dict[str, float]], counts: dict[str, Any]) -> list[Ta
     tasks = []
     for name, scores in rows.items():
         subset, split, asks = name.removeprefix("reversal/").rsplit("/", 2)
-        tasks.append(Task(subset, split, asks, scores, counts.get(name, {})))
+        there = {key: value for key, value in scores.items() if not math.isnan(value)}
+        tasks.append(Task(subset, split, asks, there, counts.get(name, {})))
     return sorted(tasks, key=lambda task: task.key)
 
 

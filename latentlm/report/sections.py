@@ -21,21 +21,24 @@ def overview(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
         steps = max((curve[-1][0] for curve in run.curves.values()), default=0)
-        exact = {split: _pooled(run.tasks, split) for split in ("same", "reverse")}
-        rows.append(
-            [
-                titled(runs, run),
-                str(steps),
-                number(run.last("loss")),
-                number(run.last("eval_loss")),
-                _percent(exact["same"]),
-                _percent(exact["reverse"]) + _star([exact["same"]]),
-            ]
-        )
+        cells = [str(steps) if run.is_trained else "-", number(run.last("loss")), number(run.last("eval_loss"))]
+        for key in ("exact", "acc"):
+            same, reverse = (_pooled(run.tasks, split, key) for split in ("same", "reverse"))
+            cells += [_percent(same), _percent(reverse) + (_star([same]) if reverse is not None else "")]
+        rows.append([titled(runs, run), *cells])
     head = ["run", "steps", "last loss (sum)", "last held-out loss", "same direction, %", "reverse, %"]
+    head += ["same (choice), %", "reverse (choice), %"]
     if all(run.reads_images for run in runs):
         head, rows = head[:3], [row[:3] for row in rows]
+    elif not any(_has(run, "acc") for run in runs):
+        head, rows = head[:6], [row[:6] for row in rows]
     return table(head, rows) + _footnote(rows)
+
+
+def warnings(runs: Sequence[Run]) -> str:
+    """What every run's results say about themselves, whichever evaluation it was."""
+    said = [(run, warning) for run in runs for warning in run.warnings]
+    return "".join(f"<p class=missing>{titled(runs, run)}: {escape(warning)}</p>" for run, warning in said)
 
 
 def recipes(runs: Sequence[Run]) -> str:
@@ -81,8 +84,20 @@ def losses(runs: Sequence[Run], picture: str) -> str:
 def reversal(runs: Sequence[Run], picture: str) -> str:
     """The trained direction beside the reverse one, with every number."""
     parts = [_missing(runs, "eval/reversal.json", lambda run: run.tasks is None and not run.reads_images), picture]
-    head = ["subset", "asked", "run", "exact, %", "contains, %", "MRR (chance)", "delta log p (p)"]
-    head += ["items / facts", "ranked x candidates"]
+    choice, of_four = (any(_has(run, key) for run in runs) for key in ("acc", "mcq"))
+    columns = {
+        "subset": True,
+        "asked": True,
+        "run": True,
+        "exact, %": True,
+        "choice, % (chance)": choice,
+        "contains, %": True,
+        "of four, %": of_four,
+        "MRR (chance)": True,
+        "delta log p (p)": True,
+        "items / facts": True,
+        "ranked x candidates": True,
+    }
     rows = []
     for key in sorted({task.key for run in runs for task in run.tasks or []}):
         for run in runs:
@@ -91,26 +106,41 @@ def reversal(runs: Sequence[Run], picture: str) -> str:
     if rows:
         note = (
             "95 % intervals draw whole facts. MRR among the answers of the same pool, each candidate's mean removed; "
+            "p: entities swap answers."
         )
-        note += "p: entities swap answers."
+        if choice:
+            note += " Choice: questions with options are scored by the likeliest one, whatever the model writes."
+        if of_four:
+            note += " Of four: how often the right answer beats three others of its pool; chance is 25 %."
+        head = [name for name, is_shown in columns.items() if is_shown]
+        rows = [[cell for cell, is_shown in zip(row, columns.values(), strict=True) if is_shown] for row in rows]
         parts.append(table(head, rows, left=3) + f"<p class=note>{note}</p>" + _footnote(rows))
     return "".join(parts)
 
 
 def _task_row(runs: Sequence[Run], run: Run, task: Task) -> list[str]:
     score, count = task.scores, task.counts
-    same = [other.scores["exact"] for other in run.tasks or [] if (other.subset, other.split) == (task.subset, "same")]
-    split = f"{task.split} (low is good)" if task.split in ERRORS else task.split
-    mrr = f"{score['mrr']:.3f} ({score['mrr_chance']:.3f})" if "mrr" in score else "-"
+    same = [
+        other.scores.get("acc", other.scores["exact"])
+        for other in run.tasks or []
+        if (other.subset, other.split) == (task.subset, "same")
+    ]
+    star = _star(same) if task.split == "reverse" else ""
+    choice = _with_interval(score, "acc") + (f" ({_percent(score['acc_chance'])})" if "acc_chance" in score else "")
+    delta = f"{score['delta_logp']:+.2f}{_between(score, 'delta_logp', '+.2f')}" if "delta_logp" in score else "-"
+    p = f" ({score['delta_logp_p']:.3f})" if "delta_logp_p" in score else ""
+    mrr = f"{score['mrr']:.3f}{_between(score, 'mrr', '.2f')} ({score['mrr_chance']:.3f})" if "mrr" in score else "-"
     pool = " + ".join(map(str, count.get("candidates", [])))
     return [
         escape(task.subset),
-        escape(f"{split} > {task.asks}"),
+        escape(task.asked + " (low is good)" * (task.split in ERRORS)),
         titled(runs, run),
-        _with_interval(score) + (_star(same) if task.split == "reverse" else ""),
+        _with_interval(score, "exact") + star * ("acc" not in score),
+        choice + star * ("acc" in score),
         _percent(score["contains"]),
+        _with_interval(score, "mcq"),
         mrr,
-        f"{score['delta_logp']:+.2f} ({score['delta_logp_p']:.3f})" if "delta_logp_p" in score else "-",
+        delta + p,
         f"{count.get('original', '-')} / {count.get('facts', '-')}",
         f"{count['ranked']} x {pool}" if pool else "-",
     ]
@@ -200,20 +230,31 @@ def _missing(runs: Sequence[Run], file: str, lacks: Any) -> str:
     return "".join(lines)
 
 
-def _pooled(tasks: list[Task] | None, split: str) -> float | None:
-    """Share over all items of a split."""
-    part = [task for task in tasks or [] if task.split == split]
-    total = sum(task.counts.get("original", 1) for task in part)
-    return sum(task.scores["exact"] * task.counts.get("original", 1) for task in part) / total if part else None
+def _has(run: Run, key: str) -> bool:
+    return any(key in task.scores for task in run.tasks or [])
+
+
+def _pooled(tasks: list[Task] | None, split: str, key: str) -> float | None:
+    """Share over all items of a split: `acc` of questions with options, `exact` of all others."""
+    part = [task for task in tasks or [] if task.split == split and ("acc" in task.scores) == (key == "acc")]
+    items = [task.counts.get("ranked" if key == "acc" else "original", 1) for task in part]
+    hits = sum(task.scores[key] * count for task, count in zip(part, items, strict=True))
+    return hits / sum(items) if part else None
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _with_interval(score: Mapping[str, float]) -> str:
-    low, high = (f"{100 * score[name]:.0f}" for name in ("exact_low", "exact_high"))
-    return f"{_percent(score['exact'])} <small>[{low}, {high}]</small>"
+def _with_interval(score: Mapping[str, float], key: str) -> str:
+    percent = {name: 100 * value for name, value in score.items()}
+    return _percent(score.get(key)) + _between(percent, key, ".0f")
+
+
+def _between(score: Mapping[str, float], key: str, digits: str) -> str:
+    if not {key, f"{key}_low", f"{key}_high"} <= score.keys():
+        return ""
+    return f" <small>[{score[f'{key}_low']:{digits}}, {score[f'{key}_high']:{digits}}]</small>"
 
 
 def _star(same: Sequence[float | None]) -> str:

@@ -66,7 +66,7 @@ def probes(runs: Sequence[Run], picture: str) -> str:
         "best depth. k*: components for 95 % of the gain. Compression: uniform code / online code, and the same for "
         "control labels."
     )
-    return picture + table(head, rows, left=2) + f"<p class=note>{note}</p>" + _warnings(runs)
+    return picture + table(head, rows, left=2) + f"<p class=note>{note}</p>"
 
 
 def transfer(picture: str) -> str:
@@ -86,10 +86,7 @@ def vision(runs: Sequence[Run], picture: str) -> str:
     keys = [key for key in SEEN if any(key in row for _, _, row in found)]
     if not keys:
         return ""
-    rows = [
-        [titled(runs, run), escape(task), *(f"{100 * row[key]:.1f}" if key in row else "-" for key in keys)]
-        for run, task, row in found
-    ]
+    rows = [[titled(runs, run), escape(task), *(_percent(row.get(key)) for key in keys)] for run, task, row in found]
     note = (
         "Read off linearly from frozen states, %: skill over chance for classes, R2 for magnitudes. Nuisance is "
         "brightness; noise cannot be predicted, so reading it means that pixels are kept. random: fresh weights."
@@ -108,28 +105,23 @@ def others(runs: Sequence[Run]) -> str:
         return ""
     rows = [[escape(task), escape(key), *(_cell(run.others.get(task, {}), key) for run in runs)] for task, key in keys]
     whole = table(["task", "score", *(titled(runs, run) for run in runs)], rows, left=2)
+    whole += "<p class=note>Intervals are 95 %. A dash: the score was not asked for or does not exist.</p>"
     return whole if len(rows) <= 40 else f"<details><summary>{len(rows)} scores</summary>{whole}</details>"
 
 
 def _cell(row: dict[str, float], key: str) -> str:
-    if key not in row:
-        return "-"
-    if f"{key}_low" in row:
-        return f"{number(row[key])} <small>[{number(row[f'{key}_low'])}, {number(row[f'{key}_high'])}]</small>"
-    if f"{key}_stderr" in row:
-        return f"{number(row[key])} <small>&plusmn; {number(1.96 * row[f'{key}_stderr'])}</small>"
-    return number(row[key])
+    value, low, high, stderr = (_there(row.get(f"{key}{end}")) for end in ("", "_low", "_high", "_stderr"))
+    if value is not None and low is not None and high is not None:
+        return f"{number(value)} <small>[{number(low)}, {number(high)}]</small>"
+    if value is not None and stderr is not None:
+        return f"{number(value)} <small>&plusmn; {number(1.96 * stderr)}</small>"
+    return number(value)
 
 
 def _accuracy(row: dict[str, float]) -> str:
     if "acc" not in row:
         return "-"
     return f"{100 * row['acc']:.1f} <small>[{100 * row['acc_low']:.0f}, {100 * row['acc_high']:.0f}]</small>"
-
-
-def _warnings(runs: Sequence[Run]) -> str:
-    said = [(run.label, warning) for run in runs for warning in run.warnings]
-    return "".join(f"<p class=missing>{escape(label)}: {escape(warning)}</p>" for label, warning in said)
 
 
 def _percent(value: float | None) -> str:
