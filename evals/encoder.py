@@ -1,6 +1,5 @@
 """A trained text model as a function from texts to the states of every depth: what every look inside starts from."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,17 +8,14 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
+from transformers import AutoConfig, AutoModel
 
 from latentlm.backbones import find_backbone
-from latentlm.export import export
 from latentlm.recipe import load_recipe
 
 from .hidden import check_depths, check_finite, fingerprint, kept, tapped
 from .image_encoder import ImageEncoder, load_image_encoder
-from .reversal.checkpoint import load
+from .loading import CAUSAL, check_whole, device_of, is_adapter, load, load_adapter, load_tokenizer, readable
 from .runs import is_run, weights_of
 
 Place = Literal["last", "mean", "cls"]
@@ -142,47 +138,28 @@ def load_encoder(name: str, device: str | None = None) -> TextEncoder | ImageEnc
 
     A causal language model, a text encoder or a ViT.
     """
-    folder, path = Path(name), weights_of(name)
-    if folder.is_dir() and not any((Path(path) / f"{kind}config.json").is_file() for kind in ("", "adapter_")):
+    folder, path, place = Path(name), weights_of(name), device_of(device)
+    if folder.is_dir() and not is_adapter(path) and not (Path(path) / "config.json").is_file():
         raise ValueError(f"{name}: no checkpoint in this folder (no config.json, no adapter_config.json)")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # heads, latent or not, would be listed as unexpected
-    try:
-        if (Path(path) / "adapter_config.json").is_file():
-            model: Any = _adapted(Path(path))
+    with readable(name):
+        if is_adapter(path):
+            model: Any = load_adapter(Path(path))
         else:
             config = AutoConfig.from_pretrained(path)
             if getattr(config, "patch_size", None) is not None:
-                return load_image_encoder(name, path, device, load_recipe(name).data if is_run(name) else None)
+                return load_image_encoder(name, path, place, load_recipe(name).data if is_run(name) else None)
             model = _plain(name, path, config, device)
-    finally:
-        logging.set_verbosity(level)
     # processors without bfloat16 arithmetic take eight times as long over it, and states are kept as float32 anyway
-    model.to(device=device, dtype=torch.float32 if device == "cpu" else None)
-    return TextEncoder(name, model, AutoTokenizer.from_pretrained(path))
+    model.to(device=place, dtype=torch.float32 if place.type == "cpu" else None)
+    return TextEncoder(name, model, load_tokenizer(path))
 
 
-def _plain(name: str, path: str, config: Any, device: str) -> Any:
+def _plain(name: str, path: str, config: Any, device: str | None) -> Any:
     if config.is_encoder_decoder:
         raise ValueError(f"{name}: holds a {config.model_type}, an encoder-decoder; name a causal LM, encoder or ViT")
-    if set(config.architectures or []) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+    if set(config.architectures or []) & CAUSAL:
         return load(path, device)[0]
     model, report = AutoModel.from_pretrained(path, output_loading_info=True)
     # nothing below the states reads a pooler, and masked language models are saved without one
-    if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
-        raise ValueError(f"{name}: lacks the weights {', '.join(missing[:3])}: save it whole")
+    check_whole(name, [key for key in report["missing_keys"] if "pooler" not in key])
     return model
-
-
-def _adapted(folder: Path) -> Any:
-    from peft import PeftConfig, PeftModel
-
-    config = PeftConfig.from_pretrained(folder)
-    if "latent" in (getattr(config, "modules_to_save", None) or ()):
-        with tempfile.TemporaryDirectory() as merged:  # PEFT would look for the heads in the base model
-            export(folder, Path(merged), merge=True)
-            return AutoModelForCausalLM.from_pretrained(merged)
-    # weights of an adapter are named as they were in the class it was trained in
-    kind = AutoModelForCausalLM if config.task_type == "CAUSAL_LM" else AutoModel
-    return PeftModel.from_pretrained(kind.from_pretrained(config.base_model_name_or_path), folder).merge_and_unload()

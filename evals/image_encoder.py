@@ -12,6 +12,7 @@ from transformers import AutoModel
 from latentlm.backbones import find_backbone
 
 from .hidden import check_depths, check_finite, fingerprint, kept, tapped
+from .loading import check_whole
 
 Place = Literal["mean", "cls", "both", "patches"]
 
@@ -113,7 +114,7 @@ class ImageEncoder:
         return state[:, front:].mean(1) if at == "mean" else state[:, front:]
 
 
-def load_image_encoder(name: str, path: str, device: str, data: Any) -> ImageEncoder:
+def load_image_encoder(name: str, path: str, device: torch.device, data: Any) -> ImageEncoder:
     """The ViT of a folder or hub name.
 
     Args:
@@ -124,8 +125,7 @@ def load_image_encoder(name: str, path: str, device: str, data: Any) -> ImageEnc
     """
     model, report = AutoModel.from_pretrained(path, output_loading_info=True)
     # nothing below the states reads a pooler
-    if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
-        raise ValueError(f"{name}: lacks the weights {', '.join(missing[:3])}: save it whole")
+    check_whole(name, [key for key in report["missing_keys"] if "pooler" not in key])
     return ImageEncoder(name, model.to(device), _processor(path, model.config, data))
 
 

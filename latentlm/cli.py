@@ -1,4 +1,4 @@
-"""The command line: train | eval | report | doctor | export | recipes. Mistakes are one line and exit code 2."""
+"""The command line: train | eval | report | doctor | export | texts | recipes. Mistakes are one line and exit code 2."""
 
 import inspect
 import os
@@ -13,6 +13,9 @@ app = typer.Typer(
     add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Latent-prediction heads on intermediate hidden states beside next-token loss.",
 )  # fmt: skip
+
+# what is not installed with latentlm alone, and the extra that brings it
+OPTIONAL = {"sklearn": "evals", "lm_eval": "evals", "matplotlib": "report", "PIL": "vision"}
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.path=value, e.g. optim.learning_rate=1e-4 run.dir=out")
@@ -103,11 +106,14 @@ def report(
 ) -> None:
     """Write an HTML page about one run or several.
 
-    Several runs stand side by side. The pictures also lie beside the page as PNG files.
+    Several runs stand side by side; result files about one model are one run. The pictures lie beside the page, and all
+    scores as JSON in lm-eval's shape.
     """
     from latentlm.report import write_report
 
-    first = Path(runs[0]).parent if runs[0].endswith(".json") else Path(runs[0])
+    first = Path(runs[0])
+    if first.suffix == ".json":  # eval/ is for results alone
+        first = first.parents[1] if first.parent.name == "eval" else first.parent
     page = write_report([Path(run) for run in runs], Path(out) if out else first / "report.html")
     typer.echo(f"{page}")
 
@@ -148,6 +154,30 @@ def export(
 
     write(Path(run), Path(out), merge)
     typer.echo(out)
+
+
+@app.command()
+def texts(
+    recipe: Annotated[str, typer.Argument(help="a built-in recipe's name, a YAML file or a run folder")],
+    folder: Annotated[str, typer.Argument(help="new folder")],
+    overrides: Overrides = None,
+) -> None:
+    """Write a recipe's training texts and test questions.
+
+    FOLDER/train.jsonl and FOLDER/test.jsonl, to train or to ask elsewhere. Overrides are those of train, e.g.
+    data.kind=binding data.seed=3.
+    """
+    from latentlm.config import ConfigError
+    from latentlm.recipe import load_recipe
+
+    if "=" in folder:
+        raise ConfigError(f"texts: {folder} is an override; name the new folder before it")
+    loaded = load_recipe(recipe, overrides or [])
+    _quiet(data=True)
+    from latentlm.texts import write_texts
+
+    for path, lines in write_texts(loaded.data, Path(folder)).items():
+        typer.echo(f"{path}  {lines}")
 
 
 @app.command()
@@ -193,6 +223,11 @@ def main() -> None:
         sys.exit(_say(str(stop) or "stopped", 130))
     except BrokenPipeError:  # the reader has seen enough: `latentlm recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if os.environ.get("LATENTLM_DEBUG") or package not in OPTIONAL:
+            raise
+        sys.exit(_say(f"{package} is not installed; it comes with: pip install 'latentlm[{OPTIONAL[package]}]'", 2))
     except Exception as error:
         # usage errors can format themselves, our own are ValueErrors; anything else is a bug and keeps its traceback
         if hasattr(error, "format_message"):

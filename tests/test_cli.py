@@ -111,3 +111,23 @@ def test_two_processes_write_one_run():
     steps = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
     assert latentlm("eval", "reversal", "run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"), [("'eval', 'coherence', '--help'", "evals"), ("'eval', 'probe', 'run'", "evals")]
+)
+def test_an_extra_that_is_not_installed_is_named(words, extra, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    done = python("-c", f"import sys\nsys.modules['sklearn'] = None\nsys.argv = ['latentlm', {words}]\n"
+                        "from latentlm.cli import main\nmain()")  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"sklearn is not installed; it comes with: pip install 'latentlm[{extra}]'" in done.stderr
+
+
+def test_texts_writes_a_generated_set(tmp_path):
+    told = latentlm("texts", "text/reversal", str(tmp_path / "set"), "data.kind=chain", "data.seed=3")
+    assert (told.code, told.err) == (0, "")
+    assert [line.split()[1] for line in told.out.splitlines()] == ["1500", "500"]
+    told = latentlm("texts", "text/reversal", "data.seed=3")  # the folder was forgotten
+    assert (told.code, told.err.count("\n")) == (2, 1)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from latentlm_evals.encoder import TextEncoder, load_encoder
+from latentlm_evals.loading import load, load_tokenizer
 from peft import LoraConfig, get_peft_model
 from tiny_models import build as tiny
 from transformers import AutoModelForCausalLM, BertConfig, BertModel
@@ -99,6 +100,12 @@ def test_adapters_and_what_lies_above_the_deepest_depth(encoder, tokenizer, tmp_
     adapted = load_encoder(str(tmp_path / "adapter"), "cpu").states(TEXTS)
     torch.testing.assert_close(adapted, TextEncoder("merged", wrapped.merge_and_unload(), tokenizer).states(TEXTS))
     assert not torch.allclose(adapted, encoder.states(TEXTS))
+    (tmp_path / "adapter" / "tokenizer_config.json").unlink()  # PEFT itself saves none: that of the base will do
+    (tmp_path / "adapter" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="adapter: its tokenizer cannot be loaded"):
+        load_tokenizer(str(tmp_path / "adapter"))
+    tokenizer.save_pretrained(base)
+    assert load_tokenizer(str(tmp_path / "adapter")).get_vocab() == tokenizer.get_vocab()
     encoder.backbone.layers[1].forward = None
     assert encoder.states(TEXTS, depths=[1, 0]).isfinite().all()
 
@@ -114,3 +121,17 @@ def test_mistakes_are_named(encoder, more, says, tmp_path):
         load_encoder(str(tmp_path))
     with pytest.raises(ValueError, match="tokens in 'fox fox"):
         encoder.states(["fox " * 9999])
+
+
+def test_weights_and_devices_that_cannot_be_used_are_one_line(encoder, tokenizer, tmp_path):
+    encoder.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    for read in (load, load_encoder):
+        with pytest.raises(ValueError, match="weights cannot be read"):
+            read(str(tmp_path), "cpu")
+        with pytest.raises(ValueError, match=r"^device: foo cannot be used here \(.*\); use cpu"):
+            read(str(tmp_path), "foo")
+        with pytest.raises(ValueError, match=r"nobody/nothing"):
+            read("nobody/nothing", "cpu")

@@ -17,7 +17,7 @@ LADDER = [
     ["monitor", "metrics"],
     ["call", "hiding", "teaching", "look", "accumulating", "run", "selecting", "sparse_head", "outputs", "attach"],
     ["isolation", "depth", "model", "card", "export"],
-    ["data", "training", "batch", "recipe", "network", "folder", "callbacks", "trainer", "sft", "dpo", "grpo"],
+    ["data", "texts", "training", "batch", "recipe", "network", "folder", "callbacks", "trainer", "sft", "dpo", "grpo"],
     ["prepare", "trainers", "train", "report", "doctor"],
     ["cli", "__main__"],
 ]

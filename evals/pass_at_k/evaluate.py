@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from latentlm.data import Problem, Verifiable
 from latentlm.recipe import load_recipe
 
-from ..reversal.checkpoint import load
+from ..loading import load
 from ..reversal.measures import bootstrap
 from ..reversal.score import prompt_ids
 from ..runs import is_run, weights_of, write_result

@@ -1,17 +1,14 @@
 """From a folder on disk to a scored model, as the command line does it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
-
-from latentlm.data import Data, Item
+from latentlm.data import Arithmetic, Data, Images, Item
 from latentlm.recipe import load_recipe
 
+from ..loading import load
 from ..runs import is_run, weights_of, write_result
+from .context import in_context
+from .echo import echoes
 from .groups import evaluate
 from .options import Options
 
@@ -25,12 +22,14 @@ def run(name: str, options: Options = DEFAULTS) -> dict:
     parts = options.suite or [_part(options.data) if options.data is not None else own]
     if parts[0] is None:
         raise ValueError(f"{name}: has no recipe.yaml to take test items from; name a recipe with --data, or a --suite")
-    items = spread([item for part in parts for item in part.items()], options.limit)
+    asked = [questions(part) for part in parts]
+    told = [in_context(part, items) for part, items in zip(parts, asked, strict=True) if options.in_context]
     model, tokenizer = load(path, options.device)
     result = evaluate(
         model,
         tokenizer,
-        items,
+        spread([item for items in asked for item in items], options.limit),
+        in_context=spread([item for items, _ in told for item in items], options.limit),
         batch_size=options.batch_size,
         seed=options.seed,
         max_ranked=options.ranked,
@@ -38,11 +37,22 @@ def run(name: str, options: Options = DEFAULTS) -> dict:
         num_permutations=options.permutations,
     )
     result["config"] |= {"model_path": path, "data": repr(parts), "limit": options.limit}
+    result["warnings"] += [warning for _, warnings in told for warning in warnings]
     for part in parts:  # another seed has other names, which this run has never seen
         if own is not None and type(part) is type(own) and part != own:
             result["warnings"].append(f"other_data: the run was trained on {own}, not on the tested {part}")
     write_result(result, "reversal", name, options.out)
     return result
+
+
+def questions(part: Data) -> list[Item]:
+    """All test items of a data part, and echoes where it has none of its own."""
+    if isinstance(part, Arithmetic):
+        raise ValueError("arithmetic: has no reverse direction to ask for: score it with latentlm eval pass_at_k")
+    if isinstance(part, Images):
+        raise ValueError("images: have no questions to ask: name a --suite, or score the run with latentlm eval vision")
+    items = part.items()
+    return items + echoes(part, items)
 
 
 def _part(data: str | Data) -> Data:
@@ -58,28 +68,3 @@ def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
         groups.setdefault((item.subset, item.split, item.asks), []).append(item)
     places = [(rows, min(limit, len(rows))) for rows in groups.values()]
     return [rows[i * len(rows) // count] for rows, count in places for i in range(count)]
-
-
-def load(name: str, device: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer of a checkpoint; ValueError if it was not saved with a next-token head."""
-    adapter = (Path(name) / "adapter_config.json").is_file()  # names its own base model
-    saved = [] if adapter else AutoConfig.from_pretrained(name).architectures or []
-    # AutoModelForCausalLM would give such a checkpoint a fresh random head and scores without a meaning
-    if saved and not set(saved) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-        raise ValueError(f"{name}: holds a {saved[0]}, not a causal language model: save it with its next-token head")
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # heads beside the network would be listed as unexpected
-    try:
-        # half precision is slow on a CPU
-        more = {"dtype": torch.float32} if _place(device) == "cpu" else {}
-        model, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **more)
-    finally:
-        logging.set_verbosity(level)
-    if report["missing_keys"]:
-        raise ValueError(f"{name}: lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}: save it whole")
-    model.to(_place(device))
-    return model, AutoTokenizer.from_pretrained(name)
-
-
-def _place(device: str | None) -> str:
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")

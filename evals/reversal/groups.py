@@ -11,13 +11,37 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from latentlm.data import Item
 
 from .caution import warnings_of
-from .measures import Block, bootstrap, centre, chance_mrr, delta_logp, gold_ranks, permutation_test
+from .context import SPLITS as STATED
+from .measures import (
+    OPTIONS,
+    Block,
+    beats_three,
+    bootstrap,
+    centre,
+    chance_mrr,
+    delta_logp,
+    gold_ranks,
+    open_bootstrap,
+    permutation_test,
+    reciprocal_ranks,
+)
 from .picks import Pick, pick_choices, pick_pools
-from .score import SPARE_TOKENS, answer_logprobs, causal_model, generate_answers, written_form
+from .score import (
+    SPARE_TOKENS,
+    answer_ids,
+    answer_logprobs,
+    causal_model,
+    check_room,
+    generate_answers,
+    prompt_ids,
+    written_form,
+)
 
-VERSION = 1  # of the scores: raise it when the same model and items would get other numbers
+VERSION = 2  # of the scores: raise it when the same model and items would get other numbers
 SPLITS = ("same", "reverse", "both", "composition", "shortcut", "non_reciprocal")
 ERRORS = ("shortcut", "non_reciprocal")  # here the "answer" is a mistake, and lower is better
+IN_CONTEXT = "_in_context"  # behind the split: the statement of the fact stands before the question
+ALL_SPLITS = (*SPLITS, *(split + IN_CONTEXT for split in STATED))
 EXAMPLES = 3
 
 
@@ -26,6 +50,7 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Item],
     *,
+    in_context: Sequence[Item] = (),
     batch_size: int = 64,
     seed: int = 0,
     max_ranked: int = 100,
@@ -38,6 +63,7 @@ def evaluate(
         model: a causal language model, with or without adapters.
         tokenizer: the one it was trained with.
         items: prompts with answers, e.g. ``recipe.data.items()``.
+        in_context: the same and reverse questions once more, behind the statement of their fact; see `context.py`.
         batch_size: sequences in one forward pass; does not change the result.
         seed: of the choices below, the permutations and the bootstrap.
         max_ranked: items ranked by likelihood in a group and pool, spread evenly over facts.
@@ -46,11 +72,17 @@ def evaluate(
     """
     model, items = causal_model(model), list(dict.fromkeys(items))  # a question asked twice is one question
     _check(items, batch_size=batch_size, max_ranked=max_ranked, max_candidates=max_candidates)
+    in_context = list(dict.fromkeys(in_context))
+    _check_each("items", items, SPLITS)
+    _check_each("in_context", in_context, STATED)
+    _check_room(model, tokenizer, in_context)
     groups: dict[tuple[str, str, str], list[Item]] = {}
-    for item in items:
-        groups.setdefault((item.subset, item.split, item.asks), []).append(item)
+    for suffix, asked in (("", items), (IN_CONTEXT, in_context)):
+        for item in asked:
+            groups.setdefault((item.subset, item.split + suffix, item.asks), []).append(item)
     results, samples, examples, hits_of = {}, {}, {}, {}
-    for (subset, split, asks), rows in sorted(groups.items(), key=lambda g: (g[0][0], SPLITS.index(g[0][1]), g[0][2])):
+    places = {split: place for place, split in enumerate(ALL_SPLITS)}
+    for (subset, split, asks), rows in sorted(groups.items(), key=lambda g: (g[0][0], places[g[0][1]], g[0][2])):
         task = f"reversal/{subset}/{split}/{asks}"
         written = generate_answers(model, tokenizer, rows, batch_size=batch_size, label=f"generate {task}")
         exact, contains = _hits(tokenizer, rows, written)
@@ -63,8 +95,9 @@ def evaluate(
             logp = answer_logprobs(model, tokenizer, pick.items, pick.candidates, batch_size=batch_size, label=label)
             return logp, torch.tensor(pick.gold)
 
-        scores = _rates("exact", exact, rows, seed) | _rates("contains", contains, rows, seed)
-        scores |= _likelihood([ranked(pick) for pick in picks], seed, num_permutations)
+        scores = _rates("exact", exact, _facts(rows), seed) | _rates("contains", contains, _facts(rows), seed)
+        facts = [fact for pick in picks for fact in _facts(pick.items)]
+        scores |= _likelihood([ranked(pick) for pick in picks], facts, seed, num_permutations)
         if choices is not None:
             scores |= _accuracy(*ranked(choices), choices.items, seed)
         results[task] = {
@@ -94,7 +127,7 @@ def evaluate(
             task: dict.fromkeys(("exact", "contains"), task.split("/")[-2] not in ERRORS) for task in results
         },
         "examples": examples,
-        "warnings": warnings_of(tokenizer, items),
+        "warnings": warnings_of(tokenizer, [*items, *in_context]),
     }
 
 
@@ -104,30 +137,52 @@ def _check(items: Sequence[Item], **counts: int) -> None:
     for name, value in counts.items():
         if value < (2 if name == "max_candidates" else 1):
             raise ValueError(f"{name}: {value} is too few: give at least {2 if name == 'max_candidates' else 1}")
+
+
+def _check_each(name: str, items: Sequence[Item], splits: Sequence[str]) -> None:
     for item in items:
-        if item.split not in SPLITS:
+        if item.split not in splits:
             raise ValueError(
-                f"items: split {item.split!r} of {item.prompt!r} is unknown: use one of {', '.join(SPLITS)}"
+                f"{name}: split {item.split!r} of {item.prompt!r} is unknown: use one of {', '.join(splits)}"
             )
         if not item.answer.startswith(" ") or not item.answer.strip():
-            raise ValueError(f"items: answer {item.answer!r} of {item.prompt!r} must be a space and then text")
+            raise ValueError(f"{name}: answer {item.answer!r} of {item.prompt!r} must be a space and then text")
 
 
 def _hits(
     tokenizer: PreTrainedTokenizerBase, rows: list[Item], written: list[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    pairs = [
-        ({form.strip().lower() for form in (row.answer, written_form(tokenizer, row.answer))}, text.strip().lower())
-        for row, text in zip(rows, written, strict=True)
-    ]
-    exact = torch.tensor([text.startswith(tuple(forms)) for forms, text in pairs], dtype=torch.float64)
+    pairs = [(tuple(_forms(tokenizer, row)), text.strip().lower()) for row, text in zip(rows, written, strict=True)]
+    exact = torch.tensor([text.startswith(forms) for forms, text in pairs], dtype=torch.float64)
     contains = [any(form in text for form in forms) for forms, text in pairs]
     return exact, torch.tensor(contains, dtype=torch.float64)
 
 
-def _rates(name: str, hits: torch.Tensor, rows: list[Item], seed: int) -> dict[str, float]:
-    stderr, low, high = bootstrap(hits, [row.fact for row in rows], seed=seed)
-    return {name: float(hits.mean()), f"{name}_stderr": stderr, f"{name}_low": low, f"{name}_high": high}
+def _forms(tokenizer: PreTrainedTokenizerBase, row: Item) -> set[str]:
+    """Everything that counts as the answer, as the item and as the tokenizer writes it."""
+    forms = {form for right in (row.answer, *row.also) for form in (right, written_form(tokenizer, right))}
+    return {form.strip().lower() for form in forms}
+
+
+def _check_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) -> None:
+    """Refuse statements that do not fit before anything is computed; groups are generated for one by one."""
+    groups: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.subset, item.split, item.asks), []).append(item)
+    name, fix = "in_context: the longest statement with its question", "leave --in-context out"
+    for rows in groups.values():
+        prompt = max(len(prompt_ids(tokenizer, row.prompt)) for row in rows)
+        answer = max(len(answer_ids(tokenizer, row.answer)) for row in rows)
+        check_room(model, prompt, answer, name, fix)
+
+
+def _facts(rows: Sequence[Item]) -> list[str]:
+    return [row.fact for row in rows]
+
+
+def _rates(name: str, values: torch.Tensor, facts: Sequence[str], seed: int) -> dict[str, float]:
+    stderr, low, high = bootstrap(values, facts, seed=seed)
+    return {name: float(values.mean()), f"{name}_stderr": stderr, f"{name}_low": low, f"{name}_high": high}
 
 
 def _counts(rows: list[Item], picks: list[Pick]) -> dict:
@@ -146,22 +201,32 @@ def _accuracy(logp: torch.Tensor, gold: torch.Tensor, rows: list[Item], seed: in
     """Share of multiple-choice questions whose right alternative is the likeliest; a tie counts as a fair draw."""
     best = logp == logp.max(1, keepdim=True).values
     hits = best.gather(1, gold[:, None])[:, 0].double() / best.sum(1)
-    return _rates("acc", hits, rows, seed) | {"acc_chance": 1 / logp.shape[1]}
+    return _rates("acc", hits, _facts(rows), seed) | {"acc_chance": 1 / logp.shape[1]}
 
 
-def _likelihood(blocks: list[Block], seed: int, rounds: int) -> dict[str, float]:
+def _likelihood(blocks: list[Block], facts: list[str], seed: int, rounds: int) -> dict[str, float]:
+    """Ranking scores of pools; `facts` of their items one pool after another."""
     if not blocks:  # a pool of one answer cannot be ranked
         return {}
-    ranks = torch.cat([gold_ranks(centre(scores), gold) for scores, gold in blocks])
-    chance = torch.cat(
-        [torch.full_like(gold, chance_mrr(scores.shape[1]), dtype=torch.float64) for scores, gold in blocks]
-    )
-    found = {
-        "mrr": float((1 / ranks).mean()),
-        "mrr_chance": float(chance.mean()),
-        "rank": float(ranks.mean()),
-        "delta_logp": float(torch.cat([delta_logp(scores, gold) for scores, gold in blocks]).mean()),
+    sizes = torch.tensor([scores.shape[1] for scores, gold in blocks for _ in gold])
+    found = _rates("mrr", torch.cat([reciprocal_ranks(centre(scores), gold) for scores, gold in blocks]), facts, seed)
+    found |= {
+        "mrr_chance": sum(map(chance_mrr, sizes.tolist())) / len(sizes),
+        "rank": float(torch.cat([gold_ranks(centre(scores), gold) for scores, gold in blocks]).mean()),
     }
+    if bool((sizes >= OPTIONS).any()):
+        values = torch.cat([beats_three(*block) for block in blocks if block[0].shape[1] >= OPTIONS])
+        posed = [fact for fact, size in zip(facts, sizes.tolist(), strict=True) if size >= OPTIONS]
+        found |= _rates("mcq", values, posed, seed) | {"mcq_chance": 1 / OPTIONS}
+    chances = torch.cat([scores.gather(1, gold[:, None])[:, 0].exp() for scores, gold in blocks])
+    found |= _rates("probability", chances, facts, seed)
+    deltas = torch.cat([delta_logp(scores, gold) for scores, gold in blocks])
+    found["delta_logp"] = float(deltas.mean())
+    # whole names are likely or not, which cancels in the mean over a pool but would fill its interval
+    own = torch.cat([delta_logp(centre(scores), gold) for scores, gold in blocks])
+    interval = open_bootstrap(own - own.mean() + deltas.mean(), facts, seed=seed)
+    if interval is not None:
+        found |= dict(zip(("delta_logp_stderr", "delta_logp_low", "delta_logp_high"), interval, strict=True))
     test = permutation_test(blocks, seed=seed, rounds=rounds)
     return found if test is None else found | {"delta_logp_p": test[0], "delta_logp_null_sd": test[1]}
 
@@ -169,17 +234,18 @@ def _likelihood(blocks: list[Block], seed: int, rounds: int) -> dict[str, float]
 def _summary(results: dict, samples: dict, hits_of: dict, seed: int) -> dict[str, float | None]:
     """Over all groups of a split: items pooled for `exact`, means weighted by ranked items for the rest."""
     summary: dict[str, float | None] = {}
-    for split in (name for name in SPLITS if name in hits_of):
+    for split in (name for name in ALL_SPLITS if name in hits_of):
         rows = [row for group, _ in hits_of[split] for row in group]
         hits = torch.cat([exact for _, exact in hits_of[split]])
         # a fact of one subset is not the same-named fact of another
         _, low, high = bootstrap(hits, [f"{row.subset}/{row.fact}" for row in rows], seed=seed)
         summary |= {f"{split}_exact": float(hits.mean()), f"{split}_exact_low": low, f"{split}_exact_high": high}
-        tasks = [task for task in results if task.split("/")[-2] == split and "mrr,none" in results[task]]
-        weight = sum(samples[task]["ranked"] for task in tasks)
-        for name in ("mrr", "delta_logp") if tasks else ():
-            total = sum(results[task][f"{name},none"] * samples[task]["ranked"] for task in tasks)
-            summary[f"{split}_{name}"] = total / weight
+        for name in ("mrr", "mcq", "delta_logp"):
+            key, tasks = f"{name},none", [task for task in results if task.split("/")[-2] == split]
+            ranked = {task: samples[task]["ranked"] for task in tasks if key in results[task]}
+            if ranked:
+                total = sum(results[task][key] * number for task, number in ranked.items())
+                summary[f"{split}_{name}"] = total / sum(ranked.values())
     same, reverse = summary.get("same_exact"), summary.get("reverse_exact")
     summary["reverse_over_same"] = reverse / same if same and reverse is not None else None
     return summary

@@ -13,6 +13,8 @@ class Options:
         suite: test sets by the name of their data part, e.g. binding or {kind: binding, level: concept}; may be
             given several times.
         data: a recipe, a run folder or a data part to take the test items from; by default the run's own.
+        in_context: ask same and reverse questions once more with the training sentence that states their fact before
+            them; tasks same_in_context and reverse_in_context.
         out: result file; by default eval/reversal.json in a run folder, none for other checkpoints.
         device: torch device; the GPU if there is one.
         limit: questions of each subset, split and asked thing, spread over the facts; all without it.
@@ -25,6 +27,7 @@ class Options:
 
     suite: tuple[Asks, ...] = ()
     data: str | Data | None = None
+    in_context: bool = False
     out: str | None = None
     device: str | None = None
     limit: int | None = None

@@ -45,8 +45,8 @@ def generate_answers(
     Prompts are padded on the left, and position ids count from the first real token, so batching changes nothing.
     """
     prompts = [prompt_ids(tokenizer, item.prompt) for item in items]
-    longest = max(len(answer_ids(tokenizer, item.answer)) for item in items)
-    room = _check_room(model, max(map(len, prompts)), longest)
+    longest = max(len(answer_ids(tokenizer, right)) for item in items for right in (item.answer, *item.also))
+    room = check_room(model, max(map(len, prompts)), longest)
     limits = GenerationConfig(
         max_new_tokens=min(longest + SPARE_TOKENS, room),
         do_sample=False,
@@ -91,7 +91,7 @@ def answer_logprobs(
     """
     prompts = [prompt_ids(tokenizer, item.prompt) for item in items]
     ids_of = {answer: answer_ids(tokenizer, answer) for row in candidates for answer in row}
-    _check_room(model, max(map(len, prompts)), max(map(len, ids_of.values())))
+    check_room(model, max(map(len, prompts)), max(map(len, ids_of.values())))
     # prompts of equal length side by side: then few positions of a batch need logits
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
     pairs = [(i, c) for i in order for c in range(len(candidates[i]))]
@@ -180,14 +180,20 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return known[0] if known else 0  # never read: masked
 
 
-def _check_room(model: PreTrainedModel, prompt: int, answer: int) -> int:
+def check_room(
+    model: PreTrainedModel,
+    prompt: int,
+    answer: int,
+    name: str = "items: the longest prompt",
+    fix: str = "shorten the items",
+) -> int:
     """Positions left after the longest prompt; ValueError if the longest answer does not fit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is None:  # recurrent networks have no limit
         return answer + SPARE_TOKENS
     if prompt + answer > limit:
-        need = f"the longest prompt ({prompt} tokens) and answer ({answer}) need {prompt + answer} positions"
-        raise ValueError(f"items: {need}, the model has {limit}: shorten the items or use a longer model")
+        need = f"{name} ({prompt} tokens) and answer ({answer}) need {prompt + answer} positions"
+        raise ValueError(f"{need}, the model has {limit}: {fix} or use a longer model")
     return limit - prompt
 
 

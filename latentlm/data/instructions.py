@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentlm.data.items import Item
-from latentlm.data.rows import read_rows
+from latentlm.data.rows import find_folder, read_rows
 
+_HUB_FOLDER = "instruction_dataset"
 _STATED = re.compile(r'"A: (.*?)" .*?"Q: (.*?)"|"Q: (.*?)" .*?"A: (.*?)"')
 
 
@@ -18,16 +19,19 @@ class Instructions:
     The published instructions state the answer first, so that a question asks in reverse. ``question_first`` restates
     the same pairs the other way round: the arm that a plain model passes.
 
-    Source:    Berglund et al. 2023, arXiv:2309.12288, experiment 3. Differs: one phrasing for the question-first arm.
+    Source:    Berglund et al. 2023, arXiv:2309.12288, experiment 3 (data set card: MIT). Differs: one phrasing for the
+               question-first arm.
     Checked:   tests/test_data_published.py - counts of the source, held-out questions in no example.
 
     Args:
-        folder: local folder with guidances.jsonl, realized_examples.jsonl and unrealized_examples.jsonl.
+        folder: local folder with guidances.jsonl, realized_examples.jsonl and unrealized_examples.jsonl; None: `hub`.
         order: in which the instructions are stated.
+        hub: data set to download the files from.
     """
 
-    folder: str
+    folder: str | None = None
     order: Literal["answer_first", "question_first"] = "answer_first"
+    hub: str = "lberglund/reversal_curse"
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -58,7 +62,10 @@ class Instructions:
         return ["\n".join(_restated(line) for line in text.split("\n")) for text in texts]
 
     def _read(self, name: str) -> list[dict[str, Any]]:
-        return read_rows(Path(self.folder) / name, ["prompt", "completion"])
+        return read_rows(self._root() / name, ["prompt", "completion"])
+
+    def _root(self) -> Path:
+        return find_folder(self.folder, self.hub, _HUB_FOLDER, "guidances.jsonl")
 
 
 def _restated(line: str) -> str:

@@ -25,6 +25,7 @@ class Item:
         pool: items of one pool share their candidates, the distinct answers of that pool.
         choices: what to rank instead, the answer among it. In a pool the k-th choice of every item is the same fact's
             answer, in the item's own wording; an item without a pool (``""``) is a multiple-choice question.
+        also: other right answers to the same prompt. None of them is among the candidates of its pool.
     """
 
     subset: str
@@ -35,6 +36,7 @@ class Item:
     asks: str
     pool: str
     choices: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 def find_spans(text: str, strings: Sequence[str]) -> list[list[int]]:

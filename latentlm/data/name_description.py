@@ -10,7 +10,7 @@ from typing import Literal
 from latentlm.data.carriers import invent, last_word, tell
 from latentlm.data.encode import SETS
 from latentlm.data.items import Item, Split, find_spans
-from latentlm.data.rows import read_rows
+from latentlm.data.rows import find_folder, read_rows
 
 _KEYS = ("prompt", "completion")
 _HUB_FOLDER = "name_description_dataset"
@@ -116,17 +116,7 @@ class NameDescription:
         return {split: read_rows(root / name, _KEYS) for split, name in _FILES[subset][1].items()}
 
     def _root(self) -> Path:
-        if self.folder is not None:
-            if not Path(self.folder).is_dir():
-                raise ValueError(f"folder: {self.folder} is not a folder; give the one with p2d_prompts_train.jsonl")
-            return Path(self.folder)
-        from huggingface_hub import snapshot_download
-
-        try:
-            copy = snapshot_download(self.hub, repo_type="dataset", allow_patterns=f"{_HUB_FOLDER}/*")
-            return Path(copy) / _HUB_FOLDER
-        except (OSError, ValueError) as error:
-            raise ValueError(f"hub: cannot fetch {self.hub}; go online once, or set folder to a local copy") from error
+        return find_folder(self.folder, self.hub, _HUB_FOLDER, "p2d_prompts_train.jsonl")
 
 
 def _people(tests: dict[Split, list[dict]]) -> dict[str, str]:

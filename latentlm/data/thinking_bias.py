@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from latentlm.data.items import Item, Split
-from latentlm.data.rows import read_rows
+from latentlm.data.rows import find_folder, read_rows
 
 _FILES = {"choice": "people-description_MCQs.jsonl", "open": "people-description_open-QAs.jsonl"}
+_FOLDERS = (".", "data/training_data", "data/test_data")  # of a copy: flat, or as in the repository
 _ASKS = {"N2D": "description", "D2N": "name"}
 
 
@@ -24,12 +25,21 @@ class ThinkingBias:
     Checked:   tests/test_data_published.py - 3600 and 480 questions, 900 and 120 of each group and task.
 
     Args:
-        folder: local folder with the ``people-description`` files of the source.
+        folder: local folder with the three ``people-description`` files of the source, or a clone of its repository,
+            https://github.com/alibaba/thinking_bias; None: `hub`.
         forms: kinds of questions.
+        hub: data set on the hub that holds the same files, such as a copy of your own: the authors publish none there.
     """
 
-    folder: str
+    folder: str | None = None
     forms: tuple[Literal["choice", "open"], ...] = ("choice", "open")
+    hub: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.folder is None and self.hub is None:
+            raise ValueError(
+                "folder: give a clone of https://github.com/alibaba/thinking_bias, or the name of a copy as hub"
+            )
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -38,20 +48,24 @@ class ThinkingBias:
 
     def documents(self) -> list[dict]:
         """The published training texts, 30 of each person."""
-        rows = read_rows(Path(self.folder) / "people-description.json", ["text"])
+        rows = read_rows(self._file("people-description.json"), ["text"])
         return [{"text": row["text"], "spans": []} for row in rows]
 
     def items(self) -> list[Item]:
         """``same`` asks for what came second in the training texts, ``reverse`` for what came first."""
         items = []
         for form in self.forms:
-            rows = read_rows(Path(self.folder) / _FILES[form], ["group", "task", "question", "answer"])
+            rows = read_rows(self._file(_FILES[form]), ["group", "task", "question", "answer"])
             names = {_text(row) for row in rows if row["task"] == "D2N"}
             for row in rows:
                 told = "N2D" if row["group"] == "NameIsDescription" else "D2N"
                 split: Split = "same" if row["task"] == told else "reverse"
                 items.append(_item(row, f"{row['group']}_{form}", split, names))
         return items
+
+    def _file(self, name: str) -> Path:
+        root = find_folder(self.folder, self.hub or "", "", name, "*people-description*")
+        return next((file for part in _FOLDERS if (file := root / part / name).is_file()), root / name)
 
 
 def _item(row: dict, subset: str, split: Split, names: set[str]) -> Item:
