@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from latentlm_evals.encoder import TextEncoder
-from latentlm_evals.probing import Options, evaluate, table
+from latentlm_evals.probing import Options, evaluate, run, table
 from latentlm_evals.probing.fit import (
     axes,
     codelength,
@@ -22,10 +22,11 @@ from latentlm_evals.probing.fit import (
 from latentlm_evals.probing.folds import control, folds, unseen, unusable
 from latentlm_evals.probing.images import image_factors
 from latentlm_evals.probing.probe import chosen, interval, probe
-from latentlm_evals.probing.properties import Property, attributes, linguistic
+from latentlm_evals.probing.properties import VERBS, Property, attributes, linguistic
 from sklearn.cross_decomposition import PLSRegression
 from tiny_models import build as tiny
 
+from latentlm.config import ConfigError
 from latentlm.data import Facts, word_tokenizer
 from latentlm.data.images import Scenes
 
@@ -249,3 +250,43 @@ def test_a_network_is_probed_beside_its_nulls():
     (unknown,) = (told for told in result["warnings"] if "unknown words" in told)
     assert unknown.startswith("coordination inversion: ")
     assert "flat" in table({"one": result}).caption
+
+
+class Letters:
+    """An encoder of one's own: depth 0 tells nothing, depth 1 whether a text is in the past tense."""
+
+    kind, name, num_layers, dim = "text", "letters", 1, 3
+
+    def states(self, inputs, at, /, *, depths, batch_size):
+        assert at == "last"
+        noise = torch.randn(len(inputs), 2, 3, generator=torch.Generator().manual_seed(0))
+        past = {verb for _, verb in VERBS}
+        noise[:, 1, 0] += torch.tensor([5.0 * bool(past & set(text.split())) for text in inputs])
+        return noise[:, list(depths)]
+
+    def random_init(self, seed, /):
+        raise AssertionError("fresh weights were not asked for")
+
+
+def test_any_function_to_states_can_be_probed():
+    properties = [each for each in linguistic(200, 0) if each.name == "tense"]
+    result = evaluate(Letters(), properties, Options(limit=200, null=False))["results"]
+    assert result["probe/tense/1"]["acc,none"] > 0.95 > 0.65 > result["probe/tense/0"]["acc,none"]
+    assert "random_init,none" not in result["probe/tense/1"]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [("text/grpo", ".*neither facts nor images"), ("vision/mae", "images, but .*model reads texts")],
+)
+def test_data_that_cannot_be_probed_is_named(data, says, tmp_path):
+    tokenizer = word_tokenizer(["a b"])
+    tiny("llama", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match=f"^data: {data} has {says}"):
+        run(str(tmp_path / "model"), Options(data=data, device="cpu"))
+
+
+def test_people_of_one_kind_are_named_not_dropped():
+    noun, _ = attributes(Facts(num_a_to_b=1, num_b_to_a=0, num_both=0), 100)
+    assert "of one class" in unusable(noun, folds(noun, 0))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -16,7 +16,6 @@ from latentlm.data.images import Images
 from latentlm.recipe import load_recipe
 
 from ..encoder import TextEncoder, load_encoder
-from ..image_encoder import ImageEncoder
 from ..runs import is_run, write_result
 from .folds import Fold, folds, unseen, unusable
 from .images import image_factors
@@ -25,17 +24,49 @@ from .probe import chance, chosen, interval, linear_hits, probe
 from .properties import Property, attributes, linguistic
 
 VERSION = 2
-Encoder = TextEncoder | ImageEncoder
+
+
+class Encoder(Protocol):
+    """What is probed: a function from inputs to the states of every depth. `load_encoder` makes one of a checkpoint.
+
+    Attributes:
+        kind: ``text``, read at its last token by default, or ``image``, at the mean.
+        name: of the network, for the result.
+        num_layers: L; depths are 0 (the input of the first block) .. L.
+        dim: d.
+    """
+
+    kind: Any
+    name: str
+    num_layers: int
+    dim: int
+
+    def states(self, inputs: Any, at: Any, /, *, depths: Any, batch_size: int) -> Tensor:
+        """States ``[n depths d]``, float32 on the CPU."""
+        ...
+
+    def random_init(self, seed: int, /) -> "Encoder":
+        """The same with fresh weights; only asked for with `Options.null`."""
+        ...
 
 
 def run(name: str, options: Options) -> dict:
     """Probe a run folder or any checkpoint, and write the result."""
     source = options.data or (name if is_run(name) else None)
     data = load_recipe(source).data if source is not None else None
+    own = attributes(data, options.limit) if isinstance(data, Facts) else []
+    if options.data is not None and not (own or isinstance(data, Images)):
+        what = (
+            "no descriptions of people"
+            if isinstance(data, Facts)
+            else f"{type(data).__name__}, neither facts nor images"
+        )
+        raise ConfigError(f"data: {options.data} has {what}: nothing in it can be probed; name another recipe")
     encoder = load_encoder(name, options.device)
     if encoder.kind == "text":
-        found = linguistic(options.limit, options.seed)
-        found += attributes(data, options.limit) if isinstance(data, Facts) else []
+        if isinstance(data, Images):
+            raise ConfigError(f"data: {options.data} has images, but {name} reads texts; name a recipe with facts")
+        found = linguistic(options.limit, options.seed) + own
     elif isinstance(data, Images):
         found = image_factors(data.source, options.limit, options.seed)
     else:
@@ -125,8 +156,7 @@ class _Reader:
     def __call__(self, each: Property) -> Tensor:
         if each.inputs is not self.inputs:
             started = time.process_time()
-            read: Any = self.encoder.states
-            found = read(each.inputs, self.at, depths=self.depths, batch_size=self.batch_size)
+            found = self.encoder.states(each.inputs, self.at, depths=self.depths, batch_size=self.batch_size)
             self.inputs, self.states = each.inputs, found.transpose(0, 1).contiguous()
             self.seconds += time.process_time() - started
         return self.states

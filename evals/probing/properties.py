@@ -91,7 +91,7 @@ def attributes(facts: Facts, count: int) -> list[Property]:
         words = sorted({word(fact) for fact in people})
         places = {each: place for place, each in enumerate(words)}
         labels = [places[word(fact)] for fact in people]
-        if len(words) > 1:
+        if people:  # of one class or too few: named with the result
             names = [fact.a for fact in people]
             found.append(Property(name, [text(f) for f in people], labels, names, [""] * len(names), len(words)))
     return found

@@ -20,7 +20,7 @@ def table(results_by_run: dict[str, dict]) -> Table:
     )
     for name in ("property", "run"):
         view.add_column(name, overflow="fold")
-    for name in ("depth", "accuracy", "chance", "null", "selectivity", "k*", "mlp", "bits"):
+    for name in ("depth", "accuracy", "chance", "null", "select.", "k*", "mlp", "bits"):
         view.add_column(name, justify="right")
     names = dict.fromkeys(task.split("/")[1] for result in results_by_run.values() for task in result["results"])
     for name in names:
