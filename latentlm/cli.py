@@ -1,4 +1,4 @@
-"""The command line: train | eval | report | doctor | export | texts | recipes. Mistakes are one line and exit code 2."""
+"""The command line, one function a command. Mistakes are one line and exit code 2."""
 
 import inspect
 import os

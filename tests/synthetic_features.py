@@ -8,10 +8,14 @@ def unit(vector):
     return vector / np.linalg.norm(vector)
 
 
-def binary_families(kind, seed, num=4, rows=400, dim=64):
-    """The known-answer table's set-up: classes at +-2 along the family's direction, noise 1, an offset a family."""
+def binary_families(kind, seed, num=4, rows=400, dim=64, aligned=False):
+    """The known-answer table's set-up: classes at +-2 along the family's direction, noise 1, an offset a family.
+
+    Aligned: everything is turned so that the shared direction is the first unit.
+    """
     draw = np.random.default_rng(seed)
     shared, families = unit(draw.standard_normal(dim)), []
+    turn = np.linalg.qr(np.column_stack([shared, np.eye(dim)[:, 1:]]))[0] if aligned else np.eye(dim)
     for _ in range(num):
         own = unit(draw.standard_normal(dim))
         direction = {"unified": shared, "partial": unit(shared + 0.12 * draw.standard_normal(dim)), "fractured": own}
@@ -23,6 +27,7 @@ def binary_families(kind, seed, num=4, rows=400, dim=64):
             states = 2 * np.eye(dim)[draw.integers(0, dim, rows)] + 0.1 * noise + offset
         else:
             states = np.outer(4 * labels - 2.0, direction[kind]) + noise + offset
+        states = states @ turn
         half = rows // 2
         families.append(Family(states[:half], labels[:half], states[half:], labels[half:]))
     return families

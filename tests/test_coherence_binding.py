@@ -1,15 +1,9 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.binding import (
-    bilinear_composition,
-    bilinear_inverse,
-    chance_mrr,
-    fact_unification,
-    retrieval_ranks,
-    role_consistency,
-    update_coupling,
-)
+from latentlm_evals.coherence.bilinear import bilinear_composition, bilinear_inverse
+from latentlm_evals.coherence.binding import fact_unification, role_consistency, update_coupling
 from latentlm_evals.coherence.probes import CoherenceWarning
+from latentlm_evals.coherence.ranks import by_cosine, chance_mrr
 
 
 def draws(num=60, dim=24, noise=0.3, seed=0):
@@ -30,13 +24,6 @@ def test_role_consistency_separates_one_entity_a_rotated_one_and_two():
     assert rotated["rc_lin"] > 0.95  # but the same entity behind one map
     for score in (two["rc_id"], two["rc_lin"], same["rc_lin_shuffled"], rotated["rc_lin_shuffled"]):
         assert score < 3 * chance_mrr(60)
-
-
-def test_role_consistency_of_collapsed_states_is_chance():
-    flat = np.ones((60, 24))
-    found = role_consistency(flat, flat)
-    assert found["rc_id"] == pytest.approx(1 / 30.5)  # all tie: the middle rank
-    assert found["rc_lin"] == pytest.approx(1 / 30.5)
 
 
 def test_with_fewer_entities_than_dimensions_nothing_is_made_up():
@@ -71,9 +58,11 @@ def test_sharing_an_entity_is_not_being_one_fact():
     assert whole["u"] > 1.5 * whole["u_null"]
 
 
-def test_collapsed_facts_are_named():
-    with pytest.warns(CoherenceWarning, match="collapsed"):
-        assert np.isnan(fact_unification(np.ones((9, 4)), np.ones((9, 4)))["u"])
+def test_where_no_fact_shares_an_entity_that_null_is_left_out():
+    states, _, _, noise = draws()
+    alone = fact_unification(states + noise(), states + noise(), np.zeros((60, 60), bool))
+    assert "u_null" not in alone
+    assert alone["u_null_sd"] == pytest.approx(1 / np.sqrt(60), rel=0.3)
 
 
 def test_coupling_separates_one_fact_two_and_a_drift_of_everything():
@@ -113,9 +102,20 @@ def test_composition_of_two_maps():
     assert bilinear_composition(states, middle, other)["composition"] < 0.15  # the second relation is no map of states
 
 
-def test_ranks_with_ties_are_at_chance():
-    np.testing.assert_allclose(retrieval_ranks(np.ones((5, 3)), np.ones((5, 3))), 3)
-    np.testing.assert_allclose(retrieval_ranks(np.eye(4), np.eye(4)), 1)
+def test_ties_are_broken_by_lot():
+    flat = np.ones((9, 3))
+    np.testing.assert_allclose(by_cosine(flat, flat), chance_mrr(9))  # equal keys are at chance, .31 and not 1 / 5
+    np.testing.assert_allclose(by_cosine(np.eye(4), np.eye(4)), 1)
+    # two keys ahead, three level: the mean over the orders of the three
+    query, keys = np.array([[1.0, 0]]), np.array([[0.0, 1], [1, 0], [0, 2], [1, 0], [0, 3]])
+    assert by_cosine(query, keys, np.array([2])) == pytest.approx((1 / 3 + 1 / 4 + 1 / 5) / 3)
+    draw, found = np.random.default_rng(0), []
+    for _ in range(4000):
+        order = draw.permutation(5)
+        scores = keys[:, 0] + 1e-3 * draw.random(5)
+        found.append(1 / (1 + (scores > scores[2]).sum()))
+        assert by_cosine(query, keys[order], np.array([int(np.flatnonzero(order == 2)[0])])) == pytest.approx(47 / 180)
+    assert np.mean(found) == pytest.approx(47 / 180, abs=0.01)
 
 
 def test_bad_input_is_named():

@@ -54,12 +54,6 @@ def test_unrelated_states_and_shuffled_pairs_have_no_gain():
     assert null["h@1"] < 0.1
 
 
-def test_collapsed_states_are_named():
-    with pytest.warns(CoherenceWarning, match="collapsed"):
-        found = score(states(), states(), np.ones((9, DIM)), np.ones((9, DIM)))
-    assert np.isnan(found["eq"])
-
-
 def test_the_equations():
     action, x, y = fit_action(states(), states(3)), states(1, 20), states(4, 20)
     error = sum(np.sum((b - (action.matrix @ a + action.offset)) ** 2) for a, b in zip(x, y, strict=True))

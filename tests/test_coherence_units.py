@@ -1,7 +1,50 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.probes import CoherenceWarning
+from latentlm_evals.coherence.probes import CoherenceWarning, fit_probe
 from latentlm_evals.coherence.units import contributions, flip_coherence, linear_contributions, unit_measures
+from synthetic_features import binary_families
+
+KINDS = ("unified", "partial", "fractured", "collapsed", "tokens")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["turned", "aligned"])
+def known(request):
+    """Measures of the readout of all families, mean of three draws, and whether the shared direction is a unit."""
+    found = {}
+    for kind in KINDS:
+        draws = []
+        for seed in range(3):
+            families = binary_families(kind, seed, aligned=request.param)
+            train = np.concatenate([family.train - family.train.mean(0) for family in families])
+            test = np.concatenate([family.test - family.test.mean(0) for family in families])
+            weights = fit_probe(train, np.concatenate([family.train_labels for family in families])).coef_
+            draws.append(unit_measures(linear_contributions(weights, test)))
+        found[kind] = {name: np.mean([draw[name] for draw in draws]) for name in draws[0]}
+    return found, request.param
+
+
+@pytest.mark.parametrize("name", ["effective_units", "gini", "contribution_rank"])
+def test_units_separate_one_direction_from_many_if_it_is_a_unit_and_only_then(known, name):
+    """None of the three is invariant to a turn of the basis: a shared direction of many units looks fractured."""
+    found, aligned = known
+    one, part, own = (found[kind][name] for kind in ("unified", "partial", "fractured"))
+    if aligned:
+        sign = -1 if name == "gini" else 1
+        assert sign * one < sign * part < sign * own
+        assert abs(own - one) > 0.15 * own
+    else:
+        assert np.ptp([one, part, own]) < 0.2 * own
+
+
+def test_units_cannot_tell_collapse_but_tell_tokens_that_are_units(known):
+    """They are free of scale, so noise of any size counts like a concept's own directions; `unreadable` tells that."""
+    found, _ = known
+    own, tokens = found["fractured"], found["tokens"]
+    for name, value in found["collapsed"].items():
+        assert value == pytest.approx(own[name], rel=0.1), name
+    assert tokens["effective_units"] < 0.7 * own["effective_units"]  # each input is one unit
+    assert tokens["gini"] > own["gini"] + 0.05
+    assert tokens["contribution_rank"] > own["contribution_rank"]  # but another one each time
 
 
 def test_linear_contributions_are_the_ablation_loop():

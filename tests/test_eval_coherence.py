@@ -4,30 +4,29 @@ import numpy as np
 import pytest
 import torch
 from latentlm_evals.coherence import Options, run, table
-from latentlm_evals.coherence.families import CONTEXTS, countries, mentions, numbers, sentences, swaps
+from latentlm_evals.coherence.families import CATEGORIES, CONTEXTS, countries, mentions, numbers, sentences, swaps
 from latentlm_evals.coherence.lens import Lens
 from latentlm_evals.coherence.nouns import Nouns
-from latentlm_evals.coherence.pairs import run_pairs, world_pairs
 from latentlm_evals.coherence.space import Space
 from latentlm_evals.encoder import load_encoder
 from rich.console import Console
 from tiny_models import build
 
 from latentlm.config import ConfigError, parse
-from latentlm.data import Facts, bpe_tokenizer, word_tokenizer
+from latentlm.data import bpe_tokenizer, word_tokenizer
 
 SMALL = Options(depths=("1/2",), nouns=3, entities=15, pairs=2, updates=2, components=8, sections=("stability",))
 
 
 def all_texts():
     moved = [text for row in [*sentences(), *swaps(), *numbers()] for text in row.texts.values()]
-    facts = [f"The capital of {a} is {b}. People from {a} are called {c}." for a, b, c in countries()]
-    return [row.text + ", a kind of that is are" for row in mentions()] + moved + facts
+    facts = [f"The capital of {a} is {b}. People say that the {c} {b} is the capital of" for a, b, c in countries()]
+    return [f"{row.text}, a kind of that is are {' '.join(CATEGORIES)}" for row in mentions()] + moved + facts
 
 
-def save(folder, tokenizer, kind="llama"):
+def save(folder, tokenizer, kind="llama", room=128):
     torch.manual_seed(0)
-    build(kind, vocab_size=len(tokenizer), max_position_embeddings=128).save_pretrained(folder)
+    build(kind, vocab_size=len(tokenizer), max_position_embeddings=room).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -138,24 +137,84 @@ def test_every_section_has_scores_nulls_and_a_table(whole):
     assert "fracture" in text
 
 
-def test_a_run_of_facts_is_asked_about_its_own_facts(tmp_path):
-    facts = Facts(num_a_to_b=20, num_b_to_a=20, num_both=30)
-    groups = run_pairs(facts, 15)
-    assert [group.name for group in groups] == ["description_a_to_b", "description_b_to_a", "description_both"]
-    told = {(fact.a, fact.b) for fact in facts.facts()}
-    for group in groups:
-        assert len(group.a) == 15
-        assert set(zip(group.a, group.b, strict=True)) <= told
-        assert group.forward.startswith("{}")
-    assert world_pairs(20)[0].a[0] == "France"
+def test_the_result_says_what_the_transfer_matrices_are_of_and_what_was_read(whole):
+    result, _, _ = whole
+    assert result["contexts"] == [context.name for context in CONTEXTS]
+    assert all(np.shape(matrix) == (len(CONTEXTS),) * 2 for matrix in result["transfer"].values())
+    assert set(result["n-samples"]) == set(result["results"]) == set(result["versions"])
+    # 6 categories x 3 nouns x 6 contexts x 2 templates x 2 numbers
+    assert result["n-samples"]["coherence/stability/number@2"] == {"original": 432, "effective": 18}
+    assert result["n-samples"]["coherence/equivariance/swap@2"]["effective"] == 21  # couples, in both orders
+    assert result["n-samples"]["coherence/binding/capital@2"] == {"original": 45, "effective": 15}
+    assert result["n-samples"]["coherence/coupling/capital"] == {"original": 2, "effective": 2}
+
+
+def test_headline_scores_have_intervals_around_them(whole):
+    result, _, _ = whole
+    rows = result["results"]
+    for task, name in (
+        ("stability/category@2", "within"),
+        ("stability/category@2", "fracture"),
+        ("equivariance/past@2", "eq_gain"),
+        ("binding/capital@2", "rc_id"),
+        ("binding/capital@2", "rc_lin"),
+        ("binding/capital@2", "u"),
+        ("coupling/capital", "t"),
+        ("detail/number@2", "joint"),
+    ):
+        row = rows[f"coherence/{task}"]
+        value, low, high = (row[f"{name}{end},none"] for end in ("", "_low", "_high"))
+        assert low <= value <= high, (task, name)
+        assert f"{name}_low_random,none" not in row
+        assert f"{name}_low" not in result["higher_is_better"][f"coherence/{task}"]
+
+
+@pytest.mark.parametrize("section", Options.__dataclass_fields__["sections"].default)
+def test_each_section_can_be_asked_alone(folder, section, monkeypatch):
+    monkeypatch.setattr("latentlm_evals.coherence.pairs.STEPS", 3)
+    options = Options(depths=("1/2",), nouns=3, entities=15, pairs=2, updates=2, sections=(section,), random_init=False)
+    result = run(folder, options)
+    assert {task.split("/")[1] for task in result["results"]} == {section}
+    assert not any("unknown_words" in note for note in result["warnings"])
+
+
+def test_the_table_shows_intervals_and_the_null_of_u():
+    row = {"u": 0.123, "u_low": -0.5, "u_high": 0.75, "u_null_sd": 0.141, "u_random": 0.35, "rc_lin": 0.3}
+    row |= {"rc_lin_low": 0.25, "rc_lin_high": 0.34, "rc_lin_shuffled": 0.1, "eq": 1.0, "gap": None, "t": -0.004}
+    result = {
+        "results": {"coherence/binding/x@2": {"alias": "x"} | {f"{key},none": value for key, value in row.items()}},
+        "warnings": [],
+    }
+    console = Console(width=200, record=True)
+    console.print(table({"run": result})[0])
+    text = console.export_text()
+    assert ".12 [-.50, .75] (±.14 | .35)" in text
+    assert ".30 [.25, .34] (.10 | -)" in text
+    assert "u_low" not in text
 
 
 def test_words_the_model_does_not_know_are_said(tmp_path):
     name = save(tmp_path, word_tokenizer(["nothing of this is in the sentences"]))
-    result = run(name, SMALL)
-    assert result["results"] == {}
-    assert "unknown_words" in result["warnings"][0]
-    assert table({"x": result})[-1].title == "Warnings"
+    every = Options(depths=("1/2",), random_init=False)
+    with pytest.raises(ValueError, match="nothing of what was asked for can be measured") as error:
+        run(name, every)
+    told = str(error.value)
+    assert "\n" not in told
+    assert all(section in told for section in every.sections)
+    assert told.count("unknown_words") == 5  # nouns, three kinds of sentences, countries
+    with pytest.raises(ValueError, match="binding and coupling of capital: unknown_words") as error:
+        run(name, Options(sections=("binding", "coupling"), random_init=False))
+    assert "stability" not in str(error.value)
+
+
+def test_a_model_that_reads_too_little_is_told_so_and_asked_the_rest(tmp_path):
+    name = save(tmp_path, word_tokenizer(all_texts()), room=8)
+    result = run(name, Options(depths=("1/2",), entities=15, sections=("stability", "binding"), random_init=False))
+    assert {task.split("/")[1] for task in result["results"]} == {"binding"}
+    assert "stability: too_short: the sentences have up to" in result["warnings"][0]
+    assert "the model reads 8" in result["warnings"][0]
+    with pytest.raises(ValueError, match=r"nothing of what was asked for .* ask a model that reads more"):
+        run(name, SMALL)
 
 
 def test_bad_input_is_one_line(tmp_path, folder):

@@ -10,8 +10,9 @@ from functools import reduce
 
 import numpy as np
 
-from .binding import chance_mrr, check_pairs, mrr
-from .probes import Array, caution
+from .probes import Array, Labels, caution, rounding
+from .ranks import chance_mrr, check_pairs, expected
+from .resample import draws, interval
 
 STILL = 1e-3  # share of the spread of h(gx); less movement than this is invariance
 PENALTIES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
@@ -54,7 +55,7 @@ def _left_out(u: Array, size: Array, step: Array, strength: float) -> float:
     return float((residual**2 / np.maximum(1 - leverage, 1e-6)[:, None] ** 2).sum())
 
 
-def equivariance(action: Action, states: Array, moved: Array) -> dict[str, float]:
+def equivariance(action: Action, states: Array, moved: Array, entities: Labels | None = None) -> dict[str, float]:
     """How well rho_g, fitted elsewhere, predicts h(gx) for these x.
 
         EQ      = 1 - sum |h(gx) - rho_g h(x)|^2 / sum |h(gx) - mean h(gx)|^2
@@ -62,28 +63,33 @@ def equivariance(action: Action, states: Array, moved: Array) -> dict[str, float
         H@1, MRR: rho_g h(x) -> h(gx) among all h(gx') and all h(x'), by distance
         moved   = sum |h(gx) - h(x)|^2 / sum |h(gx) - mean h(gx)|^2
 
+    Interval:  of EQ_gain, bootstrap over `entities` (number of what each row is about ``[n]``; None: each row).
     Source:    retrieval as in SIE (2302.10283); EQ_gain and the untransformed candidates are this project's guards.
     Checked:   tests/test_coherence_equivariance.py - rotation, invariant, collapsed, unrelated features.
     """
     check_pairs("equivariance", states, moved)
-    error = float(((moved - action(states)) ** 2).sum())
+    miss = ((moved - action(states)) ** 2).sum(1)
+    steps = ((moved - states) ** 2).sum(1)
+    error, shift = float(miss.sum()), float(steps.sum())
     spread = float(((moved - moved.mean(0)) ** 2).sum())
-    shift = float(((moved - states) ** 2).sum())
-    if spread <= 1e-12:
+    if spread <= len(moved) * float((rounding(moved) ** 2).sum()):
         nan = caution("collapsed", "h(gx) is the same for all x: nothing that g could act on")
-        return dict.fromkeys(("eq", "eq_gain", "h@1", "mrr"), nan) | {"moved": nan, "mrr_chance": nan}
+        return dict.fromkeys(("eq", "eq_gain", "eq_gain_low", "eq_gain_high", "h@1", "mrr", "moved", "mrr_chance"), nan)
     still = shift < STILL * spread
     if still:
         caution("invariant", f"g moves the states by {shift / spread:.1e} of their spread: EQ_gain is left out")
-    ranks = _ranks(action(states), np.concatenate([moved, states]))
+    above, level = _places(action(states), np.concatenate([moved, states]))
+    counts = draws(np.arange(len(states)) if entities is None else entities)
+    total = counts @ steps
+    gains = np.full(len(counts), np.nan) if still else 1 - counts @ miss / np.maximum(total, 1e-12 * shift)
     return {
         "eq": 1 - error / spread,
         "eq_gain": float("nan") if still else 1 - error / shift,
-        "h@1": float((ranks < 1.5).mean()),
-        "mrr": mrr(ranks),
+        "h@1": float(((above == 0) & (level == 1)).mean()),
+        "mrr": float(expected(above, level).mean()),
         "moved": shift / spread,
         "mrr_chance": chance_mrr(2 * len(states)),
-    }
+    } | interval("eq_gain", gains)
 
 
 def compose(first: Action, second: Action) -> Action:
@@ -140,8 +146,9 @@ class Frame:
         return corner
 
 
-def _ranks(queries: Array, keys: Array) -> Array:
+def _places(queries: Array, keys: Array) -> tuple[Array, Array]:
+    """How many keys are nearer than a query's own, and how many as near, its own among them."""
     distance = ((queries[:, None] - keys[None]) ** 2).sum(-1)
     own = distance[np.arange(len(queries)), np.arange(len(queries))][:, None]
     near = 1e-9 * (1 + own)
-    return 1 + (distance < own - near).sum(1) + ((np.abs(distance - own) <= near).sum(1) - 1) / 2
+    return (distance < own - near).sum(1), (np.abs(distance - own) <= near).sum(1)

@@ -4,6 +4,7 @@ Everything is a function of the seed. A noun belongs to the training or to the t
 """
 
 import random
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 NOUNS = {
@@ -92,11 +93,12 @@ NUMBERS = ("Room number {}", "They counted up to {}", "The answer was {}")
 
 @dataclass(frozen=True)
 class Moved:
-    """An entity x of a transformation, before and after: ``texts[variant]``."""
+    """An entity x of a transformation, before and after: ``texts[variant]``; `entity` is who or what it is about."""
 
     texts: dict[str, str]
     context: int
     is_test: bool
+    entity: Hashable
 
 
 def sentences(seed: int = 0, count: int = 36) -> list[Moved]:
@@ -108,7 +110,7 @@ def sentences(seed: int = 0, count: int = 36) -> list[Moved]:
     train = draw.sample(old, min(count - count // 3, len(old)))
     chosen = train + draw.sample(new, min(max(count // 3, 3), len(new)))
     return [
-        Moved({variant: _say(noun, verb, variant, tail) for variant in VARIANTS}, context, is_test)
+        Moved({variant: _say(noun, verb, variant, tail) for variant in VARIANTS}, context, is_test, (noun, verb))
         for noun, verb, is_test in chosen
         for context, tail in enumerate(TAILS)
     ]
@@ -123,7 +125,7 @@ def swaps(seed: int = 0, count: int = 36) -> list[Moved]:
     chosen = draw.sample(old, min(count, len(old))) + new
     # both orders are there, so that exchanging is its own inverse in the data too
     return [
-        Moved({"plain": frame.format(a=a, b=b), "swapped": frame.format(a=b, b=a)}, context, is_test)
+        Moved({"plain": frame.format(a=a, b=b), "swapped": frame.format(a=b, b=a)}, context, is_test, (x, y))
         for x, y, is_test in chosen
         for a, b in ((x, y), (y, x))
         for context, frame in enumerate(SWAPS)
@@ -135,8 +137,9 @@ def numbers(seed: int = 0, count: int = 60) -> list[Moved]:
     draw = random.Random(f"coherence/numbers/{seed}")
     chosen = draw.sample(range(10, 97), min(count, 87))
     held_out = max(3, len(chosen) // 3)
+    steps = {"plain": 0, "next": 1, "next next": 2}
     return [
-        Moved({"plain": f.format(k), "next": f.format(k + 1), "next next": f.format(k + 2)}, context, place < held_out)
+        Moved({name: f.format(k + step) for name, step in steps.items()}, context, place < held_out, k)
         for place, k in enumerate(chosen)
         for context, f in enumerate(NUMBERS)
     ]

@@ -49,6 +49,12 @@ class Lens:
         # byte-level models name some ordinary token as the unknown one and never write it
         return float(np.mean([token == unknown for token in ids])) if unknown is not None else 0.0
 
+    def too_long(self, texts: Sequence[str]) -> str:
+        """What is wrong with the longest of the texts for this model; empty if all fit."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = max(len(self._ids(text)) for text in texts)
+        return f"up to {longest} tokens, and the model reads {limit}" if limit and longest > limit else ""
+
     @torch.inference_mode()
     def next_token(
         self,

@@ -1,6 +1,6 @@
 """Section about facts told from both sides: role consistency, unification, bilinear maps, update coupling.
 
-The facts are a run's own, or countries and capitals, which most pretrained models know.
+The facts are a run's own (`own.py`), or countries and capitals, which most pretrained models know.
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from latentlm.data import Facts
-from latentlm.data.relations import RELATIONS
-
-from .binding import bilinear_composition, bilinear_inverse, fact_unification, role_consistency, update_coupling
+from .bilinear import FOLDS, bilinear_composition, bilinear_inverse
+from .binding import consistency_scores, fact_unification, role_ranks, update_coupling
 from .families import countries
 from .lens import Lens
-from .probes import Array
+from .probes import Array, Labels, caution, is_flat
 from .space import Space
 
 STEPS, RISE, STEP_SIZE = 40, 2.0, 2e-4  # an update ends after so many steps or nats; a step is this share of the norm
-
-THIRD = "People say that the {}"
+LEAST = 2 * FOLDS  # facts
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,9 @@ class Pairs:
         a, b: the two sides of every fact.
         forward: prompt with ``{}`` for a, to be followed by b.
         reverse: prompt with ``{}`` for b, to be followed by a.
-        c: a third thing of every fact, for the composition; empty where there is none.
+        c: what a leads to by another relation, for the composition b -> a -> c; empty where there is none.
+        third: words with ``{}`` for c.
+        clusters: number of the group, e.g. a family, that each fact belongs to, drawn whole for intervals.
     """
 
     name: str
@@ -41,33 +40,31 @@ class Pairs:
     forward: str
     reverse: str
     c: tuple[str, ...] = ()
+    third: str = ""
+    clusters: tuple[int, ...] = ()
+
+    def groups(self) -> Labels:
+        """`clusters`; each fact by itself where there are none."""
+        return np.array(self.clusters) if self.clusters else np.arange(len(self.a))
+
+    def shared(self) -> Array:
+        """``[n n]``, true where two different facts have a thing in common."""
+        a, b = np.array(self.a), np.array(self.b)
+        same = [x[:, None] == y for x in (a, b) for y in (a, b)]
+        return np.any(same, axis=0) & ~np.eye(len(a), dtype=bool)
+
+    def texts(self) -> list[str]:
+        """All that is read, answers included."""
+        ahead = [f"{self.forward.replace('{}', a)} {b}" for a, b in zip(self.a, self.b, strict=True)]
+        back = [f"{self.reverse.replace('{}', b)} {a}" for a, b in zip(self.a, self.b, strict=True)]
+        return ahead + back + [self.third.replace("{}", c) for c in self.c]
 
 
 def world_pairs(limit: int) -> list[Pairs]:
     """Countries and capitals."""
     rows = countries()[:limit]
     a, b, c = (tuple(row[side] for row in rows) for side in range(3))
-    return [Pairs("capital", a, b, "The capital of {} is", "{} is the capital of", c)]
-
-
-def run_pairs(data: Facts, limit: int) -> list[Pairs]:
-    """A run's own facts, by relation and trained direction, asked in sentences it was not trained on."""
-    groups: dict[str, list] = {}
-    for fact in data.facts():
-        groups.setdefault(fact.subset, []).append(fact)
-    found = []
-    for name, facts in groups.items():
-        relation = RELATIONS[facts[0].relation]
-        if relation.b_to_a is None:
-            continue
-        ahead, back = relation.a_to_b.test[0], relation.b_to_a.test[0]
-        forward, reverse = (
-            frame[: frame.index("{" + asked + "}")].rstrip().replace("{" + known + "}", "{}")
-            for frame, known, asked in ((ahead, "a", "b"), (back, "b", "a"))
-        )
-        chosen = [facts[i * len(facts) // min(limit, len(facts))] for i in range(min(limit, len(facts)))]
-        found.append(Pairs(name, tuple(f.a for f in chosen), tuple(f.b for f in chosen), forward, reverse))
-    return found
+    return [Pairs("capital", a, b, "The capital of {} is", "{} is the capital of", c, "People say that the {}")]
 
 
 def pair_states(lens: Lens, pairs: Pairs, depths: Sequence[int]) -> dict[str, Array]:
@@ -76,7 +73,7 @@ def pair_states(lens: Lens, pairs: Pairs, depths: Sequence[int]) -> dict[str, Ar
     for prompt, values, known, asked in (
         (pairs.forward, pairs.a, "a_subject", "b_object"),
         (pairs.reverse, pairs.b, "b_subject", "a_object"),
-        (THIRD, pairs.c, "c_subject", None),
+        (pairs.third, pairs.c, "c_subject", None),
     ):
         if values:
             texts, start = [prompt.replace("{}", value) for value in values], prompt.index("{}")
@@ -86,20 +83,29 @@ def pair_states(lens: Lens, pairs: Pairs, depths: Sequence[int]) -> dict[str, Ar
     return found
 
 
-def pair_scores(states: dict[str, Array], components: int, seed: int) -> dict[str, float]:
+def pair_scores(states: dict[str, Array], pairs: Pairs, components: int, seed: int) -> dict[str, float]:
     """Role consistency (both sides), unification, inverse and composition, from states ``[n d]`` of one depth."""
-    num = len(states["a_subject"])
+    num = len(pairs.a)
     # maps between n entities are fitted on four fifths of them
     space = Space.fit(np.concatenate(list(states.values())), min(components, num // 2))
+    if space.is_collapsed:
+        nan = caution("collapsed", "all facts have the same state: nothing is bound to anything")
+        names = ("rc_id", "rc_lin", "u", "u_mrr", "bilinear", "bilinear_inverse")
+        return dict.fromkeys([*names, *(["composition"] if pairs.c else [])], nan)
     z = {name: space(state) for name, state in states.items()}
-    roles = [role_consistency(z[f"{side}_object"], z[f"{side}_subject"], seed) for side in ("a", "b")]
-    scores = {name: float(np.mean([role[name] for role in roles])) for name in roles[0]}
-    scores |= fact_unification(z["b_object"], z["a_object"])
+    roles = [role_ranks(z[f"{side}_object"], z[f"{side}_subject"], seed) for side in ("a", "b")]
+    scores = consistency_scores({name: (roles[0][name] + roles[1][name]) / 2 for name in roles[0]}, pairs.groups())
+    scores |= fact_unification(z["b_object"], z["a_object"], pairs.shared(), pairs.groups())
     # never both sides of a map from one text: what is asked has seen what is known, and even fresh weights copy it over
     scores |= bilinear_inverse(z["a_subject"], z["b_subject"], z["b_object"], z["a_object"], seed)
     if "c_subject" in z:
         scores |= bilinear_composition(z["b_subject"], z["a_subject"], z["c_subject"], seed)
     return scores
+
+
+def num_updates(pairs: Pairs, updates: int) -> int:
+    """How many facts are taught a wrong partner."""
+    return min(updates, len(pairs.a) // 4)
 
 
 def coupling_scores(lens: Lens, pairs: Pairs, updates: int) -> dict[str, float]:
@@ -109,12 +115,16 @@ def coupling_scores(lens: Lens, pairs: Pairs, updates: int) -> dict[str, float]:
     sizes take alike steps; it ends when the fact has become `RISE` nats likelier. Unrelated: a_i as the answer about
     others.
     """
+    sides = ((pairs.forward, pairs.a), (pairs.reverse, pairs.b))
+    questions = [[frame.replace("{}", value) for value in values] for frame, values in sides]
+    if is_flat(*(lens.next_token(prompts).double().numpy() for prompts in questions)):
+        nan = caution("collapsed", "what follows a question does not depend on what it is about: there is no fact")
+        return dict.fromkeys(("t", "t_unrelated", "delta_forward"), nan)
     own = lens.copy()
     weights = [weight for weight in own.model.parameters() if weight.requires_grad]
     before = [weight.detach().clone() for weight in weights]
     length = torch.stack([weight.norm() for weight in before]).norm()
-    num = len(pairs.a)
-    count = min(updates, num // 4)
+    num, count = len(pairs.a), num_updates(pairs, updates)
     changes: dict[str, list[float]] = {"forward": [], "reverse": [], "unrelated": []}
     for i in (k * num // count for k in range(count)):
         new = (i + num // 2) % num

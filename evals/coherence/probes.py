@@ -5,7 +5,7 @@ Letters: ``n`` states, ``d`` width, ``k`` context families, ``c`` classes.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from sklearn.linear_model import LogisticRegression
 
 Array = NDArray[np.floating]
 Labels = NDArray[np.integer]
+
+
+ROUNDING = 128 * float(np.finfo(np.float32).eps)  # share of the size of float32 states below which they do not differ
 
 
 class CoherenceWarning(UserWarning):
@@ -32,12 +35,16 @@ class Family:
     Attributes:
         train, test: states ``[n d]``.
         train_labels, test_labels: value of the concept, ``[n]``.
+        train_entities, test_entities: number of the thing each state is about, in all families alike, ``[n]``; None: no
+            intervals.
     """
 
     train: Array
     train_labels: Labels
     test: Array
     test_labels: Labels
+    train_entities: Labels | None = None
+    test_entities: Labels | None = None
 
     def __post_init__(self) -> None:
         for name, states, labels in (
@@ -52,7 +59,7 @@ class Family:
 
     def relabelled(self, train_labels: Labels, test_labels: Labels) -> "Family":
         """The same states with other labels."""
-        return Family(self.train, train_labels, self.test, test_labels)
+        return replace(self, train_labels=train_labels, test_labels=test_labels)
 
 
 def check_states(name: str, states: Array) -> None:
@@ -62,6 +69,28 @@ def check_states(name: str, states: Array) -> None:
     if not np.isfinite(states).all():
         bad = int((~np.isfinite(states).all(1)).sum())
         raise ValueError(f"{name}: {bad} of {len(states)} states hold NaN or infinity: the weights have diverged")
+
+
+def rounding(states: Array) -> Array:
+    """What float32 may add to each dimension ``[d]``: ``ROUNDING max(size_i, median_j size_j)``, size = largest value.
+
+    A dimension near zero is mostly a difference of larger numbers and has their rounding.
+    """
+    size = np.abs(states).max(0)
+    return ROUNDING * np.maximum(size, np.median(size))
+
+
+def alive(states: Array) -> Labels:
+    """Dimensions ``[d]`` whose sd is larger than their `rounding`.
+
+    Checked:   tests/test_coherence_collapse.py - equal states with rounding, small states, one live dimension.
+    """
+    return states.std(0) > rounding(states) if states.size else np.zeros(states.shape[1], bool)
+
+
+def is_flat(*tables: Array) -> bool:
+    """Whether one of the tables holds a single state over and over."""
+    return any(not alive(states).any() for states in tables)
 
 
 def check_families(families: Sequence[Family]) -> int:
@@ -88,13 +117,18 @@ def fit_probe(states: Array, labels: Labels, strength: float = 0.1) -> LogisticR
     return LogisticRegression(C=strength, max_iter=2000).fit(states, labels)
 
 
-def skill(probe: LogisticRegression, states: Array, labels: Labels) -> float:
-    """``s = (accuracy - chance) / (1 - chance)``; chance = share of the largest class."""
+def skills(probe: LogisticRegression, states: Array, labels: Labels) -> Array:
+    """What each state adds to `skill`, its mean: ``(hit - chance) / (1 - chance)``, ``[n]``."""
     _, counts = np.unique(labels, return_counts=True)
     chance = counts.max() / counts.sum()
     if chance == 1:
         raise ValueError(f"probe: all {len(labels)} test states have one label: nothing can be scored")
-    return float((probe.score(states, labels) - chance) / (1 - chance))
+    return ((probe.predict(states) == labels) - chance) / (1 - chance)
+
+
+def skill(probe: LogisticRegression, states: Array, labels: Labels) -> float:
+    """``s = (accuracy - chance) / (1 - chance)``; chance = share of the largest class."""
+    return float(skills(probe, states, labels).mean())
 
 
 def within_covariance(states: Sequence[Array], labels: Sequence[Labels], ridge: float = 1e-3) -> Array:

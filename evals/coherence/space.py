@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .probes import Array, check_states
+from .probes import ROUNDING, Array, alive, check_states
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Space:
 
     Attributes:
         mean, scale: of each dimension ``[d]``.
-        basis: orthonormal rows ``[r d]``.
+        basis: orthonormal rows ``[r d]``; zeros for directions without variance.
         explained: share of the standardised variance inside.
     """
 
@@ -26,16 +26,25 @@ class Space:
     basis: Array
     explained: float
 
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether all states that it was fitted on are one state."""
+        return not np.isfinite(self.scale).any()
+
     @classmethod
     def fit(cls, states: Array, components: int) -> "Space":
         """Space of training states ``[n d]``."""
         check_states("states", states)
         mean, spread = states.mean(0), states.std(0)
-        scale = np.where(spread > 1e-9 * max(1.0, float(np.abs(states).max())), spread, np.inf)  # dead: always zero
+        scale = np.where(alive(states), spread, np.inf)  # dead dimensions: always zero
         values, vectors = np.linalg.eigh(((states - mean) / scale).T @ ((states - mean) / scale))
-        kept = vectors[:, ::-1][:, :components].T
-        total = max(float(values.sum()), 1e-12)
-        return cls(mean, scale, kept, float(values[::-1][:components].sum()) / total)
+        values, basis = values[::-1], vectors[:, ::-1].T[:components].copy()
+        if not np.isfinite(scale).any():
+            return cls(mean, scale, 0 * basis, float("nan"))
+        # directions in which there is rounding alone are dead too
+        noise = ROUNDING * float(np.median((np.abs(states).max(0) / scale)[np.isfinite(scale)]))
+        basis[values[: len(basis)] <= len(states) * noise**2] = 0
+        return cls(mean, scale, basis, float(values[:components].sum()) / float(values.sum()))
 
     def __call__(self, states: Array) -> Array:
         """Coordinates ``[n r]`` of states ``[n d]``."""

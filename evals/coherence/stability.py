@@ -4,12 +4,26 @@ Within-family accuracy cannot tell: a concept with a direction of its own in eve
 one. Letters: ``k`` families, ``c`` classes, ``d`` width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .probes import Array, Family, caution, check_families, fit_probe, inverse_root, skill, within_covariance
+from .probes import (
+    Array,
+    CoherenceWarning,
+    Family,
+    caution,
+    check_families,
+    fit_probe,
+    inverse_root,
+    rounding,
+    skill,
+    skills,
+    within_covariance,
+)
+from .resample import draws, interval, jackknife
 
 READABLE = 0.1  # below this within-family skill there is no readout whose stability could be asked
 
@@ -29,6 +43,7 @@ class Stability:
         num_readouts: N_eff, effective number of readouts; 1 = one for all families, k = one for each.
         fracture: (N_eff - 1) / (k - 1).
         transfer: S_ab ``[k k]``, trained on the row, tested on the column.
+        intervals: ``within_low``, ``within_high``, and the same of `crs` and `fracture`, where families name entities.
     """
 
     within: float
@@ -41,6 +56,7 @@ class Stability:
     num_readouts: float
     fracture: float
     transfer: Array
+    intervals: Mapping[str, float] = field(default_factory=dict)
 
 
 def stability(families: Sequence[Family], strength: float = 0.1) -> Stability:
@@ -49,6 +65,7 @@ def stability(families: Sequence[Family], strength: float = 0.1) -> Stability:
         S_ab     = skill on F_b of a logistic probe trained on F_a, its bias refitted on the unlabelled mean of F_b
         MCS_ab   = tr(W_a S_b W_b') / sqrt(tr(W_a S_b W_a') tr(W_b S_b W_b'))     S_b = covariance of F_b
 
+    Interval:  within and CRS: bootstrap over test entities, probes stay; Fracture: jackknife over training entities.
     Source:    within-context scores and transfer as in 2310.06824; MCS 2602.20273, its trace for several classes is
                ours; CRS, LOFO and Fracture are this project's.
     Checked:   tests/test_coherence_stability.py - the known-answer table: one, partly shared and own directions.
@@ -58,7 +75,7 @@ def stability(families: Sequence[Family], strength: float = 0.1) -> Stability:
         strength: scikit-learn's C of the probes.
     """
     check_families(families)
-    matrix, raw, weights = _transfer(families, strength)
+    matrix, raw, weights, rows = _transfer(families, strength)
     within = float(np.diag(matrix).mean())
     readable = within >= READABLE
     if not readable:
@@ -79,20 +96,63 @@ def stability(families: Sequence[Family], strength: float = 0.1) -> Stability:
         num_readouts=count,
         fracture=broken,
         transfer=matrix,
+        intervals=_intervals(families, rows, readable) | _fracture_interval(families, broken),
     )
 
 
-def _transfer(families: Sequence[Family], strength: float) -> tuple[Array, Array, list[Array]]:
+def _intervals(families: Sequence[Family], rows: dict[tuple[int, int], Array], readable: bool) -> dict[str, float]:
+    """Of `within` and `crs`: an entity that is drawn brings its states of all families along."""
+    entities = [family.test_entities for family in families if family.test_entities is not None]
+    if len(entities) < len(families):
+        return {}
+    counts = draws(np.concatenate(entities), np.concatenate([family.test_labels for family in families]))
+    parts = np.split(counts, np.cumsum([len(family.test) for family in families])[:-1], axis=1)
+    drawn = {(a, b): parts[b] @ values / np.maximum(parts[b].sum(1), 1e-12) for (a, b), values in rows.items()}
+    own = np.mean([drawn[a, b] for a, b in drawn if a == b], axis=0)
+    others = np.mean([drawn[a, b] for a, b in drawn if a != b], axis=0)
+    ratio = np.divide(np.maximum(others, 0), own, out=np.full(len(own), np.nan), where=(own > 0) & readable)
+    return interval("within", own) | interval("crs", ratio)
+
+
+def _fracture_interval(families: Sequence[Family], whole: float) -> dict[str, float]:
+    entities = [family.train_entities for family in families if family.train_entities is not None]
+    if len(entities) < len(families):
+        return {}
+    if np.isnan(whole):
+        return jackknife("fracture", np.empty(0), whole)
+
+    def without(entity: int) -> float:
+        kept = [things != entity for things in entities]
+        if any(set(f.train_labels[rest]) != set(f.train_labels) for f, rest in zip(families, kept, strict=True)):
+            return float("nan")  # the only one of its class
+        return fracture(
+            [
+                Family(f.train[rest], f.train_labels[rest], f.test, f.test_labels)
+                for f, rest in zip(families, kept, strict=True)
+            ]
+        )[2]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CoherenceWarning)
+        everybody = np.unique(np.concatenate(entities))
+        return jackknife("fracture", np.array([without(entity) for entity in everybody]), whole)
+
+
+def _transfer(
+    families: Sequence[Family], strength: float
+) -> tuple[Array, Array, list[Array], dict[tuple[int, int], Array]]:
     num = len(families)
     matrix, raw, weights = np.empty((num, num)), np.empty((num, num)), []
+    rows = {}
     for a, source in enumerate(families):
         probe = fit_probe(source.train, source.train_labels, strength)
         weights.append(probe.coef_)
         for b, target in enumerate(families):
             shift = source.train.mean(0) - target.train.mean(0)
-            matrix[a, b] = skill(probe, target.test + shift, target.test_labels)
+            rows[a, b] = skills(probe, target.test + shift, target.test_labels)
+            matrix[a, b] = rows[a, b].mean()
             raw[a, b] = skill(probe, target.test, target.test_labels)
-    return matrix, raw, weights
+    return matrix, raw, weights, rows
 
 
 def _leave_one_out(families: Sequence[Family], within: Array, strength: float) -> float:
@@ -143,7 +203,7 @@ def fracture(families: Sequence[Family]) -> tuple[float, float, float]:
     for x, y in zip(states, labels, strict=True):
         means = np.stack([x[y == value].mean(0) for value in np.unique(y)]) @ root
         _, size, rows = np.linalg.svd(means - means.mean(0), full_matrices=False)
-        if size[rank - 1] <= 1e-9 * max(1.0, float(np.abs(means).max())):
+        if size[rank - 1] <= float(np.linalg.norm(rounding(x)[:, None] * root, 2)):
             nan = caution("collapsed", "class means do not differ in a family: there is no concept to be fractured")
             return nan, nan, nan
         frames.append(rows[:rank])

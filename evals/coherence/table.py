@@ -2,11 +2,12 @@
 
 from rich.table import Table
 
-AUXILIARY = ("_stderr", "_sd")
+CAPTION = "score \\[95 %] (labels or partners shuffled, ± sd of that null | random init)"
+AUXILIARY = ("_stderr", "_low", "_high", "_null_sd")
 
 
 def table(results_by_run: dict[str, dict]) -> list[Table]:
-    """``score (labels shuffled | fresh weights)``; a dash where the score does not exist: see the warnings below."""
+    """``score [95 %] (labels shuffled | fresh weights)``; a dash where there is none: see the warnings below."""
     if not results_by_run:
         raise ValueError("results: none to compare: score a run first")
     tasks = list(dict.fromkeys(task for result in results_by_run.values() for task in result["results"]))
@@ -27,7 +28,7 @@ def _section(section: str, tasks: list[str], results: dict[str, dict]) -> Table:
     mine = [task for task in tasks if task.split("/")[1] == section]
     what = list(dict.fromkeys(task.split("/")[2].partition("@")[0] for task in mine))
     depths = list(dict.fromkeys(task.partition("@")[2] for task in mine))
-    view = Table(title=f"Coherence: {section}", caption="score (labels shuffled | random init)")
+    view = Table(title=f"Coherence: {section}", caption=CAPTION)
     view.add_column("of", overflow="fold")
     view.add_column("score", overflow="fold")
     for run in results:
@@ -50,15 +51,21 @@ def _is_score(key: str) -> bool:
 def _cell(row: dict, name: str) -> str:
     if f"{name},none" not in row:
         return "-"
-    nulls = [row.get(f"{name}_{null},none") for null in ("shuffled", "random")]
-    known = f" ({_number(nulls[0])} | {_number(nulls[1])})" if any(null is not None for null in nulls) else ""
-    return f"{_number(row[f'{name},none'])}{known}"
+    shuffled, spread, fresh = (row.get(f"{name}_{null},none") for null in ("shuffled", "null_sd", "random"))
+    null = _number(shuffled) if spread is None else f"±{_number(spread)}"
+    known = f" ({null} | {_number(fresh)})" if null != "-" or fresh is not None else ""
+    low, high = (row.get(f"{name}_{end},none") for end in ("low", "high"))
+    between = "" if low is None or high is None else f" \\[{_number(low)}, {_number(high)}]"
+    return f"{_number(row[f'{name},none'])}{between}{known}"
 
 
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    digits = f"{round(value, 2) + 0.0:.2f}"  # no -.00
+    return digits.replace("0.", ".", 1) if digits.lstrip("-").startswith("0.") else digits
 
 
 def _short(run: str) -> str:

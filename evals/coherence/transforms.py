@@ -7,7 +7,7 @@ import numpy as np
 from .equivariance import Action, Frame, equivariance, fit_action, law
 from .families import Moved, numbers, sentences, swaps
 from .lens import Lens
-from .probes import Array
+from .probes import ROUNDING, Array, Labels, caution
 from .space import Space
 
 NEW_CONTEXT = 2  # maps are fitted in the others and tested here, on entities of the test half
@@ -54,7 +54,9 @@ def transform_scores(rows: Sequence[Moved], states: dict[str, Array], kind: str,
     # a map has r x r entries: with more directions than pairs it is all prior
     rank = min(components, int(train.sum()) // 2)
     space = Space.fit(pooled, rank)
-    z = _around_contexts(rows, {name: space(state) for name, state in states.items()})
+    coordinates = {name: space(state) for name, state in states.items()}
+    alike = _alike(rows, coordinates)
+    z = _around_contexts(rows, coordinates)
     frame = Frame.of(np.concatenate([state[train] for state in z.values()]), min(16, rank))
     fitted: dict[tuple[str, str], Action] = {}
 
@@ -64,18 +66,32 @@ def transform_scores(rows: Sequence[Moved], states: dict[str, Array], kind: str,
         return fitted[pair]
 
     scores: dict[str, dict[str, float]] = {}
+    nan = float("nan")
+    if alike:
+        which = ", ".join(name for name in states if name in alike)
+        caution("collapsed", f"all sentences of a context have the same state ({which}): nothing could be moved")
     for name, (of, before, after) in ACTIONS.items():
-        if of == kind:
-            real = equivariance(action((before, after)), z[before][test], z[after][test])
+        if of == kind and alike & {before, after}:
+            scores[name] = dict.fromkeys(("eq", "eq_gain", "h@1", "mrr", "moved"), nan)
+        elif of == kind:
+            real = equivariance(action((before, after)), z[before][test], z[after][test], entities(rows)[test])
             order = np.random.default_rng(seed).permutation(int(train.sum()))
             null = fit_action(z[before][train], z[after][train][order])
             shuffled = equivariance(null, z[before][test], z[after][test])
             scores[name] = real | {f"{key}_shuffled": shuffled[key] for key in ("eq", "eq_gain", "h@1", "mrr")}
     for name, (product, single) in LAWS.items():
         if OF.get(name, "sentences") == kind:
-            found = law([action(pair) for pair in product], None if single is None else action(single), frame)
+            found = {"error": nan, "gain": nan}
+            if not alike & {variant for pair in [*product, single or ()] for variant in pair}:
+                found = law([action(pair) for pair in product], None if single is None else action(single), frame)
             scores.setdefault(name, {}).update({f"law_{key}": value for key, value in found.items()})
     return scores
+
+
+def entities(rows: Sequence[Moved]) -> Labels:
+    """Number ``[n]`` of what each row is about: two people who change roles are the same two in either order."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(row.entity, len(numbers)) for row in rows])
 
 
 def _around_contexts(rows: Sequence[Moved], states: dict[str, Array]) -> dict[str, Array]:
@@ -90,3 +106,14 @@ def _around_contexts(rows: Sequence[Moved], states: dict[str, Array]) -> dict[st
         for state in moved.values():
             state[places == place] -= centre
     return moved
+
+
+def _alike(rows: Sequence[Moved], states: dict[str, Array]) -> set[str]:
+    """Variants that all entities of a context have the same state in: no map can be told from a shift there."""
+    floor = ROUNDING * max(float(np.abs(state).max()) for state in states.values())
+    contexts = np.array([row.context for row in rows])
+    return {
+        name
+        for name, state in states.items()
+        if all(np.ptp(state[contexts == context], axis=0).max() <= floor for context in np.unique(contexts))
+    }

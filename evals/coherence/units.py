@@ -61,7 +61,7 @@ def flip_coherence(flips: Array, seed: int = 0, rounds: int = 200) -> dict[str, 
 
         mean over pairs a != b of I(flip_a; flip_b) / min(H(flip_a), H(flip_b))      0 independent, 1 together
 
-    Null:      `flips_shuffled`, entities permuted inside each family: small samples have information by chance.
+    Null:      `flips_together_shuffled`, entities permuted inside each family: few samples have information by chance.
 
     Args:
         flips: true where the probe's answer changed, ``[k m]`` of k families and m (noise draw, entity) pairs.

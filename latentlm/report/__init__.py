@@ -13,8 +13,9 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Write a self-contained page about run folders; its pictures also lie beside it as PNG files.
 
     All scores lie beside it too, in lm-eval's shape, as ``<page>-scores.json``: ``results``, ``versions``,
-    ``n-samples``, ``higher_is_better`` and ``configs``, each a mapping from task; ``transfer`` and ``contexts`` of coherence;
-    ``warnings``; and ``merged_from``, the files. Of several runs it holds such a mapping for each label in ``runs``.
+    ``n-samples``, ``higher_is_better`` and ``configs``, each a mapping from task; ``transfer`` and ``contexts`` of
+    coherence; ``warnings``; and ``merged_from``, the files. Of several runs it holds such a mapping for each label in
+    ``runs``.
 
     Args:
         runs: run folders, whose missing files are named with the command that makes them; other folders (a model, an

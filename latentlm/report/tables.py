@@ -9,7 +9,7 @@ from latentlm.report.run import Run
 from latentlm.report.sections import number, table, titled
 from latentlm.report.seen import rows_of
 
-ASIDE = ("_stderr", "_low", "_high", "_sd")
+ASIDE = ("_stderr", "_low", "_high")
 SEEN = {
     "level/detail": "detail factors",
     "level/semantic": "semantic factors",
