@@ -143,7 +143,7 @@ def load_encoder(name: str, device: str | None = None) -> TextEncoder | ImageEnc
         raise ValueError(f"{name}: no checkpoint in this folder (no config.json, no adapter_config.json)")
     with readable(name):
         if is_adapter(path):
-            model: Any = load_adapter(Path(path))
+            model: Any = load_adapter(Path(path), place)
         else:
             config = AutoConfig.from_pretrained(path)
             if getattr(config, "patch_size", None) is not None:

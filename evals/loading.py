@@ -22,7 +22,7 @@ def load(name: str, device: str | None = None) -> tuple[Any, PreTrainedTokenizer
     """Model and tokenizer of a checkpoint; ValueError if it was not saved with a next-token head."""
     place = device_of(device)
     with readable(name):
-        model = load_adapter(Path(name), CAUSAL) if is_adapter(name) else _causal(name, place)
+        model = load_adapter(Path(name), place, CAUSAL) if is_adapter(name) else _causal(name, place)
     return model.to(device=place), load_tokenizer(name)
 
 
@@ -31,9 +31,7 @@ def _causal(name: str, place: torch.device) -> Any:
     # AutoModelForCausalLM would give such a checkpoint a fresh random head and scores without a meaning
     if saved and not set(saved) & CAUSAL:
         raise ValueError(f"{name}: holds a {saved[0]}, not a causal language model: save it with its next-token head")
-    # half precision is slow on a CPU
-    more = {"dtype": torch.float32} if place.type == "cpu" else {}
-    model, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **more)
+    model, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **_dtype(place))
     check_whole(name, report["missing_keys"])
     return model
 
@@ -43,7 +41,7 @@ def is_adapter(name: str) -> bool:
     return (Path(name) / ADAPTER).is_file()
 
 
-def load_adapter(folder: Path, heads: frozenset[str] | None = None) -> Any:
+def load_adapter(folder: Path, place: torch.device, heads: frozenset[str] | None = None) -> Any:
     """The base of an adapter with the adapter merged into it; `heads`: ValueError if the base has none of these."""
     from peft import PeftConfig, PeftModel
 
@@ -51,14 +49,19 @@ def load_adapter(folder: Path, heads: frozenset[str] | None = None) -> Any:
     if "latent" in (getattr(config, "modules_to_save", None) or ()):
         with tempfile.TemporaryDirectory() as merged:  # PEFT would look for the heads in the base model
             export(folder, Path(merged), merge=True)
-            return AutoModelForCausalLM.from_pretrained(merged)
+            return AutoModelForCausalLM.from_pretrained(merged, **_dtype(place))
     base = config.base_model_name_or_path
     saved = AutoConfig.from_pretrained(base).architectures or []
     if heads and saved and not set(saved) & heads:
         raise ValueError(f"{folder}: its base {base} is a {saved[0]}, not a causal language model")
     # weights of an adapter are named as they were in the class it was trained in
     kind = AutoModelForCausalLM if heads or config.task_type == "CAUSAL_LM" else AutoModel
-    return PeftModel.from_pretrained(kind.from_pretrained(base), folder).merge_and_unload()
+    return PeftModel.from_pretrained(kind.from_pretrained(base, **_dtype(place)), folder).merge_and_unload()
+
+
+def _dtype(place: torch.device) -> dict[str, torch.dtype]:
+    # half precision is slow on a CPU, and an adapter merged in it is rounded
+    return {"dtype": torch.float32} if place.type == "cpu" else {}
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -135,3 +135,16 @@ def test_weights_and_devices_that_cannot_be_used_are_one_line(encoder, tokenizer
             read(str(tmp_path), "foo")
         with pytest.raises(ValueError, match=r"nobody/nothing"):
             read("nobody/nothing", "cpu")
+
+
+def test_an_adapter_of_a_half_precision_base_is_merged_in_float32_on_a_cpu(encoder, tokenizer, tmp_path):
+    base = encoder.model.bfloat16()
+    base.save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    wrapped = get_peft_model(base, LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False))
+    wrapped.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    model, _ = load(str(tmp_path / "adapter"), "cpu")
+    assert model.dtype == torch.float32
+    for name, weight in wrapped.merge_and_unload().state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weight)
