@@ -84,8 +84,11 @@ def evaluate(
         return
     if not runs:
         raise ConfigError(f"eval {name}: name at least one run folder, model folder or hub name")
-    if len(runs) > 1 and "out" in dict(pairs):
-        raise ConfigError("--out: names one file, but there are several runs; leave it out")
+    for key, value in pairs:
+        if key in ("out", "samples") and len(runs) > 1:
+            raise ConfigError(f"--{key}: names one file, but there are several runs; leave it out")
+        if key in ("out", "samples") and value is not None and Path(value).is_dir():
+            raise ConfigError(f"--{key}: {value} is a folder; name a file in it")
     for run in runs:
         _check_run(run)
     suite = evals[name].load()

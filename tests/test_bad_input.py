@@ -222,6 +222,10 @@ def test_evaluations_that_cannot_start(folder, no_weights):
         "eval", "reversal", "unfinished", line="has no model yet; finish it with: latentlm train unfinished run.res"
     )
     refused("eval", "reversal", "a", "b", "--out", "c", line="--out: names one file, but there are several runs")
+    refused(
+        "eval", "reversal", "a", "b", "--samples", "c", line="--samples: names one file, but there are several runs"
+    )
+    refused("eval", "reversal", "a", "--out", "/", line="--out: / is a folder; name a file in it")
     refused("eval", "reversal", line="eval reversal: name at least one run folder")
     refused("eval", line="Missing argument")
     Path("plain").mkdir()

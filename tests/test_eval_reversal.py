@@ -191,8 +191,15 @@ def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="has no recipe"):
         run(str(folder / "model"))
     (folder / "recipe.yaml").write_text(RECIPE)
-    result = run(str(folder), Options(device="cpu", batch_size=4, permutations=20, limit=4))
+    kept = tmp_path / "new" / "kept.jsonl"
+    result = run(str(folder), Options(device="cpu", batch_size=4, permutations=20, limit=4, samples=str(kept)))
     assert json.loads((folder / "eval" / "reversal.json").read_text()) == result
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    for task, row in result["results"].items():
+        mine = [line for line in lines if line["task"] == task]
+        assert len(mine) == result["n-samples"][task]["original"]
+        for name in ("exact", "contains"):
+            assert sum(line[name] for line in mine) / len(mine) == pytest.approx(row[f"{name},none"])
     direct = evaluate(model, tokenizer, spread(load_recipe(folder).data.items(), 4), num_permutations=20)
     assert len(direct["results"]) == 6
     for task, row in direct["results"].items():

@@ -1,6 +1,8 @@
 """From a folder on disk to a scored model, as the command line does it."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from latentlm.data import Arithmetic, Data, Images, Item
 from latentlm.recipe import load_recipe
@@ -13,6 +15,7 @@ from .groups import evaluate
 from .options import Options
 
 DEFAULTS = Options()
+EXAMPLES = 3  # questions of each task that the result shows
 
 
 def run(name: str, options: Options = DEFAULTS) -> dict:
@@ -41,8 +44,18 @@ def run(name: str, options: Options = DEFAULTS) -> dict:
     for part in parts:  # another seed has other names, which this run has never seen
         if own is not None and type(part) is type(own) and part != own:
             result["warnings"].append(f"other_data: the run was trained on {own}, not on the tested {part}")
+    samples = result.pop("samples")
+    result["examples"] = {task: rows[:EXAMPLES] for task, rows in samples.items()}
     write_result(result, "reversal", name, options.out)
+    if options.samples is not None:
+        _write_samples(samples, Path(options.samples))
     return result
+
+
+def _write_samples(samples: dict[str, list[dict]], target: Path) -> None:
+    lines = (json.dumps({"task": task, **row}, ensure_ascii=False) for task, rows in samples.items() for row in rows)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def questions(part: Data) -> list[Item]:

@@ -42,7 +42,6 @@ SPLITS = ("same", "reverse", "both", "composition", "shortcut", "non_reciprocal"
 ERRORS = ("shortcut", "non_reciprocal")  # here the "answer" is a mistake, and lower is better
 IN_CONTEXT = "_in_context"  # behind the split: the statement of the fact stands before the question
 ALL_SPLITS = (*SPLITS, *(split + IN_CONTEXT for split in STATED))
-EXAMPLES = 3
 
 
 def evaluate(
@@ -69,6 +68,10 @@ def evaluate(
         max_ranked: items ranked by likelihood in a group and pool, spread evenly over facts.
         max_candidates: candidate answers in a pool; of a larger one, only items whose answer was drawn are ranked.
         num_permutations: rounds of the entity-level null.
+
+    Returns:
+        lm-eval's shape: ``results[task]["metric,none"]``, ``n-samples``, ``versions``; ``summary`` over all tasks of a
+        split; ``samples[task]``, every question with what was written.
     """
     model, items = causal_model(model), list(dict.fromkeys(items))  # a question asked twice is one question
     _check(items, batch_size=batch_size, max_ranked=max_ranked, max_candidates=max_candidates)
@@ -80,7 +83,7 @@ def evaluate(
     for suffix, asked in (("", items), (IN_CONTEXT, in_context)):
         for item in asked:
             groups.setdefault((item.subset, item.split + suffix, item.asks), []).append(item)
-    results, samples, examples, hits_of = {}, {}, {}, {}
+    results, counts, samples, hits_of = {}, {}, {}, {}
     places = {split: place for place, split in enumerate(ALL_SPLITS)}
     for (subset, split, asks), rows in sorted(groups.items(), key=lambda g: (g[0][0], places[g[0][1]], g[0][2])):
         task = f"reversal/{subset}/{split}/{asks}"
@@ -104,12 +107,15 @@ def evaluate(
             "alias": f"{subset} {split} {asks}",
             **{f"{name},none": value for name, value in scores.items()},
         }
-        samples[task] = _counts(rows, [*picks, *([choices] if choices else [])])
-        pairs = zip(rows[:EXAMPLES], written, strict=False)
-        examples[task] = [{"prompt": row.prompt, "answer": row.answer, "generated": text} for row, text in pairs]
+        counts[task] = _counts(rows, [*picks, *([choices] if choices else [])])
+        hits = zip(rows, written, exact.bool().tolist(), contains.bool().tolist(), strict=True)
+        samples[task] = [
+            {"fact": row.fact, "prompt": row.prompt, "answer": row.answer, "generated": text, "exact": e, "contains": c}
+            for row, text, e, c in hits
+        ]
     return {
         "results": results,
-        "summary": _summary(results, samples, hits_of, seed),
+        "summary": _summary(results, counts, hits_of, seed),
         "config": {
             "model": type(model).__name__,
             "decoding": f"greedy, longest answer + {SPARE_TOKENS} tokens",
@@ -122,11 +128,11 @@ def evaluate(
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
         "versions": dict.fromkeys(results, VERSION),
-        "n-samples": samples,
+        "n-samples": counts,
         "higher_is_better": {
             task: dict.fromkeys(("exact", "contains"), task.split("/")[-2] not in ERRORS) for task in results
         },
-        "examples": examples,
+        "samples": samples,
         "warnings": warnings_of(tokenizer, [*items, *in_context]),
     }
 
@@ -231,7 +237,7 @@ def _likelihood(blocks: list[Block], facts: list[str], seed: int, rounds: int) -
     return found if test is None else found | {"delta_logp_p": test[0], "delta_logp_null_sd": test[1]}
 
 
-def _summary(results: dict, samples: dict, hits_of: dict, seed: int) -> dict[str, float | None]:
+def _summary(results: dict, counts: dict, hits_of: dict, seed: int) -> dict[str, float | None]:
     """Over all groups of a split: items pooled for `exact`, means weighted by ranked items for the rest."""
     summary: dict[str, float | None] = {}
     for split in (name for name in ALL_SPLITS if name in hits_of):
@@ -242,7 +248,7 @@ def _summary(results: dict, samples: dict, hits_of: dict, seed: int) -> dict[str
         summary |= {f"{split}_exact": float(hits.mean()), f"{split}_exact_low": low, f"{split}_exact_high": high}
         for name in ("mrr", "mcq", "delta_logp"):
             key, tasks = f"{name},none", [task for task in results if task.split("/")[-2] == split]
-            ranked = {task: samples[task]["ranked"] for task in tasks if key in results[task]}
+            ranked = {task: counts[task]["ranked"] for task in tasks if key in results[task]}
             if ranked:
                 total = sum(results[task][key] * number for task, number in ranked.items())
                 summary[f"{split}_{name}"] = total / sum(ranked.values())

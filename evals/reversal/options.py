@@ -16,6 +16,7 @@ class Options:
         in_context: ask same and reverse questions once more with the training sentence that states their fact before
             them; tasks same_in_context and reverse_in_context.
         out: result file; by default eval/reversal.json in a run folder, none for other checkpoints.
+        samples: file for every question, what the model wrote and whether it is right, as JSON lines.
         device: torch device; the GPU if there is one.
         limit: questions of each subset, split and asked thing, spread over the facts; all without it.
         ranked: questions of each such group whose answers are ranked by likelihood.
@@ -29,6 +30,7 @@ class Options:
     data: str | Data | None = None
     in_context: bool = False
     out: str | None = None
+    samples: str | None = None
     device: str | None = None
     limit: int | None = None
     ranked: int = 30
