@@ -85,6 +85,10 @@ def test_an_interval_without_draws_is_the_exact_binomial_one_or_wider(number):
     edge = 0.025 ** (1 / number)
     assert bootstrap(torch.zeros(number), facts) == pytest.approx((0.0, 0.0, 1 - edge))
     assert bootstrap(torch.ones(number), facts) == pytest.approx((0.0, edge, 1.0))
+    for hair in (1e-16, 1e-310):  # probabilities that are 0 or 1 but for rounding, or underflow on the way
+        values = torch.full((number,), hair, dtype=torch.float64)
+        assert bootstrap(values, facts) == pytest.approx((0.0, 0.0, 1 - edge), abs=1e-9)
+        assert bootstrap(1 - values, facts) == pytest.approx((0.0, edge, 1.0), abs=1e-9)
     _, low, high = bootstrap(torch.full((number,), 0.25), facts)  # as ties score
     assert low < 0.25 < high
     for p in (low, high):  # Chernoff: number KL(1/4 || p) = log 40

@@ -130,8 +130,10 @@ def _bounds(mean: float, num: int) -> tuple[float, float]:
     """All p with num KL(mean || p) <= -log(tail): Chernoff's bound on `num` independent values in [0, 1]."""
 
     def unlikely(p: float) -> bool:
-        parts = ((mean, p), (1 - mean, 1 - p))
-        return num * sum(q * math.log(q / r) for q, r in parts if q > 0) > -math.log(_TAIL)
+        parts = [(q, r) for q, r in ((mean, p), (1 - mean, 1 - p)) if q > 0]
+        if any(r == 0 for _, r in parts):  # what never happens has happened: a mean of 1 - 1e-16 beside p = 1
+            return True
+        return num * sum(q * math.log(q / r) for q, r in parts) > -math.log(_TAIL)
 
     def edge(outside: float) -> float:
         inside = mean
