@@ -85,10 +85,8 @@ def evaluate(
     if not runs:
         raise ConfigError(f"eval {name}: name at least one run folder, model folder or hub name")
     for key, value in pairs:
-        if key in ("out", "samples") and len(runs) > 1:
-            raise ConfigError(f"--{key}: names one file, but there are several runs; leave it out")
-        if key in ("out", "samples") and value is not None and Path(value).is_dir():
-            raise ConfigError(f"--{key}: {value} is a folder; name a file in it")
+        if key in ("out", "samples"):
+            _check_file(key, value, len(runs))
     for run in runs:
         _check_run(run)
     suite = evals[name].load()
@@ -251,6 +249,21 @@ def _show(table: object) -> None:
     console = Console()
     # a pipe has no width of its own, and 80 columns would fold the numbers
     (console if console.is_terminal else Console(width=100)).print(table)
+
+
+def _check_file(key: str, value: str | None, runs: int) -> None:
+    """Refuse what an evaluation could only fail to write when all is scored; without a value the options complain."""
+    from latentlm.config import ConfigError
+
+    if runs > 1:
+        raise ConfigError(f"--{key}: names one file, but there are several runs; leave it out")
+    if value is None:
+        return
+    if Path(value).is_dir():
+        raise ConfigError(f"--{key}: {value} is a folder; name a file in it")
+    above = next(folder for folder in Path(value).absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ConfigError(f"--{key}: {above} is a file; name one in a folder")
 
 
 def _check_run(run: str) -> None:

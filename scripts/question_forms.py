@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from latentlm_evals.reversal.measures import bootstrap, open_bootstrap
@@ -30,15 +31,21 @@ def form(row: dict) -> str:
     return FORMS[0] if description in row["prompt"].lower() else FORMS[1]
 
 
+def refuse(line: str) -> NoReturn:
+    """One line and exit code 2, as of the command line."""
+    print(f"question_forms: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
 def read(path: Path, task: str) -> dict[str, dict]:
     """Question -> its line."""
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         found = {line["prompt"]: line for line in lines if line["task"] == task}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(f"question_forms: {path}: {error}; give a file of latentlm eval reversal --samples")
+        refuse(f"{path}: {error}; give a file of latentlm eval reversal --samples")
     if not found or any(" | " not in row["fact"] for row in found.values()):
-        sys.exit(f"question_forms: {path}: no questions of {task} about a name and a description")
+        refuse(f"{path}: no questions of {task} about a name and a description")
     return found
 
 
@@ -75,7 +82,7 @@ def main() -> None:
         table.add_row(name, *(rate([r for r in found.values() if kind in (None, form(r))]) for kind in kinds))
     for name in others:
         if files[name].keys() != files[first].keys():
-            sys.exit(f"question_forms: {name} and {first} hold other questions; score both with the same options")
+            refuse(f"{name} and {first} hold other questions; score both with the same options")
         rows = list(files[name].values())
         gains = (difference([r for r in rows if kind in (None, form(r))], files[first]) for kind in kinds)
         table.add_row(f"{name} - {first}", *gains)

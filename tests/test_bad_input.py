@@ -226,6 +226,8 @@ def test_evaluations_that_cannot_start(folder, no_weights):
         "eval", "reversal", "a", "b", "--samples", "c", line="--samples: names one file, but there are several runs"
     )
     refused("eval", "reversal", "a", "--out", "/", line="--out: / is a folder; name a file in it")
+    Path("taken").touch()
+    refused("eval", "reversal", "a", "--samples", "taken/b/c", line="taken is a file; name one in a folder")
     refused("eval", "reversal", line="eval reversal: name at least one run folder")
     refused("eval", line="Missing argument")
     Path("plain").mkdir()

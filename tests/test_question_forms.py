@@ -62,5 +62,5 @@ def test_the_command_prints_a_table_and_refuses_what_it_cannot_compare(tmp_path)
     assert "no questions of reversal/x" in run(a, "--task", "reversal/x").stderr
     for wrong in (tmp_path, tmp_path / "none"):
         refused = run(wrong)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert len(refused.stderr.splitlines()) == 1
