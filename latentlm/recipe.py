@@ -244,8 +244,10 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the resolved recipe; it is itself a valid one."""
-    path.write_text(yaml.safe_dump(dump(recipe), sort_keys=False, width=120), encoding="utf-8")
+    """Write the resolved recipe; it is itself a valid one. A kill meanwhile leaves the old file, not half of one."""
+    whole = path.with_suffix(".partial")
+    whole.write_text(yaml.safe_dump(dump(recipe), sort_keys=False, width=120), encoding="utf-8")
+    whole.replace(path)
 
 
 def sets_read(term: Any) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentlm.folder import newest_checkpoint
-from latentlm.recipe import load_recipe
+from latentlm.recipe import load_recipe, save_recipe
 from latentlm.train import train
 
 KILLS = 20
@@ -93,3 +93,18 @@ def test_a_file_cut_short_condemns_its_checkpoint(name, kept, tmp_path):
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[: int(len(whole) * kept)])
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "checkpoint-3")
+
+
+def test_a_recipe_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / "recipe.yaml"
+    save_recipe(load_recipe("smoke/text"), file)
+    before = file.read_text(encoding="utf-8")
+
+    def killed(path, text, **more):
+        path.open("w").close()  # opened, and nothing written
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_recipe(load_recipe("smoke/text", ["optim.steps=3"]), file)
+    assert file.read_text(encoding="utf-8") == before
