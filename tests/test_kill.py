@@ -104,7 +104,7 @@ def test_a_recipe_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         path.open("w").close()  # opened, and nothing written
         raise OSError
 
-    with monkeypatch.context() as patched, pytest.raises(OSError):  # noqa: PT011
+    with monkeypatch.context() as patched, pytest.raises(OSError):
         patched.setattr(Path, "write_text", killed)
         save_recipe(load_recipe("smoke/text", ["optim.steps=3"]), file)
     assert file.read_text(encoding="utf-8") == before
