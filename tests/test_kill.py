@@ -102,9 +102,11 @@ def test_a_recipe_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     def killed(path, text, **more):
         path.open("w").close()  # opened, and nothing written
-        raise OSError
+        raise OSError("killed")
 
-    with monkeypatch.context() as patched, pytest.raises(OSError):
+    after = load_recipe("smoke/text", ["optim.steps=3"])
+    with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", killed)
-        save_recipe(load_recipe("smoke/text", ["optim.steps=3"]), file)
+        with pytest.raises(OSError, match="killed"):
+            save_recipe(after, file)
     assert file.read_text(encoding="utf-8") == before
