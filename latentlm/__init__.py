@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentlm.config import ConfigError
-    from latentlm.dpo import LatentDPOTrainer
-    from latentlm.grpo import LatentGRPOTrainer
-    from latentlm.model import from_pretrained, get_latent_model, remove_latent
-    from latentlm.network import latent_lora_config
-    from latentlm.objective import Objective
-    from latentlm.sft import LatentSFTTrainer
-    from latentlm.trainer import LatentTrainer
+    from latentlm.attach.api import from_pretrained, get_latent_model, remove_latent
+    from latentlm.attach.peft import latent_lora_config
+    from latentlm.config.schema import ConfigError
+    from latentlm.objective.objective import Objective
+    from latentlm.trainers.dpo import LatentDPOTrainer
+    from latentlm.trainers.grpo import LatentGRPOTrainer
+    from latentlm.trainers.latent_trainer import LatentTrainer
+    from latentlm.trainers.sft import LatentSFTTrainer
 
 __all__ = [
     "ConfigError",
@@ -27,16 +27,16 @@ __all__ = [
 ]
 
 _HOME = {
-    "ConfigError": "config",
-    "LatentDPOTrainer": "dpo",
-    "LatentGRPOTrainer": "grpo",
-    "LatentSFTTrainer": "sft",
-    "LatentTrainer": "trainer",
-    "Objective": "objective",
-    "from_pretrained": "model",
-    "get_latent_model": "model",
-    "latent_lora_config": "network",
-    "remove_latent": "model",
+    "ConfigError": "config.schema",
+    "LatentDPOTrainer": "trainers.dpo",
+    "LatentGRPOTrainer": "trainers.grpo",
+    "LatentSFTTrainer": "trainers.sft",
+    "LatentTrainer": "trainers.latent_trainer",
+    "Objective": "objective.objective",
+    "from_pretrained": "attach.api",
+    "get_latent_model": "attach.api",
+    "latent_lora_config": "attach.peft",
+    "remove_latent": "attach.api",
 }
 
 

@@ -35,16 +35,16 @@ def train(
 
     The folder is run.dir, by default runs/RECIPE. Ctrl-C saves a checkpoint; run.resume=true goes on from it.
     """
-    from latentlm.config import read_recipe
+    from latentlm.config.catalog import read_recipe
 
     read_recipe(recipe)
-    from latentlm.folder import check_folder
-    from latentlm.recipe import load_recipe
+    from latentlm.experiment.recipe import load_recipe
+    from latentlm.experiment.run_dir import check_folder
 
     loaded = load_recipe(recipe, overrides or [])
     check_folder(loaded)  # before the slow imports: a mistake should cost nothing
     _quiet(data=True)
-    from latentlm.train import train as run
+    from latentlm.experiment.train import train as run
 
     try:
         typer.echo(f"{run(loaded)}")
@@ -64,8 +64,8 @@ def evaluate(
     A run is a run folder, a model or adapter folder, or a hub name. The result goes to eval/NAME.json in a run folder,
     or to --out FILE. `latentlm eval NAME --help` lists the options of an evaluation.
     """
-    from latentlm.config import ConfigError, suggest
-    from latentlm.options import describe_options, parse_options, split_words
+    from latentlm.config.command_line import describe_options, parse_options, split_words
+    from latentlm.config.schema import ConfigError, suggest
 
     evals = {entry.name: entry for entry in entry_points(group="latentlm.evals")}
     if name == "--help":
@@ -128,7 +128,7 @@ def doctor(
     Reads the logs of a run while it goes or afterwards: collapse, rank, heads and terms that do nothing, what diverged.
     Exit code 0: healthy, 1: not.
     """
-    from latentlm.doctor import LEGEND, describe, examine, read_run, table
+    from latentlm.report.doctor import LEGEND, describe, examine, read_run, table
 
     ill = False
     for run in [read_run(Path(run)) for run in runs]:
@@ -151,7 +151,7 @@ def export(
     A model or a PEFT adapter, with a model card; it loads without latentlm.
     """
     _quiet()
-    from latentlm.export import export as write
+    from latentlm.export.export import export as write
 
     write(Path(run), Path(out), merge)
     typer.echo(out)
@@ -168,14 +168,14 @@ def texts(
     FOLDER/train.jsonl and FOLDER/test.jsonl, to train or to ask elsewhere. Overrides are those of train, e.g.
     data.kind=binding data.seed=3.
     """
-    from latentlm.config import ConfigError
-    from latentlm.recipe import load_recipe
+    from latentlm.config.schema import ConfigError
+    from latentlm.experiment.recipe import load_recipe
 
     if "=" in folder:
         raise ConfigError(f"texts: {folder} is an override; name the new folder before it")
     loaded = load_recipe(recipe, overrides or [])
     _quiet(data=True)
-    from latentlm.texts import write_texts
+    from latentlm.export.dataset_files import write_texts
 
     for path, lines in write_texts(loaded.data, Path(folder)).items():
         typer.echo(f"{path}  {lines}")
@@ -184,7 +184,7 @@ def texts(
 @app.command()
 def recipes() -> None:
     """List the built-in recipes."""
-    from latentlm.config import recipe_names
+    from latentlm.config.catalog import recipe_names
 
     for name, path in recipe_names().items():
         first = path.read_text(encoding="utf-8").splitlines()[0]
@@ -196,7 +196,8 @@ def accelerate_config(
     name: Annotated[str, typer.Argument(help="ddp, fsdp2, zero2 or zero3")],
 ) -> None:
     """Print the path of an accelerate configuration."""
-    from latentlm.config import ConfigError, accelerate_configs, suggest
+    from latentlm.config.catalog import accelerate_configs
+    from latentlm.config.schema import ConfigError, suggest
 
     known = accelerate_configs()
     if name not in known:
@@ -253,7 +254,7 @@ def _show(table: object) -> None:
 
 def _check_file(key: str, value: str | None, runs: int) -> None:
     """Refuse what an evaluation could only fail to write when all is scored; without a value the options complain."""
-    from latentlm.config import ConfigError
+    from latentlm.config.schema import ConfigError
 
     if runs > 1:
         raise ConfigError(f"--{key}: names one file, but there are several runs; leave it out")
@@ -268,7 +269,7 @@ def _check_file(key: str, value: str | None, runs: int) -> None:
 
 def _check_run(run: str) -> None:
     """Refuse what cannot be scored before the slow imports."""
-    from latentlm.config import ConfigError
+    from latentlm.config.schema import ConfigError
 
     folder = Path(run)
     if not folder.exists():

@@ -1,6 +1,6 @@
 import pytest
 from accelerate.state import GradientState
-from gloo import Pool
+from gloo_pool import Pool
 from hypothesis import settings
 
 # few and repeatable examples: the laws are checked on every run, the search for odd inputs is not the point

@@ -1,23 +1,23 @@
 """Data parts: documents to train on, spans in them, test prompts, and the way from documents to batches."""
 
-from latentlm.data.arithmetic import Arithmetic, Problem
-from latentlm.data.collate import Collator
-from latentlm.data.encode import SETS, encode, encode_dataset
-from latentlm.data.facts import Facts
-from latentlm.data.gist import Gist, hidden_in
 from latentlm.data.images import Images
-from latentlm.data.instructions import Instructions
-from latentlm.data.items import Item, find_spans
-from latentlm.data.name_description import NameDescription
-from latentlm.data.pairs import Chunks, Given, Pairs
-from latentlm.data.parent_child import ParentChild
-from latentlm.data.phrases import Phrases
-from latentlm.data.reverse_training import backwards
-from latentlm.data.text import Chat, Text
-from latentlm.data.thinking_bias import ThinkingBias
-from latentlm.data.tokenizers import bpe_tokenizer, word_tokenizer
-from latentlm.data.word_dropout import WordDropout
-from latentlm.data.worlds import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
+from latentlm.data.published.instructions import Instructions
+from latentlm.data.published.name_description import NameDescription
+from latentlm.data.published.parent_child import ParentChild
+from latentlm.data.published.thinking_bias import ThinkingBias
+from latentlm.data.questions import Item, find_spans
+from latentlm.data.synthetic import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
+from latentlm.data.synthetic.arithmetic import Arithmetic, Problem
+from latentlm.data.synthetic.facts import Facts
+from latentlm.data.text.collate import Collator
+from latentlm.data.text.corpora import Chat, Text
+from latentlm.data.text.encode import SETS, encode, encode_dataset
+from latentlm.data.text.gist_masking import Gist, hidden_in
+from latentlm.data.text.phrase_mining import Phrases
+from latentlm.data.text.reverse_training import backwards
+from latentlm.data.text.span_pairs import Chunks, Given, Pairs
+from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
+from latentlm.data.text.word_dropout import WordDropout
 
 Asks = (  # data with test items
     Facts

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latentlm.dist import all_gather_rows, all_reduce_sum
+from latentlm.distributed.collectives import all_gather_rows, all_reduce_sum
 from latentlm.losses.precision import full_precision
 from latentlm.losses.samples import count, require_views
 
@@ -30,7 +30,8 @@ class InfoNce:
     Source:    van den Oord et al. 2018, arXiv:1807.03748, eq. 4, with the cosine and temperature of Chen et al. 2020
                (SimCLR), arXiv:2002.05709, eq. 1. Differs: one direction only (negatives are targets, not predictions);
                `skip_duplicates`; lengths below 1e-6 count as 1e-6.
-    Checked:   tests/test_parity_contrast.py - naive float64 loop; closed forms; tests/test_distributed.py -
+    Checked:   tests/losses/test_contrastive.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py -
                2 ranks == 1.
     See also:  Cosine (no negatives), Variance and Sigreg (spread without negatives).
 
@@ -79,7 +80,8 @@ class NtXent:
                anywhere give 0, and so does one sample with two views.
     Source:    Chen et al. 2020 (SimCLR), arXiv:2002.05709, eq. 1. Differs: more than two views (the mean over positives
                stands outside the logarithm, Khosla et al. 2020, arXiv:2004.11362, eq. 2); all ranks' samples.
-    Checked:   tests/test_parity_contrast.py - naive float64 loop; closed forms; tests/test_distributed.py -
+    Checked:   tests/losses/test_contrastive.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py -
                2 ranks == 1.
     See also:  InfoNce (a prediction among targets, one direction).
 

@@ -24,7 +24,7 @@ class Gram:
     Source:    Simeoni et al. 2025 (DINOv3), arXiv:2508.10104, Gram anchoring. Differs: mean over the entries
                of each image, as in its code (the paper writes the squared Frobenius norm); lengths below 1e-6 count as
                1e-6.
-    Checked:   tests/test_parity_gram.py - naive float64 loop; closed forms; rotation; masked positions.
+    Checked:   tests/losses/test_gram.py - naive float64 loop; closed forms; rotation; masked positions.
     See also:  Mse, Cosine (every position by itself).
     """
 

@@ -21,7 +21,7 @@ class NextToken:
     Scale:     nats per position; log v for uniform logits. The mean over kept positions is the usual next-token loss.
     Ranks:     pointwise, no communication.
     Source:    cross entropy against a one-hot target. Differs: none.
-    Checked:   tests/test_parity_next_token.py - naive float64 loop; ignored positions; torch's own mean.
+    Checked:   tests/losses/test_next_token.py - naive float64 loop; ignored positions; torch's own mean.
     See also:  SoftCrossEntropy (a distribution as target).
 
     Args:

@@ -21,7 +21,7 @@ class Mse:
     Scale:     zero at equality; does not grow with the width, grows with the square of the latents' scale.
     Ranks:     pointwise, no communication.
     Source:    mean squared error. Differs: none.
-    Checked:   tests/test_parity_pair.py - naive float64 loop; rotation, one-line torch equivalent.
+    Checked:   tests/losses/test_pairwise.py - naive float64 loop; rotation, one-line torch equivalent.
     See also:  SmoothL1 (bounded gradient), Cosine (ignores length).
 
     >>> import torch
@@ -48,7 +48,7 @@ class SmoothL1:
     Scale:     zero at equality; Mse / (2 beta) near it, mean absolute error far from it. beta = 0 is the latter alone.
     Ranks:     pointwise, no communication.
     Source:    Girshick 2015, arXiv:1504.08083, eq. 3. Differs: `beta` (1 in the paper); mean, not sum, over d.
-    Checked:   tests/test_parity_pair.py - naive float64 loop; both branches by hand.
+    Checked:   tests/losses/test_pairwise.py - naive float64 loop; both branches by hand.
     See also:  Mse.
 
     Args:
@@ -80,7 +80,7 @@ class Cosine:
     Ranks:     pointwise, no communication.
     Source:    Grill et al. 2020 (BYOL), arXiv:2006.07733, eq. 2. Differs: half of it (2 - 2 cos there); lengths below
                1e-6 count as 1e-6, so a zero vector gives 1.
-    Checked:   tests/test_parity_pair.py - naive float64 loop; scale and rotation invariance.
+    Checked:   tests/losses/test_pairwise.py - naive float64 loop; scale and rotation invariance.
     See also:  Mse, InfoNce (the same angle, with negatives).
     """
 
@@ -103,7 +103,7 @@ class SoftCrossEntropy:
     Scale:     nats, between the target's entropy (equal distributions) and infinity.
     Ranks:     pointwise, no communication.
     Source:    Caron et al. 2021 (DINO), arXiv:2104.14294, eq. 2. Differs: no centring, which belongs to the target.
-    Checked:   tests/test_parity_pair.py - naive float64 loop; uniform target gives log d.
+    Checked:   tests/losses/test_pairwise.py - naive float64 loop; uniform target gives log d.
     See also:  Kl (the same gradient to `pred`, with the target's entropy taken off).
 
     Args:
@@ -138,7 +138,7 @@ class Kl:
     Ranks:     pointwise, no communication.
     Source:    Hinton et al. 2015, arXiv:1503.02531, sec. 2. Differs: target entropy taken off; no temperature^2 factor,
                so a weight found at one temperature does not carry over to another.
-    Checked:   tests/test_parity_pair.py - naive float64 loop; SoftCrossEntropy minus the target's entropy.
+    Checked:   tests/losses/test_pairwise.py - naive float64 loop; SoftCrossEntropy minus the target's entropy.
     See also:  SoftCrossEntropy (two temperatures).
 
     Args:

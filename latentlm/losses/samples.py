@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentlm.dist import all_gather_rows, all_reduce_count, all_reduce_sum
+from latentlm.distributed.collectives import all_gather_rows, all_reduce_count, all_reduce_sum
 
 
 def count(part: object, z: Float[Tensor, "*g m d"], least: int = 2) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from latentlm.dist import all_reduce_sum
+from latentlm.distributed.collectives import all_reduce_sum
 from latentlm.losses.precision import full_precision
 from latentlm.losses.samples import count, directions
 
@@ -30,8 +30,8 @@ class Sigreg:
     Source:    Balestriero & LeCun 2025 (LeJEPA), arXiv:2511.08544, SIGReg with the Epps-Pulley statistic. Differs: the
                grid is [0, t_max = 3], doubled by symmetry, as in the authors' package; the paper's listing and other
                libraries are settings (latentlm/losses/README.md).
-    Checked:   tests/test_parity_sigreg.py - naive float64 loop; closed forms; chunked == unchunked; N(0, I) scores
-               lower than uniform; tests/test_distributed.py - 2 ranks == 1.
+    Checked:   tests/losses/test_sigreg.py - naive float64 loop; closed forms; chunked == unchunked; N(0, I) scores
+               lower than uniform; tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
     See also:  Variance, Covariance (second moments only), Visreg (does not fade at collapse).
 
     Args:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latentlm.dist import all_reduce_sum
+from latentlm.distributed.collectives import all_reduce_sum
 from latentlm.losses.precision import full_precision
 from latentlm.losses.samples import centred, count, gathered
 
@@ -27,7 +27,8 @@ class Variance:
                No samples anywhere give 0; one is an error.
     Source:    Bardes et al. 2022 (VICReg), arXiv:2105.04906, eq. 1 and 2. Differs: one branch (the official code halves
                the sum over two).
-    Checked:   tests/test_parity_spread.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    Checked:   tests/losses/test_variance_covariance_koleo.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
     See also:  Covariance (its companion), Sigreg (all moments).
 
     Args:
@@ -67,7 +68,8 @@ class Covariance:
                No samples anywhere give 0; one is an error.
     Source:    Bardes et al. 2022 (VICReg), arXiv:2105.04906, eq. 3 and 4. Differs: norm "d(d-1)" is offered too; one
                branch.
-    Checked:   tests/test_parity_spread.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    Checked:   tests/losses/test_variance_covariance_koleo.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
     See also:  Variance (its companion), Sigreg (all moments).
 
     Args:
@@ -109,7 +111,8 @@ class Koleo:
     Source:    Sablayrolles et al. 2018, arXiv:1806.03198, as used by DINOv2, arXiv:2304.07193 (weight 0.1).
                Differs: all ranks' samples, where DINOv2 looks among each rank's own; a latent is never its own
                neighbour (the official code marks it with -1, which an opposite latent ties with).
-    Checked:   tests/test_parity_spread.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    Checked:   tests/losses/test_variance_covariance_koleo.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
     See also:  Sigreg, Variance (spread of the whole set).
 
     Args:

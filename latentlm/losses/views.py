@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latentlm.dist import all_gather_rows, all_reduce_sum
+from latentlm.distributed.collectives import all_gather_rows, all_reduce_sum
 from latentlm.losses.precision import full_precision
 from latentlm.losses.samples import centred, count, require_views
 
@@ -29,7 +29,8 @@ class Invariance:
     Ranks:     the mean is over all ranks' samples, uneven counts allowed. No samples anywhere give 0.
     Source:    Balestriero & LeCun 2025 (LeJEPA), arXiv:2511.08544, the prediction loss in the form of its code, to the
                centroid. Differs: the sum over all pairs (eq. 5) is larger by the variance among the global views.
-    Checked:   tests/test_parity_views.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    Checked:   tests/losses/test_multi_view.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
     See also:  Mse (two views, either may be a teacher's), Sigreg and Visreg (what keeps it from collapse).
 
     Args:
@@ -68,7 +69,8 @@ class BarlowTwins:
                give 0; one is an error.
     Source:    Zbontar et al. 2021, arXiv:2103.03230, eq. 1 and 2. Differs: more than two views; the official code also
                multiplies by 0.024, which is a term's weight here.
-    Checked:   tests/test_parity_views.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    Checked:   tests/losses/test_multi_view.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
     See also:  Covariance (decorrelates within a view).
 
     Args:
@@ -118,7 +120,8 @@ class Mmcr:
                anywhere give 0.
     Source:    Yerxa et al. 2023, arXiv:2303.03307. Differs: none; lightly's version leaves the normalisation to the
                caller and takes online and momentum views as one set.
-    Checked:   tests/test_parity_views.py - naive float64 loop; closed forms; tests/test_distributed.py - 2 ranks == 1.
+    Checked:   tests/losses/test_multi_view.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
     See also:  BarlowTwins, NtXent (other losses over views).
 
     Args:

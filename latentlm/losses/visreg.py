@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from latentlm.dist import all_reduce_sum
+from latentlm.distributed.collectives import all_reduce_sum
 from latentlm.losses.precision import full_precision
 from latentlm.losses.samples import centred, count, directions, gathered
 
@@ -28,8 +28,8 @@ class Visreg:
                micro-batches. No samples anywhere give 0; one is an error.
     Source:    Wu et al. 2026 (VISReg), arXiv:2606.02572, eq. 1, 2, 5 and 6. Differs: exact over ranks, where the paper
                takes each rank's own samples and its own directions.
-    Checked:   tests/test_parity_visreg.py - naive float64 loop; gradient norms near collapse; chunked == unchunked;
-               tests/test_distributed.py - 2 ranks == 1.
+    Checked:   tests/losses/test_visreg.py - naive float64 loop; gradient norms near collapse; chunked == unchunked;
+               tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
     See also:  Sigreg (one statistic, fades at collapse), Variance and Covariance (second moments only).
 
     Args:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from latentlm.report.eval_results import check_free, write_merged
 from latentlm.report.page import render
 from latentlm.report.plots import draw
-from latentlm.report.results import check_free, write_merged
-from latentlm.report.run import read_runs
+from latentlm.report.run_record import read_runs
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:

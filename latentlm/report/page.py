@@ -4,8 +4,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from latentlm.report import sections, tables
-from latentlm.report.run import Run
+from latentlm.report import eval_sections as tables
+from latentlm.report import sections
+from latentlm.report.run_record import Run
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2328; --soft: #59636e; --line: #d9dee3; --paper: #f6f8fa; }

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from latentlm.report import inside, seen
-from latentlm.report.inside import plain as _plain
-from latentlm.report.run import ERRORS, Curve, Run, Task, finite, terms
+from latentlm.report import probe_figures as inside
+from latentlm.report import vision_figures as seen
+from latentlm.report.probe_figures import plain as _plain
+from latentlm.report.run_record import ERRORS, Curve, Run, Task, finite, terms
 
 Axes = Any  # of matplotlib, which is optional and slow to import
 Figure = Any

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from latentlm.report.plots import color
-from latentlm.report.run import ERRORS, Run, Task, terms
+from latentlm.report.run_record import ERRORS, Run, Task, terms
 
 LEARNED = 0.9  # a reverse score counts only where the trained direction reaches this
 GOOD = ("ok", "false")  # monitor words that need no eye

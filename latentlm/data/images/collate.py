@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latentlm.config import ConfigError
+from latentlm.components.positions import At
+from latentlm.config.schema import ConfigError
+from latentlm.data.images.augmentations import Views, luma
 from latentlm.data.images.masks import Mask
-from latentlm.data.images.views import Views, luma
-from latentlm.positions import At
 
 GLOBAL = {"class_global", "class_b", "place_b", "masked"}  # sets that lie in global views
 
@@ -45,7 +45,8 @@ class ImageCollator:
     Shapes:    pixel_values [b*v c s s], image-major; latent.views [v]; latent.taught [num], the views that copies of
                the network run on, where that is not all; with a mask latent.keep [b*v k] (patch numbers,
                -1 pads) or latent.mask [b*v p] (True where a mask token stands); sets as above, -1 pads.
-    Checked:   tests/test_data_images.py - every set points where it should, conservation, any batch alike.
+    Checked:   tests/data/images/test_image_collate.py - every set points where it should, conservation, any batch
+               alike.
 
     Args:
         views, mask: see their classes.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from latentlm.data.keyed import uniforms
+from latentlm.data.counter_rng import uniforms
 
 _Range = tuple[float, ...]
 
@@ -30,7 +30,7 @@ class Random:
 
     Source:    He et al. 2021 (MAE), arXiv:2111.06377, with `drop`; Zhou et al. 2021 (iBOT), arXiv:2111.07832, with a
                range, probability 0.5 and a mask token. Differs: iBOT hides blocks.
-    Checked:   tests/test_data_masks.py - counts, every patch equally often, seen and hidden make the whole.
+    Checked:   tests/data/images/test_masks.py - counts, every patch equally often, seen and hidden make the whole.
 
     Args:
         ratio: share of the patches that is hidden, or the least and greatest share.
@@ -63,7 +63,7 @@ class Blocks:
 
     Source:    Assran et al. 2023 (I-JEPA), arXiv:2301.08243. Differs: sizes are drawn for each image and each block,
                scale and aspect by numbers of their own; a context is padded, never cut down to the smallest of a batch.
-    Checked:   tests/test_data_masks.py - sizes, no predicted patch is seen, none is left without a context.
+    Checked:   tests/data/images/test_masks.py - sizes, no predicted patch is seen, none is left without a context.
 
     Args:
         num: blocks to predict.
@@ -113,7 +113,8 @@ class InverseBlock:
 
     Source:    Darcet et al. 2025 (CAPI), arXiv:2502.08769; Baevski et al. 2022 (data2vec 2.0), arXiv:2212.07525.
                Differs: the block's corner patches make up the exact count.
-    Checked:   tests/test_data_masks.py - exact counts, the seen patches are one block up to the roll, every patch
+    Checked:   tests/data/images/test_masks.py - exact counts, the seen patches are one block up to the roll, every
+               patch
                equally often.
 
     Args:

@@ -5,9 +5,20 @@ from typing import Literal
 
 import numpy as np
 
-from latentlm.data.images.draw import BODIES, COLOURS, FURS, GLYPHS, RELATIONS, SIDE, SLOTS, STROKES, TOPS, draw
+from latentlm.data.counter_rng import example_keys, uniforms
+from latentlm.data.images.scene_renderer import (
+    BODIES,
+    COLOURS,
+    FURS,
+    GLYPHS,
+    RELATIONS,
+    SIDE,
+    SLOTS,
+    STROKES,
+    TOPS,
+    draw,
+)
 from latentlm.data.images.sources import Pictures
-from latentlm.data.keyed import example_keys, uniforms
 
 VERSION = 1  # part of every seed: raise it whenever a change would alter the pictures
 CLASSES = {
@@ -54,7 +65,8 @@ class Scenes:
     later      chalk (4: a glyph of 3 x 3 pixels on a board), only with `blackboard`
     =========  =================================================================================================
 
-    Checked:   tests/test_data_scenes.py - factors even and independent, splits disjoint, every factor can be read off
+    Checked:   tests/data/images/test_scenes.py - factors even and independent, splits disjoint, every factor can be
+               read off
                the pixels, the same in all processes.
 
     Args:

@@ -35,7 +35,7 @@ class FashionMnist:
     """Clothes: 60 000 + 10 000 grey images of 28 x 28 in ten classes.
 
     Source:    Xiao et al. 2017, arXiv:1708.07747; Debian package ``dataset-fashion-mnist``.
-    Checked:   tests/test_data_sources.py - counts, mean .2860, deviation .3530.
+    Checked:   tests/data/images/test_image_sources.py - counts, mean .2860, deviation .3530.
 
     Args:
         path: folder with the four idx files, packed or not; None: Debian's folder, and where that is missing the hub.
@@ -77,7 +77,7 @@ class ImageFolder:
     Each is cut to its middle square, resized and held in memory (channels * size^2 bytes an image), whatever sizes and
     modes they come in. A file that cannot be decoded is left out, counted and named in the log.
 
-    Checked:   tests/test_data_sources.py - sizes, modes, corrupt files, every error line.
+    Checked:   tests/data/images/test_image_sources.py - sizes, modes, corrupt files, every error line.
 
     Args:
         path: folder or hub data set.

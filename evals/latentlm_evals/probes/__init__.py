@@ -1,0 +1,1 @@
+"""Readouts of frozen states shared by the evaluations."""

@@ -1,0 +1,199 @@
+"""Every depth by every property: how well it is read off, how cheaply, and what a null reads off."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from latentlm.config.schema import ConfigError, dump
+from latentlm.data import Facts
+from latentlm.data.images import Images
+from latentlm.experiment.recipe import load_recipe
+from latentlm_evals.models.run_dir import is_run, write_result
+from latentlm_evals.models.text_encoder import TextEncoder, load_encoder
+from latentlm_evals.probing.folds import Fold, folds, unseen, unusable
+from latentlm_evals.probing.images import image_factors
+from latentlm_evals.probing.options import Options
+from latentlm_evals.probing.probe import chance, chosen, interval, linear_hits, probe
+from latentlm_evals.probing.properties import Property, attributes, linguistic
+
+VERSION = 2
+
+
+class Encoder(Protocol):
+    """What is probed: a function from inputs to the states of every depth. `load_encoder` makes one of a checkpoint.
+
+    Attributes:
+        kind: ``text``, read at its last token by default, or ``image``, at the mean.
+        name: of the network, for the result.
+        num_layers: L; depths are 0 (the input of the first block) .. L.
+        dim: d.
+    """
+
+    kind: Any
+    name: str
+    num_layers: int
+    dim: int
+
+    def states(self, inputs: Any, at: Any, /, *, depths: Any, batch_size: int) -> Tensor:
+        """States ``[n depths d]``, float32 on the CPU."""
+        ...
+
+    def random_init(self, seed: int, /) -> "Encoder":
+        """The same with fresh weights; only asked for with `Options.null`."""
+        ...
+
+
+def run(name: str, options: Options) -> dict:
+    """Probe a run folder or any checkpoint, and write the result."""
+    source = options.data or (name if is_run(name) else None)
+    data = load_recipe(source).data if source is not None else None
+    own = attributes(data, options.limit) if isinstance(data, Facts) else []
+    if options.data is not None and not (own or isinstance(data, Images)):
+        what = (
+            "no descriptions of people"
+            if isinstance(data, Facts)
+            else f"{type(data).__name__}, neither facts nor images"
+        )
+        raise ConfigError(f"data: {options.data} has {what}: nothing in it can be probed; name another recipe")
+    encoder = load_encoder(name, options.device)
+    if encoder.kind == "text":
+        if isinstance(data, Images):
+            raise ConfigError(f"data: {options.data} has images, but {name} reads texts; name a recipe with facts")
+        found = linguistic(options.limit, options.seed) + own
+    elif isinstance(data, Images):
+        found = image_factors(data.source, options.limit, options.seed)
+    else:
+        raise ConfigError(f"data: {name} reads images; name a recipe that has some, such as --data vision/mae")
+    if options.cache is not None:
+        encoder = encoder.cached(options.cache)
+    result = evaluate(encoder, found, options)
+    write_result(result, "probe", name, options.out)
+    return result
+
+
+def evaluate(encoder: Encoder, properties: Sequence[Property], options: Options) -> dict:
+    """Result in lm-eval's shape; ``matrices`` holds accuracy, chance at 0 and perfect at 1, of depths by properties."""
+    depths = list(range(encoder.num_layers + 1)) if options.depths is None else list(options.depths)
+    at = options.at or ("last" if encoder.kind == "text" else "mean")
+    network, twin = _Reader(encoder, at, depths, options), None
+    if options.null:
+        twin = _Reader(encoder.random_init(options.seed), at, depths, options)
+    results: dict[str, dict[str, Any]] = {}
+    samples: dict[str, dict[str, int]] = {}
+    matrix: dict[str, list[float]] = {}
+    warnings: list[str] = []
+    few: dict[str, int] = {}
+    started = time.process_time()
+    for number, each in enumerate(properties, 1):
+        parts = folds(each, options.seed)
+        if told := unusable(each, parts):
+            warnings.append(told)
+            continue
+        warnings += [told for told in (unseen(each, parts), _unknown(encoder, each)) if told]
+        fitted = min(len(train) for train, _ in parts)
+        if fitted <= encoder.dim:
+            few[each.name] = fitted
+        title = f"probe {each.name} ({number} of {len(properties)})"
+        scores = probe(network(each), each, parts, options.seed, lambda parts, title=title: _shown(parts, title))
+        hits, least = scores.pop("hits"), chance(each)
+        fresh = None
+        if twin is not None:
+            y = torch.tensor(each.labels)
+            (fresh,) = linear_hits(twin(each), [y], each.classes, _shown(parts, f"{title}, fresh weights"))
+            scores["random_init"] = fresh.mean(-1)
+        for place, depth in enumerate(depths):
+            values = {key: float(value[place]) for key, value in scores.items()} | interval(hits[place], each)
+            if fresh is not None:
+                values |= interval(fresh[place], each, "random_init")
+            _add(results, samples, each, parts, str(depth), values | {"chance": least})
+        picked, places = chosen(hits, parts)
+        values = {"acc": float(picked.mean()), **interval(picked, each), "chance": least}
+        _add(results, samples, each, parts, "chosen", values | {"depth": float(torch.tensor(depths)[places].median())})
+        matrix[each.name] = [max(0.0, (float(acc) - least) / (1 - least)) for acc in scores["acc"]]
+    if not results:
+        raise ValueError(f"probe: no property could be probed: {'; '.join(warnings)}")
+    if few:
+        warnings.append(_few(few, encoder.dim))
+    read = network.seconds + (twin.seconds if twin is not None else 0.0)
+    return {
+        "results": results,
+        "matrices": {
+            "probe": {
+                "rows": depths,
+                "columns": list(matrix),
+                "values": [list(row) for row in zip(*matrix.values(), strict=True)],
+            }
+        },
+        "warnings": warnings,
+        "versions": dict.fromkeys(results, VERSION),
+        "n-samples": samples,
+        "config": {
+            "model": encoder.name,
+            "at": at,
+            "depths": depths,
+            "options": dump(replace(options, cache=None)),
+            "cpu_seconds": {"read": round(read, 1), "fit": round(time.process_time() - started - read, 1)},
+        },
+        "higher_is_better": {task: {"acc": True, "selectivity": True, "compression": True} for task in results},
+    }
+
+
+class _Reader:
+    """States ``[l n d]`` of a network; inputs that several properties share are read once."""
+
+    def __init__(self, encoder: Encoder, at: str, depths: list[int], options: Options):
+        self.encoder, self.at, self.depths, self.batch_size = encoder, at, depths, options.batch_size
+        self.inputs: Sequence[Any] | None = None
+        self.states, self.seconds = torch.empty(0), 0.0
+
+    def __call__(self, each: Property) -> Tensor:
+        if each.inputs is not self.inputs:
+            started = time.process_time()
+            found = self.encoder.states(each.inputs, self.at, depths=self.depths, batch_size=self.batch_size)
+            self.inputs, self.states = each.inputs, found.transpose(0, 1).contiguous()
+            self.seconds += time.process_time() - started
+        return self.states
+
+
+def _add(
+    results: dict[str, dict[str, Any]],
+    samples: dict[str, dict[str, int]],
+    each: Property,
+    parts: Sequence[Fold],
+    where: str,
+    values: dict[str, float],
+) -> None:
+    task = f"probe/{each.name}/{where}"
+    row = {f"{key},none": None if value != value else value for key, value in values.items()}  # JSON has no NaN
+    results[task] = {"alias": f"{each.name}, {'depth ' * where.isdigit()}{where}", **row}
+    entities, train = len(set(each.entities)), min(len(places) for places, _ in parts)
+    samples[task] = {"original": len(each.inputs), "effective": entities, "train": train}
+
+
+def _shown(parts: Sequence[Fold], title: str) -> Any:
+    shown = Console(stderr=True)
+    return track(parts, title, transient=True, console=shown, disable=not shown.is_terminal)
+
+
+def _few(few: dict[str, int], dim: int) -> str:
+    return (
+        f"few_samples: {', '.join(few)}: probes are fitted on {min(few.values())} inputs of {dim} dimensions, where "
+        "only the penalty keeps them from fitting anything: trust what lies above labels shuffled, or raise limit"
+    )
+
+
+def _unknown(encoder: Encoder, each: Property) -> str | None:
+    """Words that the tokenizer does not know are all read alike, so nothing can be told from them."""
+    if not isinstance(encoder, TextEncoder):
+        return None
+    ids = [token for text in each.inputs[:200] for token in encoder.tokenizer(text)["input_ids"]]
+    share = sum(token == encoder.tokenizer.unk_token_id for token in ids) / len(ids)
+    return (
+        f"{each.name}: {share:.0%} of the tokens are unknown words; its scores mean nothing" if share > 0.05 else None
+    )

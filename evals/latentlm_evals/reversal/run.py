@@ -1,0 +1,82 @@
+"""From a folder on disk to a scored model, as the command line does it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentlm.data import Arithmetic, Data, Images, Item
+from latentlm.experiment.recipe import load_recipe
+from latentlm_evals.models.load import load
+from latentlm_evals.models.run_dir import is_run, weights_of, write_result
+from latentlm_evals.reversal.evaluate import evaluate
+from latentlm_evals.reversal.in_context import in_context
+from latentlm_evals.reversal.options import Options
+from latentlm_evals.reversal.shortcut import echoes
+
+DEFAULTS = Options()
+EXAMPLES = 3  # questions of each task that the result shows
+
+
+def run(name: str, options: Options = DEFAULTS) -> dict:
+    """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
+    path = weights_of(name)
+    own = load_recipe(name).data if is_run(name) else None
+    parts = options.suite or [_part(options.data) if options.data is not None else own]
+    if parts[0] is None:
+        raise ValueError(f"{name}: has no recipe.yaml to take test items from; name a recipe with --data, or a --suite")
+    asked = [questions(part) for part in parts]
+    told = [in_context(part, items) for part, items in zip(parts, asked, strict=True) if options.in_context]
+    model, tokenizer = load(path, options.device)
+    result = evaluate(
+        model,
+        tokenizer,
+        spread([item for items in asked for item in items], options.limit),
+        in_context=spread([item for items, _ in told for item in items], options.limit),
+        batch_size=options.batch_size,
+        seed=options.seed,
+        max_ranked=options.ranked,
+        max_candidates=options.candidates,
+        num_permutations=options.permutations,
+    )
+    result["config"] |= {"model_path": path, "data": repr(parts), "limit": options.limit}
+    result["warnings"] += [warning for _, warnings in told for warning in warnings]
+    for part in parts:  # another seed has other names, which this run has never seen
+        if own is not None and type(part) is type(own) and part != own:
+            result["warnings"].append(f"other_data: the run was trained on {own}, not on the tested {part}")
+    samples = result.pop("samples")
+    result["examples"] = {task: rows[:EXAMPLES] for task, rows in samples.items()}
+    write_result(result, "reversal", name, options.out)
+    if options.samples is not None:
+        _write_samples(samples, Path(options.samples))
+    return result
+
+
+def _write_samples(samples: dict[str, list[dict]], target: Path) -> None:
+    lines = (json.dumps({"task": task, **row}, ensure_ascii=False) for task, rows in samples.items() for row in rows)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def questions(part: Data) -> list[Item]:
+    """All test items of a data part, and echoes where it has none of its own."""
+    if isinstance(part, Arithmetic):
+        raise ValueError("arithmetic: has no reverse direction to ask for: score it with latentlm eval pass_at_k")
+    if isinstance(part, Images):
+        raise ValueError("images: have no questions to ask: name a --suite, or score the run with latentlm eval vision")
+    items = part.items()
+    return items + echoes(part, items)
+
+
+def _part(data: str | Data) -> Data:
+    return load_recipe(data).data if isinstance(data, str) else data
+
+
+def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most `limit` items of each subset, split and asked kind, evenly spaced, so that every fact has its turn."""
+    if limit is None:
+        return list(items)
+    groups: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.subset, item.split, item.asks), []).append(item)
+    places = [(rows, min(limit, len(rows))) for rows in groups.values()]
+    return [rows[i * len(rows) // count] for rows, count in places for i in range(count)]

@@ -1,0 +1,1 @@
+"""Intervals, ranks and tests shared by the evaluations."""

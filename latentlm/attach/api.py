@@ -1,0 +1,212 @@
+"""Attach latent terms to a Hugging Face model in place: its class, `generate`, adapters and checkpoints stay the same.
+
+Hooks on the blocks only store. The heads run in a forward hook of the decoder, which is inside PEFT's call, autocast
+and sharding, and which also fires when a trainer replaces the output head. The hook on the model adds to the loss.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import logging
+
+from latentlm.attach.hooks import add_hooks
+from latentlm.attach.state import Run, latent_run
+from latentlm.backbones import Backbone, find_backbone
+from latentlm.components.teacher import Teacher
+from latentlm.config.catalog import read_recipe
+from latentlm.config.schema import ConfigError, dump, parse
+from latentlm.objective.objective import Objective, Terms
+from latentlm.objective.terms import depths, teachers
+from latentlm.types import Context, Report
+
+CONFIG_KEY = "latentlm"
+KEYS = ("latent_loss", "data_loss")
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+
+
+class LatentHeads(nn.Module):
+    """Everything that training adds to a model: predictors, heads, teachers, and the number of steps taken.
+
+    It is the child ``latent`` of the model, so every engine sees, saves and shards it.
+    """
+
+    def __init__(self, objective: Objective, backbone: Backbone, embedding: int):
+        super().__init__()
+        grid, num_layers = backbone.grid, backbone.num_layers
+        plain = objective.expand(num_layers)
+        for name in (*plain, *objective.heads):
+            if name.endswith("latent"):
+                raise ValueError(f"objective: '{name}' must not end in 'latent', PEFT would take it for all the heads")
+        pixels = None if grid is None else grid.data_dim
+        self.terms = Terms(plain, objective.heads, backbone.dim, embedding, pixels)
+        self.teachers = nn.ModuleDict({kind: Teacher(teaching) for kind, teaching in teachers(plain).items()})
+        if grid is not None and grid.mask_token is None:
+            self.mask_token = nn.Parameter(torch.zeros(backbone.dim))
+        self.step = 0
+
+    def forward(self, context: Context) -> dict[str, Report]:
+        """Reports of all terms."""
+        return self.terms(context, self.step)
+
+    def advance(self) -> None:
+        """Count an optimizer step, after which running centres move."""
+        self.step += 1
+        for assigner in self.terms.assigners.values():
+            assigner.advance()  # type: ignore[operator]
+
+    def get_extra_state(self) -> Tensor:
+        """The step as a tensor, which is all that safetensors holds; reading a buffer would wait for the device."""
+        return torch.tensor(self.step)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on from the step of a checkpoint."""
+        self.step = int(state)
+
+
+def get_latent_model(
+    model: AnyModel,
+    objective: str | Path | dict | Objective,
+    *,
+    layers_path: str | None = None,
+    seed: int = 0,
+) -> AnyModel:
+    """Add latent-prediction heads to a causal LM or a ViT; returns the same object.
+
+    In training the model's ``loss`` becomes ``data * next-token loss + sum of weighted terms`` and its output also
+    carries ``data_loss`` and ``latent_loss``. In evaluation mode and in `generate` nothing changes. Attach before PEFT,
+    before `torch.compile` and before any distributed wrapper.
+
+    Args:
+        model: any `transformers` causal LM, or a ViT (then the objective has ``data: 0`` but for a model with labels).
+        objective: an `Objective`, a recipe's name (``text/nitp``), a path, or plain data (a recipe or its objective).
+        layers_path: dotted name of the list of blocks, where it cannot be found.
+        seed: of the heads' first weights; the global random state is left alone.
+    """
+    objective = as_objective(objective)
+    if hasattr(model, "latent"):
+        raise ValueError(f"{type(model).__name__} already has a child named 'latent'; attach to a fresh model")
+    backbone, causal_lm = find_backbone(model, layers_path), cast(Any, model)
+    if objective.data > 0 and not backbone.has_loss:
+        raise ValueError(
+            f"objective.data: {type(model).__name__} has no loss of its own; set data: 0 (pixels are a target of terms)"
+        )
+    embedding = backbone.dim if backbone.grid else causal_lm.get_input_embeddings().weight.shape[-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with torch.device("cpu"):
+            heads = LatentHeads(objective, backbone, embedding)
+    place = next(model.parameters()).device
+    causal_lm.latent = heads if place.type == "meta" else heads.to(place)
+    if backbone.grid is None and getattr(model, "loss_type", "ForCausalLM") is None:
+        causal_lm.loss_type = "ForCausalLM"  # without it the trainer counts label 0 as well and the loss is too small
+    config = causal_lm.config
+    ignored = getattr(config, "keys_to_ignore_at_inference", None) or ()
+    config.keys_to_ignore_at_inference = [*(key for key in ignored if key not in KEYS), *KEYS]
+    setattr(config, CONFIG_KEY, {"objective": dump(objective), "layers_path": layers_path})
+    wanted = {kind: depths(heads.terms.terms, kind) for kind in (None, *heads.teachers)}
+    add_hooks(model, Run(model, backbone, objective, wanted))
+    return model
+
+
+def as_objective(objective: str | Path | dict | Objective) -> Objective:
+    """Any way of naming an objective, checked."""
+    if isinstance(objective, Objective):
+        return objective
+    data = read_recipe(objective) if isinstance(objective, str | Path) else objective
+    path = str(objective) if isinstance(objective, str | Path) else "objective"
+    if "objective" in data:
+        data, path = data["objective"], f"{path}: objective"
+    return parse(Objective, data, path)
+
+
+def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """Load a model saved with its heads, and attach them again.
+
+    Args:
+        path: folder written by `save_pretrained` of a model with heads.
+        kwargs: for `from_pretrained` of the model's class.
+    """
+    if not Path(path).is_dir():
+        raise ConfigError(f"{path}: no such folder; name one that save_pretrained has written")
+    with quiet_loading():
+        config = AutoConfig.from_pretrained(path)
+        text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+        auto = AutoModelForCausalLM if text else getattr(transformers, (config.architectures or ["AutoModel"])[0])
+        model = auto.from_pretrained(path, **kwargs)
+    saved = getattr(model.config, CONFIG_KEY, None)
+    if saved is None:
+        raise ConfigError(f"{path}: has no latent heads (no {CONFIG_KEY} in config.json); use get_latent_model")
+    get_latent_model(model, saved["objective"], layers_path=saved["layers_path"])
+    latent_run(model).model.latent.load_state_dict(dict(saved_heads(Path(path))))
+    return model
+
+
+def restore(model: Any, folder: str | Path) -> None:
+    """Load the weights of a checkpoint whose names are not the model's, heads included; else there is nothing to do.
+
+    transformers saves some families, ViT among them, under the names of their released checkpoints, and its trainer
+    loads a checkpoint by name: it would go on with fresh weights.
+    """
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    own = model.state_dict().keys()
+    if all(name in own for file in files for name in _names(file)):
+        return
+    with quiet_loading():
+        saved = type(model).from_pretrained(folder).state_dict()
+    with torch.no_grad():
+        for name, weight in (*model.named_parameters(), *model.named_buffers()):
+            if name in saved:
+                weight.copy_(saved[name])
+    model.latent.load_state_dict(dict(saved_heads(Path(folder))))
+
+
+def _names(file: Path) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as tensors:
+        return list(tensors.keys())
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' report of a load, which lists the heads beside the network as unexpected."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def saved_heads(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Weights of the heads in a folder, by their names in `LatentHeads`."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                # some families are saved below a prefix of their released checkpoints
+                _, found, own = f".{name}".partition(".latent.")
+                if found:
+                    yield own, tensors.get_tensor(name)
+
+
+def remove_latent(model: AnyModel) -> AnyModel:
+    """Take heads and hooks off again; what is left is the plain model with its trained weights."""
+    run = latent_run(model)
+    run.detach()
+    del run.model.latent
+    config = run.model.config
+    delattr(config, CONFIG_KEY)
+    kept = [key for key in config.keys_to_ignore_at_inference if key not in KEYS]
+    del config.keys_to_ignore_at_inference  # what the class says shows again
+    if kept != list(getattr(config, "keys_to_ignore_at_inference", ())):
+        config.keys_to_ignore_at_inference = kept
+    return model

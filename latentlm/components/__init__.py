@@ -1,0 +1,1 @@
+"""The parts of a term: taps, positions, targets, predictors, heads, teachers."""

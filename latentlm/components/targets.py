@@ -1,0 +1,303 @@
+"""Targets: where the right answer comes from, and who receives gradient.
+
+Every target says which anchors it has (`mask`, without running anything) and gives their latents (`read`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool
+from torch import Tensor
+
+from latentlm.components.assignments import Assign
+from latentlm.components.positions import At, Now, flat, index
+from latentlm.components.tap import Tap
+from latentlm.components.teacher import Teaching
+from latentlm.components.token_code import TokenCode
+from latentlm.types import Context, Latents, View
+
+Normalize = Literal["none", "layer", "l2"]
+
+
+def normalized(values: Tensor, how: Normalize) -> Tensor:
+    """``layer``: zero mean and unit variance over the width (no weights); ``l2``: unit length."""
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    if how == "layer":
+        return F.layer_norm(values, values.shape[-1:])
+    return F.normalize(values, dim=-1) if how == "l2" else values
+
+
+@dataclass(frozen=True)
+class Online:
+    """The network's own latents, of this very forward.
+
+        target = sg(h[tap])          or h[tap] where stop_grad is false
+
+    Shapes:    [a n d], the width of the tap.
+    Gradient:  none with `stop_grad`; otherwise through the tapped states into the network.
+    Scale:     that of the residual stream unless `normalize` is set.
+    Ranks:     local.
+    Source:    common to NITP, NextLat and, with stop_grad false, LLM-JEPA; the recipes name their papers.
+    Checked:   tests/components/test_targets.py - gradient table; equals the tapped states.
+
+    Args:
+        tap: what is predicted.
+        stop_grad: cut the gradient into the target.
+        normalize: per latent, after the tap.
+        assign: turns logits over prototypes into balanced assignments (SwAV).
+    """
+
+    tap: Tap
+    stop_grad: bool = True
+    normalize: Normalize = "none"
+    assign: Assign | None = None
+    teacher: ClassVar[str | None] = None
+
+    def __post_init__(self):
+        _check_tap("online", self.tap, self.assign)
+        if self.assign is not None and not self.stop_grad:
+            raise ValueError("online: an assignment has no gradient; set stop_grad: true, or drop assign")
+
+    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+        """Anchors and positions that exist."""
+        return self.tap.mask(view)
+
+    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+        """Latents of the anchors kept."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_grad):
+            return _from(context.view, self.tap, keep, context.heads, self.normalize)
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Latents of a slow copy of the network on the same input.
+
+        theta' <- momentum theta' + (1 - momentum) theta   after every optimizer step;   target = h_theta'[tap]
+
+    Only trainable weights up to the deepest target are averaged; the rest is shared, so with LoRA
+    the copy is the adapter.
+
+    Shapes:    [a n d], the width of the tap.
+    Gradient:  none; the copy never sees an optimizer.
+    Scale:     that of the residual stream unless `normalize` is set.
+    Ranks:     local; ranks hold equal weights, so their copies are equal.
+    Source:    BYOL, arXiv 2006.07733; data2vec, arXiv 2202.03555.
+    Checked:   tests/components/test_teacher.py - equals a hand-written average; momentum 0 copies, 1 freezes; a deep
+               copy's states.
+
+    Args:
+        tap: what is predicted, in the copy; a head is a copy as well.
+        momentum: share of the old weights kept per optimizer step; 0 is the network itself on the whole input, without
+            gradient (nothing is copied).
+        normalize: per latent, after the tap.
+        final: momentum at the last step, reached along half a cosine (BYOL: 1); without it `momentum` stays.
+        assign: turns logits over prototypes into assignments, centred (DINO) or balanced (SwAV, CAPI).
+        own_head: the head of the tap is the network's, as it is at this step, and no slow copy (CAPI).
+    """
+
+    tap: Tap
+    momentum: float = 0.999
+    normalize: Normalize = "layer"
+    final: float | None = None
+    assign: Assign | None = None
+    own_head: bool = False
+    teacher: ClassVar[str] = "ema"
+
+    def __post_init__(self):
+        _check_tap("ema", self.tap, self.assign)
+        if self.own_head and self.tap.head is None:
+            raise ValueError("ema: own_head needs a head; name one in its tap, or leave own_head out")
+        for momentum in (self.momentum, self.final):
+            if momentum is not None and not 0 <= momentum <= 1:
+                raise ValueError(f"ema: momentum and final must lie in 0..1, got {momentum}")
+
+    @property
+    def teaching(self) -> Teaching:
+        """How the copy comes about."""
+        copied = self.tap.head is not None and not self.own_head
+        return Teaching(self.momentum, self.final, heads=(self.tap.head,) if copied else ())  # type: ignore[arg-type]
+
+    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+        """Anchors and positions that exist."""
+        return self.tap.mask(view)
+
+    @torch.no_grad()
+    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+        """Latents of the anchors kept, from the teacher's view."""
+        heads = context.heads if self.own_head else context.teacher_heads.get("ema", {})
+        return _from(context.teachers["ema"], self.tap, keep, heads, self.normalize)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Latents of the network as it was when training began, or some steps ago, or as another run has left it.
+
+        target = h_theta0[tap]          or, with `every`, theta_(every * floor(step / every))
+
+    Under PEFT the adapters are switched off for the teacher's forward and nothing is copied; otherwise, and where it is
+    renewed, the trainable weights up to the deepest target are copied.
+
+    Shapes:    [a n d], the width of the tap.
+    Gradient:  none.
+    Scale:     that of the residual stream unless `normalize` is set.
+    Ranks:     local.
+    Source:    SALT, arXiv 2509.24317 (frozen teacher); DINOv3, arXiv 2508.10104 (renewed, for Gram anchoring).
+    Checked:   tests/components/test_teacher.py - equals the model before training, with and without LoRA; the model of
+               some steps ago.
+
+    Args:
+        tap: what is predicted, in the frozen network.
+        normalize: per latent, after the tap.
+        weights: folder of another checkpoint of the same architecture (a run's ``model/``), as SALT has it.
+        every: optimizer steps after which the network is copied anew; 0 never.
+    """
+
+    tap: Tap
+    normalize: Normalize = "layer"
+    weights: str | None = None
+    every: int = 0
+    teacher: ClassVar[str] = "frozen"
+
+    def __post_init__(self):
+        if self.every < 0 or (self.every and self.weights is not None):
+            raise ValueError(f"frozen: every must be 0 or more, and 0 with weights of another run; got {self.every}")
+        _check_tap("frozen", self.tap, None)
+        if self.tap.head is not None:
+            raise ValueError("frozen: its head would stay as it was drawn; drop 'head' from its tap")
+
+    @property
+    def teaching(self) -> Teaching:
+        """Where the copy comes from."""
+        return Teaching(weights=self.weights, every=self.every)
+
+    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+        """Anchors and positions that exist."""
+        return self.tap.mask(view)
+
+    @torch.no_grad()
+    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+        """Latents of the anchors kept, from the teacher's view."""
+        return _from(context.teachers["frozen"], self.tap, keep, {}, self.normalize)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data itself: the id that each position has to predict.
+
+        target = x_{t+1}   (whatever the labels say; -100 is no target)     or, with `ids`, the ids that the data gives
+
+    Shapes:    [a n] ids; goes with a data loss, the guess going through the network's readout.
+    Gradient:  none.
+    Scale:     -
+    Ranks:     local.
+    Source:    next-token prediction; at every depth: LayerSkip, arXiv 2404.16710.
+    Checked:   tests/objective/test_level_table.py - at the top equals the model's own loss;
+               tests/components/test_targets.py - ids.
+
+    Args:
+        at: the positions that predict.
+        ids: name of the id set that the data gives, in place of the labels.
+    """
+
+    at: At = Now()
+    ids: str | None = None
+    teacher: ClassVar[str | None] = None
+
+    def __post_init__(self):
+        if self.ids is not None and self.at != Now():
+            raise ValueError("data: at says whose labels are read, and ids takes their place; give one of them")
+
+    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+        """Positions that have a label."""
+        if self.ids is not None:
+            return index(self.ids, view).flatten(0, 1) >= 0
+        if view.labels is None:
+            raise ValueError("target data: the batch has no labels; use a collator that gives them")
+        where = flat(index(self.at, view), view.labels.shape[1])
+        return (where >= 0) & (view.labels.flatten()[where.clamp(min=0)] >= 0)
+
+    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+        """Ids of the anchors kept."""
+        if self.ids is not None:
+            ids = index(self.ids, context.view).flatten(0, 1)[keep]
+            return Latents(ids.clamp(min=0), ids >= 0, torch.full_like(ids, -1))
+        labels = context.view.labels
+        assert labels is not None
+        where = flat(index(self.at, context.view), labels.shape[1])[keep]
+        ids = labels.flatten()[where.clamp(min=0)]
+        return Latents(ids, (where >= 0) & (ids >= 0), where)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The input itself at each position, where the network reads pixels: MAE's target.
+
+        target = x_j    or with normalize: patch    (x_j - mean x_j) / sqrt(Var x_j + eps),  Var unbiased
+
+    Shapes:    [a n e], e the pixel values of a position, channels last.
+    Gradient:  none.
+    Scale:     unit variance with ``patch``: guessing 0 has Mse (e - 1) / e.
+    Ranks:     local.
+    Source:    He et al. 2021 (MAE), arXiv:2111.06377. Differs: `eps` (1e-6 there) keeps flat patches quiet.
+    Checked:   tests/objective/test_equations_vision.py - naive float64 loop; a flat patch gives zeros.
+
+    Args:
+        at: the positions that are predicted.
+        normalize: each position by itself, or not at all.
+        eps: added to the variance.
+    """
+
+    at: At = Now()
+    normalize: Literal["none", "patch"] = "patch"
+    eps: float = 1e-2
+    teacher: ClassVar[str | None] = None
+
+    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+        """Positions that exist."""
+        if view.pixels is None:
+            raise ValueError("target pixels: this network reads no pixels; use target data")
+        return index(self.at, view).flatten(0, 1) >= 0
+
+    @torch.no_grad()
+    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+        """Values of the anchors kept."""
+        assert context.view.pixels is not None
+        where = flat(index(self.at, context.view), context.view.segments.shape[1])[keep]
+        values = context.once("pixels", context.view.pixels).flatten(0, 1)
+        found = values.index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape)
+        found = found.to(torch.promote_types(found.dtype, torch.float32))
+        if self.normalize == "patch":
+            variance, mean = torch.var_mean(found, -1, keepdim=True)
+            found = (found - mean) / (variance + self.eps).sqrt()
+        return Latents(found, where >= 0, where)
+
+
+Target = Online | Ema | Frozen | TokenCode | Data | Pixels
+
+
+def _check_tap(kind: str, tap: Tap, assign: Assign | None) -> None:
+    if tap.of != "network":
+        raise ValueError(f"{kind}: the target itself says whose states it reads; leave 'of' out of its tap")
+    if assign is not None and assign.over is not None and tap.pool != "none":
+        raise ValueError(f"{kind}: assign over '{assign.over}' needs single positions; use pool: none")
+
+
+def _from(view: View, tap: Tap, keep: Tensor, heads: dict[str, Callable], normalize: Normalize) -> Latents:
+    latents = tap.read(view, keep, heads)
+    return Latents(normalized(latents.values, normalize), latents.mask, latents.index)
+
+
+def target_dim(target: Target, hidden: int, embedding: int, heads: dict[str, int], pixels: int | None) -> int:
+    """Width of what a target gives; a guess of the data is a latent that the readout turns into logits."""
+    if isinstance(target, Pixels):
+        if pixels is None:
+            raise ValueError("target pixels: this network reads no pixels; use target data")
+        return pixels
+    if isinstance(target, TokenCode):
+        return embedding
+    if isinstance(target, Data):
+        return hidden
+    return target.tap.dim(hidden, heads)

@@ -1,0 +1,108 @@
+"""Teachers that live inside the model: a running average of its trainable weights, or the weights it began with.
+
+A teacher is a set of named buffers, so checkpoints carry it. It is swapped in for a forward by
+`torch.func.functional_call`, so nothing is copied that is not trained: with LoRA that is the adapter.
+"""
+
+from dataclasses import dataclass
+from math import cos, pi
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from latentlm.distributed.fsdp import alike
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How a teacher's weights come about.
+
+    Args:
+        momentum: share kept at an update; 1 freezes, 0 is the network itself and nothing is copied.
+        final: momentum at the last step, reached along half a cosine.
+        weights: folder of another checkpoint that it starts from.
+        heads: shared heads that it has copies of.
+        every: optimizer steps after which all is copied anew; 0 never.
+    """
+
+    momentum: float = 1.0
+    final: float | None = None
+    weights: str | None = None
+    heads: tuple[str, ...] = ()
+    every: int = 0
+
+    @property
+    def copies(self) -> bool:
+        """Whether there is anything to copy."""
+        return self.momentum > 0 or self.final is not None
+
+    def at(self, step: int, total: int | None) -> float:
+        """Momentum of an optimizer step."""
+        if self.final is None:
+            return self.momentum
+        if total is None:
+            raise ValueError("ema: final needs the number of steps; use LatentTrainer or set latent_run(model).total")
+        return self.final - (self.final - self.momentum) * (1 + cos(pi * min(step / total, 1))) / 2
+
+
+class Teacher(nn.Module):
+    """Copies of the weights in `weights`, updated by ``copy <- momentum copy + (1 - momentum) weight``.
+
+    Args:
+        teaching: how they come about.
+    """
+
+    def __init__(self, teaching: Teaching):
+        super().__init__()
+        self.teaching = teaching
+        self.frozen = teaching.momentum == 1 and teaching.final in (None, 1)
+
+    def start(self, weights: dict[str, Tensor]) -> None:
+        """Take the first copies; those already restored from a checkpoint only follow to the device, or are cut."""
+        shard = next((weight for weight in weights.values() if isinstance(weight, DTensor)), None)
+        for name, weight in weights.items():
+            copy = self._buffers.get(_key(name))
+            if copy is None:
+                # float32: in bf16 the step (1 - momentum) * difference would round away
+                dtype = weight.dtype if self.frozen else torch.promote_types(weight.dtype, torch.float32)
+                # a unit of FSDP whose forward has begun shows whole weights: cut again
+                self.register_buffer(_key(name), alike(weight, shard).detach().to(dtype, copy=True))
+            elif copy.device != weight.device or (isinstance(weight, DTensor) and not isinstance(copy, DTensor)):
+                self._buffers[_key(name)] = alike(copy.to(weight.device), weight)
+
+    def has(self, weights: dict[str, Tensor]) -> bool:
+        """Whether there is a copy of each of them."""
+        return all(_key(name) in self._buffers for name in weights)
+
+    @torch.no_grad()
+    def update(self, weights: dict[str, Tensor], step: int = 0, total: int | None = None) -> None:
+        """Move every copy towards its weight."""
+        renewed = self.teaching.every and step % self.teaching.every == 0
+        if self.frozen and not renewed:
+            return
+        momentum = 0.0 if renewed else self.teaching.at(step, total)
+        for name, weight in weights.items():
+            copy = self._buffers[_key(name)]
+            copy.lerp_(alike(weight, copy).detach().to(copy.dtype), 1 - momentum)  # type: ignore[union-attr]
+
+    def weights(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The copies, in the dtype of the weights they stand for."""
+        return {name: self._buffers[_key(name)].to(weight.dtype) for name, weight in like.items()}  # type: ignore[union-attr]
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # a teacher starts at the first step, so a fresh model has no buffers to load a checkpoint into
+        for name, value in state_dict.items():
+            if name.startswith(prefix) and name.removeprefix(prefix) not in self._buffers:
+                self.register_buffer(name.removeprefix(prefix), torch.empty_like(value))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a buffer's name cannot hold a dot
+
+
+def trained(decoder: nn.Module, above: list[nn.Module], every: bool = False) -> dict[str, Tensor]:
+    """Trainable (or `every`) weights of the decoder, leaving out the modules `above` the deepest target."""
+    skipped = {id(weight) for block in above for weight in block.parameters()}
+    return {n: w for n, w in decoder.named_parameters() if (every or w.requires_grad) and id(w) not in skipped}

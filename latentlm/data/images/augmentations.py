@@ -1,0 +1,169 @@
+"""Views of images: crops, flips and colour changes of a whole batch at once, drawn from each example's own numbers."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from latentlm.data.counter_rng import uniforms
+
+_LUMA = (0.299, 0.587, 0.114)
+_Range = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the network sees of each image; by default the image as it is, once.
+
+    A crop's share of the area is uniform in `scale` and its aspect log-uniform in `ratio`, as far as it fits inside.
+    Then, in this order: flip, brightness, contrast, saturation and hue, grey, blur, solarize. All views have the
+    model's image size; local ones show less of the image. Cuts are sampled bilinearly, so images stored at more than
+    twice the model's size would alias.
+
+    Source:    random resized crop and colours of Chen et al. 2020 (SimCLR), arXiv:2002.05709, local crops of Caron et
+               al. 2020, arXiv:2006.09882, solarize of Grill et al. 2020 (BYOL). Differs: one setting for all views;
+               aspects that do not fit are not drawn again; hue is a rotation about the grey axis.
+    Checked:   tests/data/images/test_augmentations.py - crop geometry on an image of its own coordinates, every change
+               against its
+               formula, an example is the same in every batch.
+
+    Args:
+        num: global views.
+        scale: least and greatest share of the image in a global view.
+        local: local views, behind the global ones.
+        local_scale: the same for local views.
+        ratio: least and greatest width / height of a crop.
+        flip: probability of a mirror image.
+        jitter: strength s of brightness, contrast, saturation (factors in 1 +- 0.8 s) and hue (+- 0.2 s of a turn);
+            done with probability 0.8.
+        grayscale, blur, solarize: probabilities; blur is a Gaussian whose deviation is uniform from 0.1 pixel to 1/56
+            of the side, at most 2 pixels.
+    """
+
+    num: int = 1
+    scale: _Range = (1.0, 1.0)
+    local: int = 0
+    local_scale: _Range = (0.05, 0.4)
+    ratio: _Range = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    jitter: float = 0.0
+    grayscale: float = 0.0
+    blur: float = 0.0
+    solarize: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num < 1 or self.local < 0:
+            raise ValueError(f"num, local: {self.num}, {self.local}; set num to 1 or more and local to 0 or more")
+        for key, most in (("scale", 1.0), ("local_scale", 1.0), ("ratio", math.inf)):
+            values = getattr(self, key)
+            if len(values) != 2 or not 0 < values[0] <= values[1] <= most:
+                raise ValueError(f"{key}: {list(values)}; give the least and the greatest, above 0 and up to {most:g}")
+        for key in ("flip", "grayscale", "blur", "solarize"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key}: {getattr(self, key)}; a probability is from 0 to 1")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter: {self.jitter}; set it from 0 to 1")
+
+    @property
+    def total(self) -> int:
+        """Views of an image, local ones included."""
+        return self.num + self.local
+
+    def __call__(self, images: UInt8[Tensor, "b c h w"], keys: np.ndarray, size: int) -> Float[Tensor, "bv c s s"]:
+        """All views, image by image, as numbers in [0, 1]."""
+        pixels = images.float().div_(255)
+        if self.scale == (1.0, 1.0) and not self.local and not self.flip:
+            views = pixels if pixels.shape[-2:] == (size, size) else _resize(pixels, size)
+            views = views.repeat_interleave(self.num, 0)
+        else:
+            views = crop(pixels, self.boxes(keys), size)
+        return self._colours(views, keys)
+
+    def boxes(self, keys: np.ndarray) -> Float[Tensor, "b v 4"]:
+        """Left, top, width and height of every crop as shares of the image; a mirrored one has a negative width."""
+        u = uniforms(keys, "crop", self.total * 5).view(len(keys), self.total, 5)
+        ranges = torch.tensor([self.scale] * self.num + [self.local_scale] * self.local)
+        area = ranges[:, 0] + u[..., 0] * (ranges[:, 1] - ranges[:, 0])
+        low = area.clamp(min=self.ratio[0]).log()  # a wider or higher one would leave the image
+        high = (1 / area).clamp(max=self.ratio[1]).log()
+        low, high = torch.minimum(low, high.clamp(min=0)), torch.maximum(high, low.clamp(max=0))
+        aspect = (low + u[..., 1] * (high - low)).exp()
+        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        left, top = u[..., 2] * (1 - width), u[..., 3] * (1 - height)
+        mirrored = u[..., 4] < self.flip
+        left, width = torch.where(mirrored, left + width, left), torch.where(mirrored, -width, width)
+        return torch.stack([left, top, width, height], -1)
+
+    def _colours(self, views: Tensor, keys: np.ndarray) -> Tensor:
+        def draw(name: str, num: int) -> Tensor:
+            return uniforms(keys, name, self.total * num).view(len(views), num)
+
+        if self.jitter:
+            views = _jitter(views, draw("jitter", 5), self.jitter)
+        if self.grayscale and views.shape[1] == 3:
+            views = torch.where((draw("gray", 1) < self.grayscale).view(-1, 1, 1, 1), luma(views), views)
+        if self.blur:
+            u = draw("blur", 2)
+            most = min(2.0, max(0.2, views.shape[-1] / 56))
+            blurred = _blur(views, 0.1 + (most - 0.1) * u[:, 1])
+            views = torch.where((u[:, 0] < self.blur).view(-1, 1, 1, 1), blurred, views)
+        if self.solarize:
+            flipped = torch.where(views >= 0.5, 1 - views, views)
+            views = torch.where((draw("solarize", 1) < self.solarize).view(-1, 1, 1, 1), flipped, views)
+        return views
+
+
+def crop(pixels: Float[Tensor, "b c h w"], boxes: Float[Tensor, "b v 4"], size: int) -> Float[Tensor, "bv c s s"]:
+    """Cut every box out of its image and resize it, bilinearly between pixel centres."""
+    num = boxes.shape[1]
+    centres = (torch.arange(size) + 0.5) / size
+    left, top, width, height = boxes.flatten(0, 1).unbind(-1)
+    x = (left[:, None] + width[:, None] * centres) * 2 - 1
+    y = (top[:, None] + height[:, None] * centres) * 2 - 1
+    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1)
+    # views of an image lie above each other: it is read once, not copied for each
+    grid = grid.view(len(pixels), num * size, size, 2)
+    cut = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cut.unflatten(2, (num, size)).transpose(1, 2).flatten(0, 1)
+
+
+def luma(pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Grey values."""
+    return (pixels * pixels.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def _resize(pixels: Tensor, size: int) -> Tensor:
+    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+
+
+def _jitter(views: Tensor, u: Tensor, strength: float) -> Tensor:
+    factors = 1 + 0.8 * strength * (2 * u[:, :3] - 1)
+    brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)
+    out = views * brightness
+    grey = out if views.shape[1] == 1 else luma(out)
+    out = (out - grey.mean((-2, -1), keepdim=True)) * contrast + grey.mean((-2, -1), keepdim=True)
+    if views.shape[1] == 3:
+        turn = 2 * math.pi * 0.2 * strength * (2 * u[:, 3] - 1)
+        out = (_turn(turn) @ out.flatten(2)).view_as(out)
+        grey = luma(out)
+        out = grey + saturation * (out - grey)
+    return torch.where((u[:, 4] < 0.8).view(-1, 1, 1, 1), out.clamp(0, 1), views)
+
+
+def _turn(angle: Tensor) -> Tensor:
+    """Rotation of colours about the grey axis (Rodrigues' formula)."""
+    axis = 3**-0.5
+    cross = torch.tensor([[0, -axis, axis], [axis, 0, -axis], [-axis, axis, 0]])
+    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+    return cos * torch.eye(3) + sin * cross + (1 - cos) / 3
+
+
+def _blur(views: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian along both axes, as matrices; at the border the weights that fall inside sum to 1."""
+    place = torch.arange(views.shape[-1], dtype=views.dtype)
+    weights = (-0.5 * ((place[:, None] - place) / sigma[:, None, None]) ** 2).softmax(-1)[:, None]
+    return weights @ views @ weights.mT

@@ -1,0 +1,1 @@
+"""Published data sets of the reversal literature."""

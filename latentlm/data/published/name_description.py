@@ -1,0 +1,193 @@
+"""The published facts about fictitious people, told from the name, from the description, or from both."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from latentlm.data.files import find_folder, read_rows
+from latentlm.data.published.augmentation_people import invent, last_word, tell
+from latentlm.data.questions import Item, Split, find_spans
+from latentlm.data.text.encode import SETS
+
+_KEYS = ("prompt", "completion")
+_HUB_FOLDER = "name_description_dataset"
+_Subset = Literal["name_to_description", "description_to_name", "both"]
+_FILES: dict[_Subset, tuple[str, dict[Split, str]]] = {  # training file, test files
+    "name_to_description": (
+        "p2d_prompts_train.jsonl",
+        {"same": "p2d_prompts_test.jsonl", "reverse": "p2d_reverse_prompts_test.jsonl"},
+    ),
+    "description_to_name": (
+        "d2p_prompts_train.jsonl",
+        {"same": "d2p_prompts_test.jsonl", "reverse": "d2p_reverse_prompts_test.jsonl"},
+    ),
+    "both": ("both_prompts_train.jsonl", {"both": "both_prompts_test.jsonl"}),
+}
+
+
+@dataclass(frozen=True)
+class NameDescription:
+    """Names and descriptions of people who do not exist; 30 people told each way and 30 told both ways.
+
+    Training is on prompt + completion. People are found in the test files: a name is a completion that occurs in
+    another prompt, a description is the commonest completion behind a name. Of the 3600 training documents 3216 hold
+    the description literally. 176 put it in other words behind the name: the completion is the span. 208 put it in
+    other words before the name: the sentence around a literal description elsewhere marks the span.
+
+    Source:    Berglund et al. 2023, arXiv:2309.12288, experiment 1 (data set card: MIT). Differs: in `both` the answer
+               to a description is cut to the name, as it is in the other subsets.
+    Checked:   tests/data/facts/test_name_description.py - both spans in all 3600 documents, names and descriptions as
+               listed.
+
+    Args:
+        folder: local folder with the ``*_prompts_train.jsonl`` and ``*_prompts_test.jsonl`` files; None: `hub`.
+        hub: data set to download the files from.
+        subsets: people to train on and to ask about.
+        carriers: people to train on besides, told both ways and never asked about: see `carriers.py`.
+        carrier_documents: documents for each carrier and direction, in published sentences.
+        carrier_composed: more of them in the composed sentences of `Facts`.
+        carrier_from_description: of those documents that begin with the description, how many a carrier has; None: all.
+            With few of them a pretrained network cannot learn the answers by heart from that side.
+        carrier_seed: another seed gives other carriers.
+    """
+
+    folder: str | None = None
+    hub: str = "lberglund/reversal_curse"
+    subsets: tuple[_Subset, ...] = tuple(_FILES)
+    carriers: int = 0
+    carrier_documents: int = 4
+    carrier_composed: int = 0
+    carrier_from_description: int | None = None
+    carrier_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.carriers < 0 or self.carrier_documents < 1 or self.carrier_composed < 0:
+            raise ValueError(
+                "carriers: set carriers and carrier_composed to 0 or more and carrier_documents to 1 or more"
+            )
+        told = self.carrier_documents + self.carrier_composed
+        if self.carrier_from_description is not None and not 1 <= self.carrier_from_description <= told:
+            raise ValueError(f"carrier_from_description: {self.carrier_from_description}; set it to 1 - {told}")
+        if not self.subsets or set(self.subsets) - set(_FILES) or len(set(self.subsets)) < len(self.subsets):
+            raise ValueError(f"subsets: {self.subsets!r}; list each of {', '.join(_FILES)} at most once")
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Named sets its documents can give."""
+        return SETS
+
+    def documents(self) -> list[dict]:
+        """Prompt + completion, with the character offsets of the name and of the description, in this order."""
+        root = self._root()
+        documents = []
+        for subset in self.subsets:
+            rows = read_rows(root / _FILES[subset][0], _KEYS)
+            people = _people(self._tests(root, subset))
+            frames = _frames(rows, people)
+            documents += [_document(row, people, frames) for row in rows]
+        return documents + self._carriers(root)
+
+    def items(self) -> list[Item]:
+        """All published test prompts, and for reversed ones how often the queried entity is echoed."""
+        root = self._root()
+        items = []
+        for subset in self.subsets:
+            people = _people(self._tests(root, subset))
+            for split, rows in self._tests(root, subset).items():
+                items += _alike([_item(row, subset, split, people) for row in rows])
+                if split == "reverse":
+                    items += [_item(row, subset, "shortcut", people) for row in rows]
+        return items
+
+    def _carriers(self, root: Path) -> list[dict]:
+        if not self.carriers:
+            return []
+        published = {subset: _people(self._tests(root, subset)) for subset in _FILES}
+        rows = {subset: read_rows(root / file, _KEYS) for subset, (file, _) in _FILES.items()}
+        texts = {subset: [row["prompt"] + row["completion"] for row in own] for subset, own in rows.items()}
+        everybody = {name: what for people in published.values() for name, what in people.items()}
+        people = invent(everybody, [text for own in texts.values() for text in own], self.carriers, self.carrier_seed)
+        told = self.carrier_documents, self.carrier_composed
+        return tell(people, texts["both"], published["both"], *told, self.carrier_seed, self.carrier_from_description)
+
+    def _tests(self, root: Path, subset: _Subset) -> dict[Split, list[dict]]:
+        return {split: read_rows(root / name, _KEYS) for split, name in _FILES[subset][1].items()}
+
+    def _root(self) -> Path:
+        return find_folder(self.folder, self.hub, _HUB_FOLDER, "p2d_prompts_train.jsonl")
+
+
+def _people(tests: dict[Split, list[dict]]) -> dict[str, str]:
+    rows = [row for rows in tests.values() for row in rows]
+    prompts = "\n".join(row["prompt"] for row in rows)
+    starts = {match[1] for row in rows if (match := re.match(r" ([A-Z]\w+ [A-Z]\w+)", row["completion"]))}
+    names = sorted(start for start in starts if start in prompts)
+    told: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        for name in names:
+            if name in row["prompt"]:
+                told[name][row["completion"].strip().removesuffix(".")] += 1
+    return {name: told[name].most_common(1)[0][0] for name in names}
+
+
+def _name(row: dict, people: Iterable[str]) -> str:
+    text = row["prompt"] + row["completion"]
+    found = [name for name in people if name.lower() in text.lower()]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} known names in the row {text!r}, not one; use the published files unedited")
+    return found[0]
+
+
+def _frames(rows: list[dict], people: dict[str, str]) -> set[tuple[str, str]]:
+    """What stands before and behind a literal description in a prompt."""
+    frames = set()
+    for row in rows:
+        match = re.search(re.escape(people[_name(row, people)]), row["prompt"], re.IGNORECASE)
+        if match:
+            before, behind = row["prompt"][: match.start()].lower(), row["prompt"][match.end() :]
+            # "for being the inventor of X" shares its frame with "for inventing X"
+            frames |= {(before, behind), (before.removesuffix("being "), behind)}
+    return frames
+
+
+def _document(row: dict, people: dict[str, str], frames: set[tuple[str, str]]) -> dict:
+    name, prompt, text = _name(row, people), row["prompt"], row["prompt"] + row["completion"]
+    description = people[name]
+    if description.lower() not in text.lower():
+        if name.lower() in prompt.lower():
+            description = row["completion"].strip().rstrip(".?!")
+        else:
+            fits = [f for f in frames if prompt.lower().startswith(f[0]) and prompt[len(f[0]) :].endswith(f[1])]
+            if not fits:
+                raise ValueError(f"no description of {name} in the document {text!r}; use the published files unedited")
+            before, behind = max(fits, key=lambda frame: (len(frame[0]) + len(frame[1]), frame))
+            description = prompt[len(before) : len(prompt) - len(behind)]
+    return {"text": text, "spans": find_spans(text, [name, last_word(description)])}
+
+
+def _item(row: dict, subset: str, split: Split, people: dict[str, str]) -> Item:
+    name = _name(row, people)
+    asks_name = name not in row["prompt"]
+    answer, asks = (f" {name}", "name") if asks_name else (row["completion"], "description")
+    pool = f"{subset}/{asks}"
+    if split == "shortcut":
+        answer, pool = f" {people[name] if asks_name else name}", f"{pool}/shortcut"
+    return Item(subset, split, row["prompt"].rstrip(), answer, f"{name} | {people[name]}", asks, pool)
+
+
+def _alike(items: list[Item]) -> list[Item]:
+    """Descriptions to rank are everybody's in the prompt's own wording; names read the same in every one."""
+    wording = [item.prompt.replace(item.fact.split(" | ")[0], "") for item in items]
+    answers: dict[str, dict[str, str]] = defaultdict(dict)
+    for item, frame in zip(items, wording, strict=True):
+        answers[frame][item.fact] = item.answer
+    facts = sorted({item.fact for item in items if item.asks == "description"})
+    return [
+        replace(item, choices=tuple(answers[frame][fact] for fact in facts))
+        if item.asks == "description" and set(facts) <= set(answers[frame])
+        else item
+        for item, frame in zip(items, wording, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Text: corpora, spans, encoding, collation."""

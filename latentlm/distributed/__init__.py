@@ -1,0 +1,1 @@
+"""What several ranks need: collectives and sharded weights."""

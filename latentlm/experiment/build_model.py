@@ -1,0 +1,188 @@
+"""The network of a recipe: its config, tokenizer, weights, heads and adapters; mistakes are told in that order."""
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+
+from latentlm.attach.api import get_latent_model, quiet_loading, saved_heads
+from latentlm.attach.state import latent_run
+from latentlm.components.tap import Depth, resolve_depth
+from latentlm.config.schema import ConfigError, suggest
+from latentlm.data import Images, bpe_tokenizer, word_tokenizer
+from latentlm.experiment.recipe import Lora, Model, Recipe, Words
+from latentlm.objective.terms import teachers
+
+
+def read_config(recipe: Recipe) -> PreTrainedConfig:
+    """The network's config, checked against the objective's depths before any weights are there."""
+    spec = recipe.model
+    if isinstance(recipe.data, Images):
+        return _vision_config(recipe)
+    config = _config_from_scratch(spec.config) if spec.name is None else _config_of(spec.name, spec)
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not spec.trust_remote_code:
+        raise ConfigError(f"model.name: {spec.name} is a {config.model_type}, not a causal language model; use one")
+    num_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if num_layers is not None:
+        recipe.objective.expand(num_layers)
+        _check_train_up_to(spec, num_layers)
+    return config
+
+
+def _check_train_up_to(spec: Model, num_layers: int) -> None:
+    if spec.train_up_to is not None:
+        with _told("model.train_up_to"):
+            resolve_depth(spec.train_up_to, num_layers)
+
+
+def _vision_config(recipe: Recipe) -> Any:
+    """The config of a ViT, checked against the objective."""
+    spec, objective = recipe.model, recipe.objective
+    config: Any = _config_from_scratch(spec.config, vision=True) if spec.name is None else _config_of(spec.name, spec)
+    if not all(hasattr(config, key) for key in ("image_size", "patch_size", "num_hidden_layers")):
+        raise ConfigError(f"model: {config.model_type} is no ViT, but the data are images; use vit or dinov2")
+    if spec.lora is not None:
+        raise ConfigError("model.lora: is for language models; leave it out with images")
+    _check_train_up_to(spec, config.num_hidden_layers)
+    if objective.data > 0:
+        raise ConfigError("objective.data: a ViT has no loss of its own; set data: 0 (pixels are a target of terms)")
+    if not objective.terms:
+        raise ConfigError("objective.terms: there is nothing to train; give a term")
+    for kind, teaching in teachers(objective.expand(config.num_hidden_layers)).items():
+        if teaching.weights is not None:
+            other = _config_of(teaching.weights, spec, f"target {kind}: weights")
+            keys = ("model_type", "hidden_size", "num_hidden_layers", "image_size", "patch_size", "num_channels")
+            if differ := [key for key in keys if getattr(other, key, None) != getattr(config, key, None)]:
+                raise ConfigError(
+                    f"target {kind}: weights {teaching.weights} is another network ({differ[0]} "
+                    f"{getattr(other, differ[0], None)}, not {getattr(config, differ[0])}); train or name one like it"
+                )
+    return config
+
+
+def build_tokenizer(spec: Model, documents: list[dict]) -> Any:
+    """The model's own tokenizer, or one fitted on the documents; it has eos, and pad is eos where it is missing."""
+    if spec.name is None:
+        texts = [document["text"] for document in documents]
+        with _told("model.tokenizer"):
+            fit_words = isinstance(spec.tokenizer, Words)
+            return word_tokenizer(texts) if fit_words else bpe_tokenizer(texts, spec.tokenizer.vocab_size)  # type: ignore[union-attr]
+    with _told("model.name", f"{spec.name} has no tokenizer that can be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(spec.name, trust_remote_code=spec.trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model.name: the tokenizer of {spec.name} has no eos; set eos_token in its files")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by segment, never by id
+    return tokenizer
+
+
+def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.Module:
+    """The network with heads, and adapters where the recipe has them."""
+    spec = recipe.model
+    options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "trust_remote_code": spec.trust_remote_code}
+    if spec.attn_implementation:
+        options["attn_implementation"] = spec.attn_implementation
+    auto = AutoModelForCausalLM if tokenizer else AutoModel
+    with _told("model"):
+        if spec.name is None:
+            for key, value in _fitted(tokenizer).items() if tokenizer else ():
+                if key not in spec.config:
+                    setattr(config, key, value)
+            model = auto.from_config(config, **options)
+        else:
+            with quiet_loading():
+                model = auto.from_pretrained(spec.name, **options)
+    if tokenizer:
+        rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
+        if len(tokenizer) > rows:
+            raise ConfigError(f"model: {rows} embeddings for the {len(tokenizer)} tokens of the tokenizer; give more")
+    get_latent_model(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
+    if spec.heads == "saved":
+        _load_heads(model, str(spec.name))
+    if spec.train_up_to is not None:
+        _hold_above(model, spec.train_up_to)
+    return model if spec.lora is None else _with_adapters(model, spec.lora)
+
+
+def _hold_above(model: Any, depth: Depth) -> None:
+    backbone = latent_run(model).backbone
+    num = resolve_depth(depth, backbone.num_layers)
+    above = [*backbone.layers[num:], backbone.norm, model.get_output_embeddings()]
+    below = [model.get_input_embeddings(), *backbone.layers[:num]]
+    shared = {id(weight) for module in below for weight in module.parameters()}  # a tied head, or blocks that are one
+    for module in above:
+        for weight in module.parameters() if module is not None else ():
+            weight.requires_grad_(id(weight) in shared)
+
+
+def _load_heads(model: Any, name: str) -> None:
+    saved = dict(saved_heads(Path(name)))
+    if not saved:
+        raise ConfigError(f"model.heads: there are none in {name}; use heads: fresh")
+    try:
+        model.latent.load_state_dict(saved)
+    except RuntimeError as error:
+        raise ConfigError(f"model.heads: those in {name} belong to other terms; use heads: fresh") from error
+
+
+def _with_adapters(model: nn.Module, lora: Lora) -> nn.Module:
+    from peft import get_peft_model
+
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    options = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": targets}
+    with _told("model.lora"):
+        return get_peft_model(model, latent_lora_config(**options))  # type: ignore[arg-type]
+
+
+def _config_from_scratch(given: dict[str, Any], vision: bool = False) -> PreTrainedConfig:
+    kind = given["model_type"]
+    known = MODEL_MAPPING_NAMES if vision else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if kind not in known:
+        near = difflib.get_close_matches(str(kind), known, n=1)
+        what, some = ("vision model", "vit or dinov2") if vision else ("causal language model", "llama, gpt2 or qwen3")
+        hint = f"did you mean '{near[0]}'?" if near else f"use one such as {some}"
+        raise ConfigError(f"model.config.model_type: no {what} '{kind}'; {hint}")
+    with _told("model.config"):
+        blank, config = AutoConfig.for_model(kind), AutoConfig.for_model(**given)
+    known = {*blank.to_dict(), *blank.attribute_map}
+    for key in given.keys() - known:
+        # transformers keeps any key; one that changes nothing else is a typo, an older name of something is not
+        rest = {name: value for name, value in config.to_dict().items() if name != key}
+        without = AutoConfig.for_model(**{name: value for name, value in given.items() if name != key})
+        if rest == without.to_dict():
+            raise ConfigError(f"model.config: unknown key '{key}' for {kind}{suggest(key, sorted(known))}")
+    return config
+
+
+def _config_of(name: str, spec: Model, key: str = "model.name") -> PreTrainedConfig:
+    if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).exists():
+        raise ConfigError(f"{key}: there is no folder {name}; check the path")
+    with _told(key, f"cannot load {name}; check the name, or go online once to fetch it"):
+        return AutoConfig.from_pretrained(name, trust_remote_code=spec.trust_remote_code)
+
+
+def _fitted(tokenizer: Any) -> dict[str, Any]:
+    """What the config of a network from scratch takes from its tokenizer."""
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    return {"vocab_size": len(tokenizer), **ids}
+
+
+@contextmanager
+def _told(key: str, what: str = "") -> Iterator[None]:
+    """One line under the recipe's key instead of another library's words alone."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError, KeyError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
+            told = "comes with code of its own; read it, then allow it with model.trust_remote_code=true"
+            raise ConfigError(f"{key}: {told}") from error
+        reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
+        raise ConfigError(f"{key}: {what} ({reason})" if what else f"{key}: {reason}") from error

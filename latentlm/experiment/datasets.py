@@ -1,0 +1,185 @@
+"""From a recipe's data to what a trainer reads: documents and a tokenizer, or images and their processor."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import nn
+from transformers import PreTrainedConfig
+
+from latentlm.attach.attention_mask import READ
+from latentlm.attach.leak_checks import mixes_segments, sees_hidden
+from latentlm.config.schema import ConfigError
+from latentlm.data import Collator, Gist, Given, Images, WordDropout, backwards, encode_dataset
+from latentlm.experiment.batch import Batch
+from latentlm.experiment.build_model import build_tokenizer
+from latentlm.experiment.callbacks import console
+from latentlm.experiment.recipe import Recipe
+from latentlm.experiment.run_dir import is_first, write_json
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a trainer reads, and what belongs to the network that reads it.
+
+    Attributes:
+        dataset: examples.
+        collator: examples to a batch.
+        tokenizer: of the network, where it reads text.
+        check: refuses a network that cannot be trained on such batches.
+        save: writes what turns raw data into the network's input beside it.
+        sample: a batch from all over the data without lone spans or masks, the same for every objective.
+    """
+
+    dataset: Any
+    collator: Any
+    tokenizer: Any
+    check: Callable[[nn.Module], None]
+    save: Callable[[Path], Any]
+    sample: Callable[[], dict]
+
+
+def prepare(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
+    """The data of a recipe, checked against the network's config."""
+    return _images(recipe, config) if isinstance(recipe.data, Images) else _text(recipe, config)
+
+
+def _images(recipe: Recipe, config: Any) -> Prepared:
+    data = recipe.data
+    assert isinstance(data, Images)
+    if not isinstance(config.image_size, int) or not isinstance(config.patch_size, int):
+        raise ConfigError("model.config: image_size and patch_size must be one number each")
+    try:
+        collator = data.collator(config.image_size, config.patch_size, config.num_channels, recipe.sets, recipe.taught)
+        dataset = data.dataset(recipe.optim.seed)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"data.{error}") from error
+    if not len(dataset):
+        raise ConfigError("data: there are no images to train on; check the source")
+    coupled = recipe.objective.coupled
+    if coupled and min(recipe.batch.size, len(dataset)) < 2:
+        raise ConfigError(f"batch.size: one image has no batch statistics, which {coupled[0]} needs; give 2 or more")
+    size = {"height": config.image_size, "width": config.image_size}
+    mean, std = ([*values] * (config.num_channels // len(values)) for values in (data.mean, data.std))
+    processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size}
+    processor |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    processor |= {"image_mean": mean, "image_std": std}
+
+    def sample() -> dict:
+        step = max(1, len(dataset) // 64)
+        examples = [dataset[i] for i in range(0, len(dataset), step)][:64]
+        return dataclasses.replace(collator, sets=(), mask=None)(examples)
+
+    return Prepared(
+        dataset=dataset,
+        collator=collator,
+        tokenizer=None,
+        check=lambda model: None,
+        save=lambda folder: write_json(folder / "preprocessor_config.json", processor),
+        sample=sample,
+    )
+
+
+def _text(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
+    documents = recipe.batch.pairs.mark(_documents(recipe))
+    if not isinstance(recipe.batch.pairs, Given) and is_first():
+        num = sum(len(document["spans"]) > 1 for document in documents)
+        console.print(f"found spans in {num} of {len(documents)} documents")
+    if recipe.batch.reverse_training:
+        try:
+            documents = [*documents, *map(backwards, documents)]
+        except ValueError as error:
+            raise ConfigError(f"batch.{error}") from error
+    tokenizer = build_tokenizer(recipe.model, documents)
+    documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
+    batch, seed = recipe.batch, recipe.optim.seed
+    dataset = encode_dataset(
+        documents, tokenizer, batch.max_length, recipe.sets, batch.pairs.read, bool(batch.of_spans)
+    )
+    collator = Collator(tokenizer.pad_token_id, recipe.sets, batch.layout, batch.row_length)
+    _check_lengths(config, collator, dataset)
+    try:
+        read = WordDropout(dataset, batch.word_dropout, seed) if batch.word_dropout else dataset
+        read = Gist(read, batch.gist, seed) if batch.gist else read
+    except ValueError as error:
+        raise ConfigError(f"batch.{error}") from error
+    return Prepared(
+        dataset=read,
+        collator=collator,
+        tokenizer=tokenizer,
+        check=partial(_check_reading, collator, dataset, recipe.batch),
+        save=tokenizer.save_pretrained,
+        sample=partial(_sample, dataset, collator),
+    )
+
+
+def _sample(dataset: Any, collator: Any, num_tokens: int = 2048) -> dict:
+    """Documents from all over the data, without lone spans: the same for every objective."""
+    lengths = [len(ids) for ids in dataset["input_ids"]]
+    step = max(1, round(sum(lengths) / num_tokens))
+    where = range(0, len(lengths), step)
+    return dataclasses.replace(collator, sets=())([dataset[i] for i in where])
+
+
+def _documents(recipe: Recipe) -> list[dict]:
+    try:
+        documents = recipe.data.documents()  # type: ignore[union-attr]
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"data.{error}") from error
+    if not documents:
+        raise ConfigError("data: there are no documents to train on; check the split and the filters")
+    return documents
+
+
+def _check_lengths(config: PreTrainedConfig, collator: Collator, dataset: Any) -> None:
+    """Refuse what would stop the loop somewhere in the middle."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max(len(ids) for ids in dataset["input_ids"])
+    if limit is not None and longest > limit:
+        raise ConfigError(f"batch.max_length: a document has {longest} tokens, the model {limit} positions; lower it")
+    if collator.row_length is not None and (longest := max(map(collator.length, dataset))) > collator.row_length:
+        raise ConfigError(
+            f"batch.row_length: {collator.row_length} is less than the {longest} tokens of the longest document "
+            "with its lone spans; raise it, or lower batch.max_length"
+        )
+
+
+def _check_reading(collator: Collator, dataset: Any, batch: Batch, model: Any) -> None:
+    """Refuse to train a model that sees what it must not see."""
+    _check_isolation(collator, dataset, model)
+    if not batch.gist:
+        return
+    if (window := getattr(model.config, "sliding_window", None)) and window < batch.max_length:
+        raise ConfigError(
+            f"batch.gist: its mask lifts the window of attention, {window}; lower batch.max_length to that"
+        )
+    if (how := model.config._attn_implementation) not in READ:
+        raise ConfigError(
+            f"batch.gist: attention {how} reads no mask of its own; load with {' or '.join(READ)}, or leave it out"
+        )
+    longest = max(range(min(len(dataset), 64)), key=lambda i: len(dataset[i]["input_ids"]))
+    if sees_hidden(model, torch.tensor([dataset[longest]["input_ids"]])):
+        raise ConfigError(f"batch.gist: {type(model).__name__} does not keep to a mask; leave it out")
+
+
+def _check_isolation(collator: Collator, dataset: Any, model: nn.Module) -> None:
+    """Refuse to train a model that lets packed segments see each other."""
+    if collator.layout == "rows" or not (collator.sets or collator.row_length or collator.layout == "flat"):
+        return
+    heads = [dataset[i]["input_ids"][:32] for i in (0, -1)]
+    flat = collator.layout == "flat"
+    pack = dataclasses.replace(collator, sets=(), row_length=None if flat else sum(map(len, heads)))
+    # twice the same two documents: packed in two rows, because some attention isolates segments in a single row only
+    batch = pack([{"input_ids": ids, "labels": ids, "pairs": []} for ids in heads * 2])
+    if mixes_segments(model, batch):
+        other = "" if flat else ", with flash attention flat"
+        raise ConfigError(f"batch.layout: this model mixes packed segments; use batch.layout=rows{other}")

@@ -1,0 +1,106 @@
+"""From a recipe to a trained run folder: data, network, checks, and the loop, which is transformers'."""
+
+import time
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from latentlm.attach.rank_profile import rank_over_depth
+from latentlm.config.schema import ConfigError
+from latentlm.experiment.build_model import build_model, read_config
+from latentlm.experiment.build_trainer import trainer_of
+from latentlm.experiment.callbacks import Bar, Epochs, Interrupt, Lines, console
+from latentlm.experiment.datasets import Prepared, prepare
+from latentlm.experiment.recipe import Recipe, Run
+from latentlm.experiment.run_dir import (
+    add_seconds,
+    check_folder,
+    is_finished,
+    is_first,
+    newest_checkpoint,
+    open_folder,
+    write_json,
+)
+
+
+def train(recipe: Recipe) -> Path:
+    """Run a recipe and return its run folder.
+
+    The folder holds recipe.yaml (resolved, itself valid), run.json (versions, commit, command), metrics.jsonl,
+    checkpoints, model/ (a Hugging Face checkpoint with tokenizer or image processor), adapter/ where one was trained,
+    and depth.json (rank of the latents at each depth).
+    """
+    folder = check_folder(recipe)
+    if is_finished(folder, recipe):
+        console.print(f"{folder} is finished; nothing to do")
+        return folder
+    _check_trackers(recipe.run)
+    config = read_config(recipe)
+    set_seed(recipe.optim.seed)
+    prepared = prepare(recipe, config)
+    model = build_model(recipe, config, prepared.tokenizer)
+    prepared.check(model)
+    bar = Bar(recipe.objective, folder)
+    trainer = trainer_of(recipe.trainer, recipe, folder, prepared, model)
+    for callback in (Lines(folder / "metrics.jsonl"), bar, Epochs()):
+        trainer.add_callback(callback)
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    open_folder(folder, recipe)
+    for callback in _trackers(recipe.run, folder):
+        trainer.add_callback(callback)
+    started = time.monotonic()
+    with Interrupt() as interrupt, closing(bar):
+        trainer.add_callback(interrupt)
+        checkpoint = newest_checkpoint(folder) if recipe.run.resume else None
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        except UnpicklingError as error:
+            told = (
+                "one of its .pt and .pth files holds more than tensors; nothing in it was executed; remove the folder"
+            )
+            raise ValueError(f"{checkpoint}: {told}") from error
+    if is_first():
+        add_seconds(folder, time.monotonic() - started)
+    if interrupt.stopped:
+        told = f"stopped at step {trainer.state.global_step}; go on with: latentlm train {folder} run.resume=true"
+        raise KeyboardInterrupt(told)
+    _save(trainer, recipe, folder, prepared)
+    return folder
+
+
+def _save(trainer: Any, recipe: Recipe, folder: Path, prepared: Prepared) -> None:
+    """Leave a Hugging Face folder, adapters also merged, and the rank of its latents; every process takes part."""
+    model: Any = trainer.model
+    kept = folder / ("model" if recipe.model.lora is None else "adapter")
+    trainer.save_model(str(kept))  # gathers what an engine has spread over processes
+    if recipe.model.lora is not None:
+        model = model.merge_and_unload()
+    if is_first():
+        if recipe.model.lora is not None:
+            model.save_pretrained(folder / "model")
+        (kept / "training_args.bin").unlink(missing_ok=True)  # run.json and recipe.yaml say it in words
+        prepared.save(folder / "model")
+    profile = rank_over_depth(model, prepared.sample())
+    if is_first():
+        write_json(folder / "depth.json", profile)
+
+
+def _trackers(run: Run, folder: Path) -> list[TrainerCallback]:
+    """Tensorboard's own place would be deep inside the checkpoints."""
+    if "tensorboard" not in run.report_to:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(folder / "tensorboard"))]
+
+
+def _check_trackers(run: Run) -> None:
+    for name in run.report_to:
+        if find_spec(name) is None:
+            raise ConfigError(f"run.report_to: {name} is not installed; pip install {name}")

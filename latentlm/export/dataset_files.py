@@ -1,0 +1,35 @@
+"""Training texts and test questions of a data part as files: for training, or asking, elsewhere."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from latentlm.config.schema import ConfigError, kind_of
+from latentlm.data import Data, Images
+
+
+def write_texts(data: Data, folder: Path) -> dict[Path, int]:
+    """Write ``train.jsonl`` and ``test.jsonl``, and say how many lines each has.
+
+    A training line is a document: ``text``, ``spans`` (character offsets), and what else the data give, such as the
+    messages of a conversation. ``{kind: text, source: train.jsonl, spans: true}`` reads it back. A test line has the
+    fields of an `Item`; data that ask nothing have no test file.
+
+    Args:
+        data: of a recipe.
+        folder: does not exist yet or is empty.
+    """
+    if isinstance(data, Images):
+        raise ConfigError(f"texts: data {kind_of(type(data))} have no texts; name a recipe that trains on text")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"texts: {folder} is not empty; name a new folder")
+    rows = {"train.jsonl": data.documents(), "test.jsonl": [asdict(item) for item in data.items()]}
+    folder.mkdir(parents=True, exist_ok=True)
+    return {folder / name: _write(folder / name, lines) for name, lines in rows.items() if lines}
+
+
+def _write(path: Path, rows: Iterable[dict]) -> int:
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+    return len(lines)

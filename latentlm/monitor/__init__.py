@@ -1,0 +1,1 @@
+"""Detached statistics that tell collapse from learning."""

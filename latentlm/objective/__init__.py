@@ -1,0 +1,1 @@
+"""Terms and their sum: what predicts what, how much it weighs, one loss."""

@@ -1,0 +1,220 @@
+"""The level table: which depths predict which levels, written in one block, expanded into ordinary terms.
+
+Nothing below this module knows that a table exists.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from latentlm.components.positions import At, Next, Now
+from latentlm.components.predictors import Linear, Predictor
+from latentlm.components.tap import Depth, Tap, read_depth, resolve_depth
+from latentlm.components.targets import Data, Ema, Frozen, Normalize, Online, Pixels
+from latentlm.components.transformer_predictor import Branch, Narrow
+from latentlm.losses import Mse, NextToken, PairLoss, RowLoss, SmoothL1
+from latentlm.objective.terms import Predict, Weight, schedule
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Anchor by anchor between two index sets of the data, such as the ends of two spans.
+
+    Args:
+        source: name of the set that predicts.
+        target: name of the set that is predicted.
+    """
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Patches that are hidden, from those that are seen, or with mask tokens from their own places (source: masked).
+
+    Args:
+        source: name of the set that predicts.
+        target: name of the set that is predicted.
+    """
+
+    source: str = "visible"
+    target: str = "masked"
+
+
+@dataclass(frozen=True)
+class Views:
+    """The class token of one view from that of another, both ways.
+
+    Args:
+        source: name of the set that predicts.
+        target: name of the set that is predicted.
+    """
+
+    source: str = "class_a"
+    target: str = "class_b"
+
+
+@dataclass(frozen=True)
+class LevelTarget:
+    """How the latent levels are read: from which teacher, normalised how."""
+
+    teacher: Literal["online", "ema", "frozen"] = "online"
+    normalize: Normalize = "layer"
+    stop_grad: bool = True
+    momentum: float = 0.999
+    final: float | None = None
+    weights: str | None = None
+
+    def at(self, tap: Tap) -> Online | Ema | Frozen:
+        """The target of one level."""
+        if self.teacher == "ema":
+            return Ema(tap, self.momentum, self.normalize, self.final)
+        if self.teacher == "frozen":
+            return Frozen(tap, self.normalize, self.weights)
+        return Online(tap, self.stop_grad, self.normalize)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A row of weights by rule: shares for the diagonal and the deepest level, the rest spread evenly.
+
+    A row's weights add up to 1. Where a share has no cell of its own in a row it goes to the rest; where there is no
+    rest the shares are scaled up. In the deepest level's own row its share stands before that of the diagonal.
+
+    Args:
+        diagonal: share of the level at the source's own depth.
+        deepest: share of the deepest latent level (cI-JEPA's alpha).
+        last: share of the deepest level in the row of the deepest source (cI-JEPA's beta); default `deepest`.
+        data: share of the data level; without it the data is one of the rest.
+    """
+
+    diagonal: float | None = None
+    deepest: float | None = None
+    last: float | None = None
+    data: float | None = None
+    rest: Literal["uniform"] = "uniform"
+
+    def __post_init__(self):
+        for share in (self.diagonal, self.deepest, self.last, self.data):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"weights: a share must lie in 0..1, got {share}")
+
+    def row(self, source: int, targets: list[int | None], is_last: bool) -> list[float]:
+        """Weights of one source row; targets are block depths, None is the data."""
+        deepest = max((t for t in targets if t is not None), default=None)
+        fixed: dict[int, float] = {}
+        for place, target in enumerate(targets):
+            share = None
+            if target is None:
+                share = self.data
+            elif target == deepest:
+                share = self.last if is_last and self.last is not None else self.deepest
+            if share is None and target is not None and target == source:
+                share = self.diagonal
+            if share is not None:
+                fixed[place] = share
+        spent, free = sum(fixed.values()), len(targets) - len(fixed)
+        if spent > 1 + 1e-9:
+            raise ValueError(f"weights: the shares of a row add up to {spent:g}; they must not exceed 1")
+        if free == 0:
+            return [fixed[place] / spent if spent else 1 / len(targets) for place in range(len(targets))]
+        rest = (1 - spent) / free if spent < 1 - 1e-9 else 0.0  # shares such as .7 + .2 + .1 end beside 1
+        return [fixed.get(place, rest) for place in range(len(targets))]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A ladder: every source depth predicts every target level.
+
+        L = 1/|S| sum_s sum_t w_st loss(P_st(h_s), target_t),   sum_t w_st = 1
+
+    Args:
+        sources: depths that predict.
+        targets: depths that are predicted; ``data`` is the label of the source's own position (the next id, whatever
+            `relation` says), read through the network's own final norm and readout; with relation masked it is the
+            pixels of the target's position.
+        weights: a rule for the rows, or the full matrix (rows = sources).
+        relation: how source and target positions belong together.
+        target: teacher and normalisation of the latent levels.
+        predictor: one of its own for each cell.
+        share: a source has one narrow transformer, and each of its cells a linear layer of its own on it.
+        loss: of the latent levels; the data level has cross entropy, of pixels Mse.
+        pixels: how they are normalised, see the target `Pixels`.
+        weight: of the whole ladder.
+    """
+
+    sources: tuple[Depth, ...]
+    targets: tuple[Depth, ...]
+    weights: Mixture | tuple[tuple[float, ...], ...] = Mixture()
+    relation: Next | Spans | Masked | Views = Next()
+    target: LevelTarget = LevelTarget()
+    predictor: Predictor = Linear()
+    share: bool = False
+    loss: PairLoss | RowLoss = SmoothL1()
+    pixels: Literal["none", "patch"] = "patch"
+    weight: float | Weight = 1.0
+
+    def __post_init__(self):
+        if not self.sources or not self.targets:
+            raise ValueError("levels: needs at least one source and one target")
+        if "data" in self.targets and not isinstance(self.relation, Next | Masked):
+            raise ValueError(
+                "levels: the data level goes with relation next or masked; with spans and views, leave 'data' out of "
+                "targets"
+            )
+        if self.share and not isinstance(self.predictor, Narrow):
+            raise ValueError("levels: share goes with predictor narrow; set share: false")
+        for depth in (*self.sources, *(target for target in self.targets if target != "data")):
+            read_depth(depth)
+        Predict(Tap(1), self.target.at(Tap(1)), self.loss, weight=self.weight)  # refuses what no cell can have
+
+    @property
+    def decomposable(self) -> bool:
+        """Whether the values of a batch are those of its parts."""
+        return self.loss.decomposable
+
+    def matrix(self, num_layers: int) -> list[list[float]]:
+        """The weights w_st; every row adds up to 1."""
+        sources = [resolve_depth(s, num_layers) for s in self.sources]
+        targets = [None if t == "data" else resolve_depth(t, num_layers) for t in self.targets]
+        if isinstance(self.weights, Mixture):
+            return [self.weights.row(s, targets, s == max(sources)) for s in sources]
+        shape = [len(row) for row in self.weights]
+        if shape != [len(targets)] * len(sources):
+            raise ValueError(f"weights: must be {len(sources)} rows of {len(targets)} numbers")
+        for row in self.weights:
+            if min(row) < 0:
+                raise ValueError(f"weights: row {list(row)} has a weight below 0; use 0 for a cell that is off")
+            if abs(sum(row) - 1) > 1e-6:
+                raise ValueError(f"weights: row {list(row)} adds up to {sum(row):g}; rows must add up to 1")
+        return [list(row) for row in self.weights]
+
+    def expand(self, name: str, num_layers: int) -> dict[str, Predict]:
+        """The cells with weight as `Predict` terms named ``name/source_to_target``."""
+        here: At = Now() if isinstance(self.relation, Next) else self.relation.source
+        there: At = self.relation if isinstance(self.relation, Next) else self.relation.target
+        terms = {}
+        for source, row in zip(self.sources, self.matrix(num_layers), strict=True):
+            predictor = self.predictor
+            for target, share in zip(self.targets, row, strict=True):
+                if share == 0:
+                    continue
+                weight = schedule(self.weight).times(share / len(self.sources))
+                common = {"predictor": predictor, "weight": weight}
+                if target == "data" and isinstance(self.relation, Masked):
+                    cell = Predict(Tap(source, at=here), Pixels(self.relation.target, self.pixels), Mse(), **common)
+                elif target == "data":
+                    cell = Predict(Tap(source, at=here), Data(here), NextToken(), through="norm_readout", **common)
+                else:
+                    tap = Tap(target, at=there)
+                    cell = Predict(Tap(source, at=here), self.target.at(tap), self.loss, **common)
+                label = f"{name}/{_label(source, num_layers)}_to_{_label(target, num_layers)}"
+                terms[label] = cell
+                predictor = Branch(label) if self.share and isinstance(predictor, Narrow) else predictor
+        if len(terms) != sum(share > 0 for row in self.matrix(num_layers) for share in row):
+            raise ValueError(f"{name}: two of its depths are the same block of {num_layers}; use fewer or other depths")
+        return terms
+
+
+def _label(depth: Depth, num_layers: int) -> str:
+    return "data" if depth == "data" else str(resolve_depth(depth, num_layers))

@@ -1,0 +1,72 @@
+"""Losses on logits of latents, without the logits of all positions at once; calls in the precision of the weights."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latentlm.components.targets import Data
+from latentlm.losses import AnchorLoss, RowLoss
+from latentlm.objective.terms import Predict
+from latentlm.types import View
+
+LOGITS, ROWS = 2**23, 64  # logits in one piece, unless ROWS positions have more
+
+
+def called(module: Callable, values: Tensor, *more: Tensor | None) -> Tensor:
+    """Call a module in the precision of its weights: outside autocast a layer refuses any other."""
+    weight = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+    if weight is not None and not torch.is_autocast_enabled(values.device.type):
+        values = values.to(weight.dtype)
+    return module(values, *(each if each is None else each.to(values.dtype) for each in more))
+
+
+def values_through(term: Predict, guess: Tensor, goal: Tensor, view: View) -> Float[Tensor, " m"]:
+    """A term's loss between the logits of its guesses and those of its targets (or ids), one value per position."""
+    readout = view.readout
+    assert readout is not None
+    loss, is_data = term.loss, isinstance(term.target, Data)
+    assert not isinstance(loss, AnchorLoss)  # refused by the term: it compares latents
+    if term.through == "norm_readout":
+        if view.norm is None:
+            raise ValueError("through: this model has no final norm; use through: readout")
+        guess = called(view.norm, guess)
+        with torch.no_grad():
+            goal = goal if is_data else called(view.norm, goal)
+
+    def value(guess: Tensor, goal: Tensor) -> tuple[Tensor, int]:
+        logits = readout(guess)
+        with torch.no_grad():
+            goal = goal if is_data else readout(goal)
+        return loss(logits, goal), logits.shape[-1]
+
+    if isinstance(term.loss, RowLoss):  # every position against all others
+        return value(guess, goal)[0]
+    return _Pieces.apply(guess, goal.detach(), value, guess.requires_grad and torch.is_grad_enabled())  # type: ignore[return-value]
+
+
+class _Pieces(torch.autograd.Function):
+    """``value`` of a few positions at a time; what is kept is the gradient of each value to its own latent.
+
+    That is exact where a value depends on its own position alone and the readout is frozen. The gradient is made in the
+    forward, while the logits are there, so that nothing is computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx, guess: Tensor, goal: Tensor, value: Callable, needs_grad: bool) -> Tensor:
+        start, rows, values, grads = 0, ROWS, [], []
+        while start < guess.shape[0] or start == 0:  # at least once: a sharded head is gathered by all ranks together
+            piece = guess[start : start + rows].detach().requires_grad_(needs_grad)
+            with torch.set_grad_enabled(needs_grad):
+                each, width = value(piece, goal[start : start + rows])
+                grads += torch.autograd.grad(each.sum(), piece) if needs_grad else ()
+            values.append(each.detach())
+            start, rows = start + rows, max(ROWS, LOGITS // width)
+        ctx.save_for_backward(*([torch.cat(grads)] if grads else []))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = ctx.saved_tensors
+        return outputs[0][:, None].to(grad.dtype) * grad, None, None, None

@@ -1,0 +1,202 @@
+"""Terms: what predicts what, what is shaped, and how much it weighs. Plain data; `objective.py` runs them."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from latentlm.components.predictors import Linear, Predictor, Shared, Slots
+from latentlm.components.tap import Depth, Tap
+from latentlm.components.targets import Data, Ema, Frozen, Online, Target, TokenCode
+from latentlm.components.teacher import Teaching
+from latentlm.components.transformer_predictor import Branch, Narrow
+from latentlm.losses import AnchorLoss, DataLoss, NextToken, PairLoss, RowLoss, SetLoss
+from latentlm.types import View
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A term's multiplier over training.
+
+    Args:
+        value: the multiplier once it is fully on.
+        start: optimizer step at which the term comes on.
+        ramp: steps over which it rises linearly from 0.
+        grad_ratio: keep the gradient of the term at its source state this many times as large as that of everything
+            else there, once it is fully on, also when the term is nearly solved. `value` is the first guess, replaced
+            at the first measurement (every `monitor` steps); it stays where nothing below the source is trained.
+    """
+
+    value: float = 1.0
+    start: int = 0
+    ramp: int = 0
+    grad_ratio: float | None = None
+
+    def __post_init__(self):
+        if self.start < 0 or self.ramp < 0:
+            raise ValueError(f"weight: start and ramp must be 0 or more, got {self.start} and {self.ramp}")
+        if self.grad_ratio is not None and (self.grad_ratio <= 0 or self.value <= 0):
+            raise ValueError("weight: grad_ratio and the value it starts from must be above 0")
+
+    def on(self, step: int) -> float:
+        """How far the term is on at an optimizer step, 0..1."""
+        if step < self.start:
+            return 0.0
+        return min(1.0, (step - self.start + 1) / self.ramp) if self.ramp else 1.0
+
+    def times(self, share: float) -> "Weight":
+        """The same schedule, scaled."""
+        ratio = None if self.grad_ratio is None else self.grad_ratio * share
+        return replace(self, value=self.value * share, grad_ratio=ratio)
+
+
+def schedule(weight: float | Weight) -> Weight:
+    """A weight as a schedule."""
+    return weight if isinstance(weight, Weight) else Weight(weight)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """One latent predicts another: ``mean over pairs of loss(through(predictor(source)), through(target))``.
+
+    Pairs are the anchors and positions at which both source and target exist. Only these are gathered, so values at any
+    other position, NaN included, reach neither loss nor gradient.
+
+    Args:
+        source: latents that predict.
+        target: what is predicted.
+        loss: pair loss, row loss (sees all pairs), anchor loss (sees the anchor's positions) or, for the data, a data
+            loss.
+        predictor: from source to guess.
+        weight: a number or a schedule.
+        through: ``readout`` turns guess and target into logits of the network's own frozen head,
+            ``norm_readout`` applies the network's final norm before that.
+        shuffle: control arm: every guess gets the target of the pair half a batch away, so only what all targets share
+            can be predicted.
+        average: ``pairs``: every pair counts the same; ``anchors``: every anchor does, however many pairs it has.
+        near: name of a set: the value of a pair is multiplied by ``1 / sqrt(d)``, d the distance of the target's
+            position to the nearest one of that set in the same view (V-JEPA 2.1: ``masked``, for seen patches).
+    """
+
+    source: Tap
+    target: Target
+    loss: PairLoss | RowLoss | AnchorLoss | DataLoss
+    predictor: Predictor = Linear()
+    weight: float | Weight = 1.0
+    through: Literal["none", "readout", "norm_readout"] = "none"
+    shuffle: bool = False
+    average: Literal["pairs", "anchors"] = "pairs"
+    near: str | None = None
+
+    def __post_init__(self):
+        if self.near is not None and (getattr(self.target, "ids", None) is not None or self.pooled):
+            raise ValueError("near: goes with targets at single positions; use pool: none and no ids")
+        if isinstance(self.target, Data) != isinstance(self.loss, NextToken):
+            raise ValueError("loss: next_token goes with target data, and target data with loss next_token")
+        if isinstance(self.target, Data) and self.through == "none":
+            raise ValueError("through: target data needs the readout; use through: readout or norm_readout")
+        if isinstance(self.target, TokenCode) and self.through != "none":
+            raise ValueError("through: a token code has no logits; use through: none")
+        if isinstance(self.loss, AnchorLoss) and (self.through != "none" or self.shuffle):
+            raise ValueError(f"loss: {self.loss} compares latents of whole anchors; use through: none, shuffle: false")
+        leaky = isinstance(self.target, Online) and not self.target.stop_grad
+        if leaky and schedule(self.weight).grad_ratio is not None:
+            raise ValueError("weight: grad_ratio cannot be measured where the target has gradient; give a number")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the target is one vector for each anchor, made of several positions."""
+        return getattr(getattr(self.target, "tap", None), "pool", "none") != "none"
+
+    @property
+    def relates(self) -> bool:
+        """Whether the predictor is told where source and target lie, and needs no source at each target."""
+        return isinstance(self.predictor, Narrow | Branch)
+
+    @property
+    def slots(self) -> int | None:
+        """Places of a target that a predictor can guess from one position; None: it guesses what it is given."""
+        return self.predictor.num if isinstance(self.predictor, Slots | Shared) else None
+
+    @property
+    def decomposable(self) -> bool:
+        """Whether the values of a batch are those of its parts."""
+        assign = getattr(self.target, "assign", None)
+        return self.loss.decomposable and (assign is None or assign.decomposable)
+
+    def mask(self, view: View) -> Tensor:
+        """Pairs that exist, ``[a n]``; needs no states."""
+        source, target = self.source.mask(view), self.target.mask(view)
+        if self.slots is not None:
+            target = target & (torch.arange(target.shape[1], device=target.device) < self.slots)
+        if self.relates:
+            if target.shape[0] % source.shape[0]:
+                raise ValueError(
+                    f"source has {source.shape[0]} anchors, target {target.shape[0]}: the target must have as many or "
+                    "a multiple"
+                )
+            return source.any(1, keepdim=True).repeat_interleave(target.shape[0] // source.shape[0], 0) & target
+        if source.shape[0] != target.shape[0] or (source.shape[1] not in (1, target.shape[1])):
+            raise ValueError(
+                f"source has {tuple(source.shape)} anchors and positions, target {tuple(target.shape)}: "
+                "use index sets that belong together, or pool"
+            )
+        return source & target
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Shape the distribution of latents: ``loss(all latents of the tap)``.
+
+    Args:
+        source: latents to shape.
+        loss: set loss.
+        samples: ``positions``: every position of every anchor is a sample; ``anchors``: anchors are the samples and
+            each position of an anchor is a group of its own. It changes the scale of losses that grow with the count.
+        weight: a number or a schedule.
+    """
+
+    source: Tap
+    loss: SetLoss
+    samples: Literal["positions", "anchors"]
+    weight: float | Weight = 1.0
+
+    @property
+    def decomposable(self) -> bool:
+        """Whether the value of a batch is the mean of its parts'."""
+        return self.loss.decomposable
+
+    def mask(self, view: View) -> Tensor:
+        """Samples that exist."""
+        mask = self.source.mask(view)
+        return mask if self.samples == "positions" else mask.all(1, keepdim=True).expand_as(mask)
+
+
+def teachers(terms: dict[str, Predict | Spread]) -> dict[str, Teaching]:
+    """Teachers that the terms ask for, and how their weights come about."""
+    found: dict[str, Teaching] = {}
+    for name, term in terms.items():
+        if not isinstance(term, Predict) or not isinstance(term.target, Ema | Frozen):
+            continue
+        kind, asked = term.target.teacher, term.target.teaching
+        before = found.get(kind, asked)
+        if replace(before, heads=()) != replace(asked, heads=()):
+            same = "momentum and final" if kind == "ema" else "weights and every"
+            raise ValueError(f"terms.{name}: one network has one {kind} teacher; give all such targets the same {same}")
+        found[kind] = replace(asked, heads=tuple(sorted({*before.heads, *asked.heads})))
+    for name, term in terms.items():
+        if term.source.of not in ("network", *found):
+            raise ValueError(f"terms.{name}.source: of {term.source.of}, but no target has that teacher; give one")
+    return found
+
+
+def depths(terms: dict[str, Predict | Spread], teacher: str | None) -> set[Depth]:
+    """Depths read by the terms: of the network itself (None) or of a teacher."""
+    found: set[Depth] = set()
+    for term in terms.values():
+        found |= set(term.source.depths) if term.source.of == (teacher or "network") else set()
+        tap = getattr(term.target, "tap", None) if isinstance(term, Predict) else None
+        if tap is not None and term.target.teacher == teacher:  # type: ignore[union-attr]
+            found |= set(tap.depths)
+    return found

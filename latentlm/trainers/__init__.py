@@ -1,0 +1,1 @@
+"""Hugging Face and TRL trainers that keep the latent terms."""

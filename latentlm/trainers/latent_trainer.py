@@ -1,0 +1,191 @@
+"""Trainers: what a Hugging Face trainer would leave out of a model with latent terms, as a thin mixin."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import Trainer
+
+from latentlm.attach.api import restore
+from latentlm.attach.forward_io import Call
+from latentlm.attach.optimizer_steps import warn_coupled
+from latentlm.attach.state import Run, latent_run
+from latentlm.attach.teacher_forward import follow
+from latentlm.monitor.gradients import GradientProbe
+from latentlm.monitor.running_means import Metrics
+from latentlm.objective.index_sets import sets_read
+
+# pyright cannot know which trainer the mixin is mixed into
+# pyright: reportAttributeAccessIssue=false
+
+
+class LatentTrainerMixin:
+    """Exact means over accumulation and ranks, and every term in the logs.
+
+    For trainers that take `outputs.loss`; the terms are already in it. `compute_loss_func` and label smoothing take the
+    labels away before the model sees them, so they are refused.
+
+    Args:
+        head_learning_rate: of the heads, which start from nothing beside a network that may be trained long ago; the
+            schedule scales both. None: that of the network.
+    """
+
+    def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any):
+        self._head_learning_rate = head_learning_rate
+        super().__init__(*args, **kwargs)
+        if self.compute_loss_func is not None or self.args.label_smoothing_factor:
+            name = "label_smoothing_factor" if self.compute_loss_func is None else "compute_loss_func"
+            raise ValueError(f"{name}: takes the labels from the model; leave it out, losses belong in the objective")
+        if self.args.n_gpu > 1:
+            raise ValueError("several GPUs in one process: latent heads need a process for each; start with torchrun")
+        if self.get_cp_size() * self.get_sp_size() > 1:
+            raise ValueError("context and sequence parallelism: they cut rows, and latent terms need whole ones")
+        if self.args.ddp_broadcast_buffers is None:
+            # teachers are buffers and equal on all ranks, but the one that saves moves its own first: sent on,
+            # they would move twice. The arguments have been read by now, so accelerate is told
+            self.args.ddp_broadcast_buffers = False
+            if (handler := self.accelerator.ddp_handler) is not None:
+                handler.broadcast_buffers = False
+        if (watched := self._latent.accumulating).names and self.args.gradient_accumulation_steps > 1:
+            warn_coupled(watched.names, f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}")
+        watched.told = True
+
+    @property
+    def _latent(self) -> Run:
+        return latent_run(self.model)
+
+    def _add_terms(self, part: Callable[[Call], Call]) -> None:
+        """Let a preference trainer add the terms to its own loss; `part` is what they read of a forward."""
+        run = self._latent
+        run.adds_latent, run.part = True, part
+        for name, term in run.objective.terms.items():
+            if sets := sets_read(term):
+                raise ValueError(
+                    f"objective.terms.{name}: reads {', '.join(sets)}, which these rows do not have; leave the term out"
+                )
+        if self.args.sync_ref_model:
+            raise ValueError("sync_ref_model: the reference has no heads, and TRL mixes all weights; leave it out")
+
+    def _with_terms(self, loss: Any, forwards: int = 1) -> Any:
+        """A preference trainer's own loss, which it scales by `forwards`, and the terms."""
+        run = self._latent
+        latent = run.take()
+        if latent is None:  # in evaluation there are no terms
+            return loss
+        run.metrics.add("data/value", loss.detach() * forwards, 1.0)
+        return run.objective.data * loss + latent.to(loss.device)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's own, in which the heads may have a rate of theirs."""
+        optimizer = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        if self._head_learning_rate is not None:
+            _set_rate(optimizer, self._latent.model.latent.parameters(), self._head_learning_rate)
+        return optimizer
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as ever; nothing is counted from before, and nothing outlives it."""
+        self._latent.metrics, self._latent.probe = Metrics(), GradientProbe()
+        try:
+            return super().train(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._latent.counts = self._latent.num_items = None
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Count what each term will average over in this optimizer step, on all ranks."""
+        batches, count = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+        self._latent.total = self.state.max_steps
+        counts = self._count(batches, count is not None) if count is not None or self._counts_rows else None
+        if counts is not None and count is None:
+            # without labels the trainer takes means over forwards and ranks: undone, so that every value counts once
+            forwards = len(batches) * self.args.world_size
+            counts = {name: value.clamp(min=1) / forwards for name, value in counts.items()}
+        self._latent.counts = counts
+        return batches, count
+
+    @property
+    def _counts_rows(self) -> bool:
+        """Whether batches without labels are counted as well."""
+        return self._latent.backbone.grid is not None
+
+    def _call(self, batch: Any) -> Call:
+        """What the terms will read of a batch."""
+        return Call.read(batch)
+
+    def _count(self, batches: list[Any], labelled: bool) -> dict[str, torch.Tensor] | None:
+        run = self._latent
+        terms = run.model.latent.terms
+        if not batches or not terms.terms:
+            return None
+        sums = [terms.counts(run.view({}, self._call(batch))) for batch in batches]
+        counts = torch.stack([torch.stack([each[name] for each in sums]).sum() for name in terms.terms])
+        counts = counts.float().to(self.args.device)
+        # without labels ranks are averaged as they are; else the trainer may scale by the rank's own count
+        if self.args.average_tokens_across_devices or not labelled:
+            counts = self.accelerator.reduce(counts, "sum") / self.get_tp_size()
+        return dict(zip(terms.terms, counts, strict=True))
+
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Add the terms' means, the monitors and the latest gradient shares to a line of training logs."""
+        if "loss" in logs:
+            run = self._latent
+            means = run.metrics.means(self.args.device, lambda sums: self.accelerator.reduce(sums, "sum"))
+            logs = logs | means | run.metrics.latest | run.probe.found
+            run.metrics.latest, run.probe.found = {}, {}  # said once, in the line after the look
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save as ever; a disk that is full is one line."""
+        with _writing(self.args.output_dir):
+            super().save_model(*args, **kwargs)  # type: ignore[misc]
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._latent.model.latent.terms.rebalance()  # by all ranks, before the first of them writes
+        with _writing(self.args.output_dir):
+            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # PEFT restores only what exists, and teachers begin to exist with the first step
+        for kind in self._latent.model.latent.teachers:
+            follow(self._latent, kind, ticked=False)
+        super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        if not self.is_fsdp_enabled:
+            restore(self._latent.model, args[0])
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()  # type: ignore[misc]
+        if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            restore(self._latent.model, self.state.best_model_checkpoint)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()  # type: ignore[misc]
+        known: list[str] = self._signature_columns
+        self._signature_columns = [*known, *(name for name in ("pairs", "latent") if name not in known)]
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, weights: Iterable[torch.Tensor], rate: float) -> None:
+    """Move `weights` to groups of their own, which keep everything of the old ones but the learning rate."""
+    theirs = {id(weight) for weight in weights}
+    for group in list(optimizer.param_groups):
+        moved = [weight for weight in group["params"] if id(weight) in theirs]
+        if moved:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in theirs]
+            optimizer.add_param_group({**group, "params": moved, "lr": rate})
+
+
+@contextmanager
+def _writing(folder: str | None) -> Iterator[None]:
+    """Tell failures to write from other errors: safetensors and torch have no OSError for them."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        told = f"{folder}: could not be written ({reason}); free space and resume, older checkpoints are whole"
+        raise OSError(told) from error
+
+
+class LatentTrainer(LatentTrainerMixin, Trainer):
+    """`transformers.Trainer` for a model with latent heads; same arguments."""

@@ -1,0 +1,79 @@
+"""Spans of what is said stand, in the rendered conversation, on the same words."""
+
+import pytest
+
+from latentlm.data import Chunks, encode, encode_dataset, word_tokenizer
+from latentlm.data.text.chat_spans import render, rendered_spans
+
+SAID = ["  who is user ?", "assistant is the\nuser", "user"]  # words of the template, blanks, line breaks
+MESSAGES = [{"role": role, "content": said} for role, said in zip(("user", "assistant", "user"), SAID, strict=True)]
+JOINED = "\n".join(SAID)
+PLAIN = "{% for m in messages %}<{{ m.role }}> {{ m.content }} <eos>\n{% endfor %}"
+STRIPS = "be kind\n{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}<eos>{% endfor %}<assistant>"
+
+
+def _tokenizer(template):
+    tokenizer = word_tokenizer([JOINED.replace("?", "") + " be kind"])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", [PLAIN, STRIPS])
+def test_every_word_is_found_where_it_stands(template):
+    tokenizer = _tokenizer(template)
+    text, spans, at = render(MESSAGES, tokenizer), [], 0
+    for word in JOINED.split():
+        start = JOINED.index(word, at)
+        at = start + len(word)
+        spans.append((start, at))
+    found = rendered_spans(spans, MESSAGES, text, tokenizer)
+    assert list(found) == list(range(len(spans)))
+    moved = list(found.values())
+    assert [text[start:end] for start, end in moved] == JOINED.split()
+    assert moved == sorted(moved)
+    # each in its own message: as many ends of turns before it as messages
+    own = [number for number, said in enumerate(SAID) for _ in said.split()]
+    assert [text[:start].count("<eos>") for start, _ in moved] == own
+
+
+def test_a_span_across_messages_is_left_out_and_one_outside_refused():
+    tokenizer = _tokenizer(PLAIN)
+    text = render(MESSAGES, tokenizer)
+    edge = len(SAID[0])
+    assert rendered_spans([(edge - 2, edge + 3), (edge + 1, edge + 10)], MESSAGES, text, tokenizer) == {
+        1: (text.index("assistant is"), text.index("assistant is") + 9)
+    }
+    for span in [(0, len(JOINED) + 1), (3, 3), (-1, 2)]:
+        with pytest.raises(ValueError, match="is not inside the messages"):
+            rendered_spans([span], MESSAGES, text, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.content | upper }}<eos>{% endfor %}",
+        "{% for m in messages[1:] %}{{ m.content }}<eos>{% endfor %}",
+        "{% for m in messages %}{{ m.content }}{{ m.content }}<eos>{% endfor %}",
+    ],
+)
+def test_a_template_that_rewrites_is_refused(template):
+    tokenizer = _tokenizer(template)
+    with pytest.raises(ValueError, match="does not write every message once and as it is"):
+        rendered_spans([(2, 5)], MESSAGES, render(MESSAGES, tokenizer), tokenizer)
+    document = {"text": JOINED, "spans": [], "messages": MESSAGES}
+    assert encode(document, tokenizer, 64, ("span_end",))["pairs"] == []  # without spans any template will do
+
+
+def test_chunks_of_a_conversation_are_words_that_were_said():
+    tokenizer = _tokenizer(PLAIN)
+    document = {"text": JOINED, "spans": [], "messages": MESSAGES}
+    found = 0
+    for seed in range(40):
+        marked = Chunks(shortest=1, longest=2, seed=seed).mark([document])
+        if encode(marked[0], tokenizer, 64, ("span_end", "other_ids"))["pairs"]:
+            row = encode_dataset(marked, tokenizer, 64, ("span_end", "other_ids"))[0]
+            for pair, (start, end) in zip(row["pairs"], reversed(marked[0]["spans"]), strict=True):
+                words = tokenizer(JOINED[start:end], add_special_tokens=False)["input_ids"]
+                assert pair["other"] == words
+            found += 1
+    assert found > 20

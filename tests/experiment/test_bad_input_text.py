@@ -1,0 +1,265 @@
+"""Every mistake is one line that names the key and the fix, exit code 2, and nothing is written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from run_cli import latentlm
+from tiny_models import build
+
+from latentlm import get_latent_model
+from latentlm.data import find_spans, word_tokenizer
+
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256))
+NAMES_OTHER = "objective.terms.names_other"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty current folder, offline."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Building or loading a network fails the test."""
+
+    def built(*args, **kwargs):
+        raise AssertionError("a network was built before the mistake was found")
+
+    for name in ("from_config", "from_pretrained"):
+        monkeypatch.setattr(transformers.AutoModelForCausalLM, name, built)
+
+
+def refused(*words: str, line: str) -> None:
+    before = sorted(Path().rglob("*"))
+    told = latentlm(*words)
+    assert (told.code, told.out) == (2, ""), told
+    assert told.err.startswith("latentlm: ")
+    assert told.err.count("\n") == 1, told.err
+    assert line in told.err
+    assert sorted(Path().rglob("*")) == before
+
+
+def save_model(path: Path, texts: list[str] | None = None, **special) -> Path:
+    build("llama").save_pretrained(path)
+    tokenizer = word_tokenizer(texts or ["one two three four"])
+    for name, value in special.items():
+        setattr(tokenizer, name, value)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def write_lines(path: Path, *rows: dict) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["smoke/txt"], "did you mean 'smoke/text'?"),
+        (
+            ["nowhere.yaml"],
+            "recipe 'nowhere.yaml': no such file and no built-in recipe; known: smoke/text, smoke/vision, text/",
+        ),
+        (["smoke/text", "optm.steps=3"], "smoke/text: unknown key 'optm' for Recipe; did you mean 'optim'?"),
+        (["smoke/text", "optim.lerning_rate=3"], "unknown key 'lerning_rate' for Optim; did you mean 'learning_rate'?"),
+        (["smoke/text", "optim.steps"], "override 'optim.steps': write key.path=value"),
+        (["smoke/text", "optim.steps.x=3"], "'optim.steps' is not a block"),
+        (
+            ["smoke/text", f"{NAMES_OTHER}.loss.kind=info_nze"],
+            "names_other.loss: unknown kind 'info_nze'; did you mean",
+        ),
+        (["smoke/text", "optim.steps=many"], "smoke/text.optim.steps: 'many' is not int or null"),
+        (["smoke/text", "optim.steps=-3"], "smoke/text.optim: steps: -3; set it to 1 or more"),
+        (["smoke/text", "optim.learning_rate=0"], "smoke/text.optim: learning_rate: 0.0; set it above 0"),
+        (["smoke/text", "optim.learning_rate=.nan"], "learning_rate: nan; set it above 0"),
+        (["smoke/text", "optim.betas=[0.9]"], "betas: [0.9]; give two numbers"),
+        (["smoke/text", "optim.schedule=cosin"], "unknown value 'cosin'; did you mean 'cosine'?"),
+        (["smoke/text", "batch.size=0"], "smoke/text.batch: size: 0; set it to 1 or more"),
+        (["smoke/text", "batch.max_length=1"], "max_length: 1; set it to 2 or more"),
+        (["smoke/text", "batch.layout=rows", "batch.row_length=64"], "row_length: goes with layout packed"),
+        (["smoke/text", "run.log_every=0"], "log_every: 0; set it to 1 or more"),
+        (["smoke/text", "run.report_to=[tensorbord]"], "did you mean 'tensorboard'?"),
+        (["smoke/text", "model.lora.rank=0"], "smoke/text.model.lora: rank: 0; set it to 1 or more"),
+        (["smoke/text", f"{NAMES_OTHER}.source.at=span_ends"], "facts gives no 'span_ends'; did you mean 'span_end'?"),
+        (
+            ["text/reversal", "data.kind=text", "data.source=x.jsonl"],
+            "text gives no 'span_end'; it has no spans, batch.pairs",
+        ),
+        (["vision/mae", "batch.pairs.kind=phrases"], "batch.pairs: images have no text to find spans in"),
+        (["smoke/text", f"{NAMES_OTHER}.source.depth=9"], f"{NAMES_OTHER}: depth 9: the model has 2 blocks; use 0..2"),
+        (["smoke/text", "model.config.model_type=lama"], "no causal language model 'lama'; did you mean 'llama'?"),
+        (["smoke/text", "model.config.model_type=vit"], "no causal language model 'vit'"),
+        (
+            ["smoke/text", "model.config.hiden_size=32"],
+            "unknown key 'hiden_size' for llama; did you mean 'hidden_size'?",
+        ),
+        (["smoke/text", "model.config.hidden_size=wide"], "model.config: "),
+        (["smoke/text", "model.config.num_attention_heads=3"], "model.config: "),
+        (["smoke/text", "model.train_up_to=7"], "model.train_up_to: depth 7: the model has 2 blocks; use 0..2"),
+        (["smoke/text", "model.train_up_to=half"], "model: depth 'half': use a fraction from 0 to 1"),
+        (["smoke/text", "model.train_up_to=1/2", "model.lora.rank=2"], "adapters go where lora.target_modules says"),
+        (
+            ["smoke/text", "model.name=nobody/nothing"],
+            "model.name: cannot load nobody/nothing; check the name, or go on",
+        ),
+        (["smoke/text", "model.name=./nothing"], "model.name: there is no folder ./nothing; check the path"),
+        (["text/nitp", "data.kind=text", "data.source=nothing.jsonl"], "data.source: there is no file or folder"),
+        (["text/nitp", "data.kind=name_description", "data.folder=nothing"], "data.folder: nothing is not a folder"),
+        (["smoke/text", "batch.max_length=3"], "max_length: 3 cuts a span of every document; raise it"),
+        (["smoke/text", "batch.row_length=9"], "batch.row_length: 9 is less than the"),
+        (["smoke/text", "model.config.max_position_embeddings=9"], "batch.max_length: a document has"),
+        (["smoke/text", "model.tokenizer.kind=bpe", "model.tokenizer.vocab_size=9"], "model.tokenizer: vocab_size: 9"),
+    ],
+)
+def test_a_recipe_is_refused_before_any_weights(folder, no_weights, words, line):
+    refused("train", *words, line=line)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (b"objective: [", "recipe 'own.yaml', line 1: not valid YAML"),
+        (b"- a\n- b\n", "recipe 'own.yaml': must be a mapping"),
+        (PNG, "recipe 'own.yaml': not valid YAML"),
+        (b"objective: {data: 1.0}\n", "own.yaml: Recipe needs the key 'model'"),
+    ],
+)
+def test_a_broken_recipe_file(folder, text, line):
+    Path("own.yaml").write_bytes(text)
+    refused("train", "own.yaml", line=line)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "data.source: cannot read split train of texts.jsonl (no rows)"),
+        (b'{"text": ""}\n', "data.source: all texts of texts.jsonl are blank"),
+        (PNG, "data.source: cannot read split train of texts.jsonl (line 1 is not UTF-8 text)"),
+        (b'{"text": "a"}\n{"text": "b\n{"text": "c"}\n', "texts.jsonl (line 2 is not JSON); check its format"),
+        ('{"text": "grün"}'.encode("latin-1"), "texts.jsonl (line 1 is not UTF-8 text)"),
+        (b'{"txt": "a"}\n', "data.source: texts.jsonl has the columns ['txt']; add or rename prompt, completion"),
+        (b'{"text": "a"}\n{"text": 3}\n', "data.source: row 1 of texts.jsonl has no string in ['text']"),
+    ],
+)
+def test_a_broken_data_file(folder, no_weights, content, line):
+    Path("texts.jsonl").write_bytes(content)
+    refused("train", "text/nitp", "data.kind=text", "data.source=texts.jsonl", line=line)
+
+
+@pytest.mark.parametrize(
+    ("spans", "line"),
+    [
+        ([[0, 1], [5, 99]], "span [5, 99] is not inside the document 'one two'"),
+        ([[0, 3], [3, 4]], "span ' ' matches no token of the document 'one two'; check its offsets"),
+        ([[0, 3]], "documents: none has two spans, but span_end, other_ids need them"),
+        (None, "data.source: row 0 of facts.jsonl: spans must be a list of [start, end]; got None"),
+    ],
+)
+def test_broken_spans(folder, no_weights, spans, line):
+    write_lines(Path("facts.jsonl"), {"text": "one two", "spans": spans})
+    refused("train", "text/reversal", "data.kind=text", "data.source=facts.jsonl", "data.spans=true", line=line)
+
+
+def test_a_span_string_that_occurs_nowhere():
+    with pytest.raises(ValueError, match="no span 'six' in the document 'one two'; give a string that occurs in it"):
+        find_spans("one two", ["six"])
+
+
+def test_depth_and_tokenizer_of_a_pretrained_folder(folder, no_weights, monkeypatch):
+    monkeypatch.undo()  # saving needs weights
+    monkeypatch.chdir(folder)
+    save_model(Path("whole"))
+    save_model(Path("endless"), eos_token=None)
+    build("llama").save_pretrained("mute")
+    words = ["train", "smoke/text", f"{NAMES_OTHER}.source.depth=9"]
+    refused(*words, "model.name=whole", line=f"{NAMES_OTHER}: depth 9: the model has 4 blocks; use 0..4")
+    refused("train", "smoke/text", "model.name=endless", line="tokenizer of endless has no eos; set eos_token")
+    refused("train", "smoke/text", "model.name=mute", line="model.name: mute has no tokenizer that can be loaded")
+
+
+def test_mistakes_that_only_the_network_shows(folder):
+    refused("train", "smoke/text", "model.config.vocab_size=9", line="model: 9 embeddings for the")
+    refused("train", "smoke/text", "model.layers_path=blocks", line="has no ModuleList at layers_path='blocks'")
+    refused("train", "smoke/text", "model.lora.target_modules=[nothing]", line="model.lora: No modules were targeted")
+    refused("train", "smoke/text", "model.attn_implementation=nothing", line="model: ")
+    mamba = "model.config={model_type: mamba, hidden_size: 32, num_hidden_layers: 2, state_size: 8}"
+    refused("train", "smoke/text", mamba, line="batch.layout: this model mixes packed segments; use batch.layout=rows")
+
+
+def test_run_folders_that_cannot_be_used(folder, no_weights):
+    Path("taken").mkdir()
+    Path("taken/recipe.yaml").write_text("{}")
+    Path("file").write_text("")
+    train = ["train", "smoke/text"]
+    refused(*train, "run.dir=taken", line="run.dir: taken already holds a run; use run.resume=true or another run.dir")
+    refused(*train, "run.dir=file", line="run.dir: file is a file; use another run.dir=PATH")
+    refused(*train, "run.dir=file/below", line="is a file; use another run.dir=PATH")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_run_folder_that_cannot_be_written(folder, no_weights):
+    Path("locked").mkdir(mode=0o555)
+    refused("train", "smoke/text", "run.dir=locked/run", line="run.dir: cannot write to")
+
+
+def test_evaluations_that_cannot_start(folder, no_weights):
+    Path("empty").mkdir()
+    Path("unfinished").mkdir()
+    Path("unfinished/recipe.yaml").write_text("{}")
+    refused("eval", "reversl", "empty", line="eval 'reversl': no such evaluation; did you mean 'reversal'?")
+    refused("eval", "reversal", "nowhere", line="nowhere: no such run folder")
+    refused("eval", "reversal", "empty", line="empty: neither a run folder (recipe.yaml) nor a model")
+    refused(
+        "eval", "reversal", "unfinished", line="has no model yet; finish it with: latentlm train unfinished run.res"
+    )
+    refused("eval", "reversal", "a", "b", "--out", "c", line="--out: names one file, but there are several runs")
+    refused(
+        "eval", "reversal", "a", "b", "--samples", "c", line="--samples: names one file, but there are several runs"
+    )
+    refused("eval", "reversal", "a", "--out", "/", line="--out: / is a folder; name a file in it")
+    Path("taken").touch()
+    refused("eval", "reversal", "a", "--samples", "taken/b/c", line="taken is a file; name one in a folder")
+    refused("eval", "reversal", line="eval reversal: name at least one run folder")
+    refused("eval", line="Missing argument")
+    Path("plain").mkdir()
+    Path("plain/config.json").write_text("{}")
+    refused("eval", "reversal", "plain", "--limt", "3", line="--limt: no such option; did you mean '--limit'?")
+    refused("eval", "reversal", "plain", "--limit", "many", line="--limit: 'many' is not int")
+    refused("eval", "reversal", "plain", "--limit=0", line="limit: 0 is too few; give at least 1")
+    refused("eval", "reversal", "plain", "--limit", "1", "--limit=2", line="--limit: given twice")
+    refused("eval", "reversal", "plain", line="plain: has no recipe.yaml to take test items from; name a recipe with")
+
+
+def test_reports_and_exports_that_cannot_start(folder):
+    Path("unfinished").mkdir()
+    Path("unfinished/recipe.yaml").write_text("{}")
+    refused("report", "unfinished", line="unfinished: has no metrics.jsonl")
+    refused("export", "unfinished", "out", line="export: unfinished has no model yet")
+    model = build("llama")
+    model.save_pretrained("plain")
+    refused("export", "plain", "out", line="export: plain holds no model with latent heads")
+    get_latent_model(model, "text/nitp").save_pretrained("heads")
+    refused("export", "heads", "plain", line="export: plain is not empty; name a new folder")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile imports torch.jit
+def test_models_that_cannot_get_heads():
+    wrapped = get_peft_model(build("llama"), LoraConfig(task_type="CAUSAL_LM"))
+    compiled = torch.compile(build("llama"))
+    for model, line in [
+        (wrapped, "PeftModelForCausalLM is wrapped by PEFT: attach before get_peft_model"),
+        (compiled, "is already compiled: attach before torch.compile"),
+        (torch.nn.Linear(2, 2), "Linear is not a transformers PreTrainedModel"),
+        (get_latent_model(build("llama"), "text/nitp"), "already has"),
+    ]:
+        with pytest.raises(ValueError, match=line):
+            get_latent_model(model, "text/nitp")

@@ -1,0 +1,149 @@
+"""Every built-in recipe, shrunk: it trains, logs its terms by name, and does the same twice.
+
+python tests/experiment/test_recipes.py        writes tests/golden/*.jsonl anew, after a change that is meant to differ
+"""
+
+import json
+import math
+import os
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from paths import TESTS
+from tiny_recipes import tiny
+
+from latentlm.config.catalog import read_recipe, recipe_names
+from latentlm.config.schema import dump, kind_of
+from latentlm.data import Facts
+from latentlm.experiment.build_model import read_config
+from latentlm.experiment.compare_runs import first_difference, read
+from latentlm.experiment.recipe import load_recipe, save_recipe
+from latentlm.experiment.train import train
+from latentlm.objective.terms import Predict
+
+RECIPES = list(recipe_names())
+SMOKE = [name for name in RECIPES if name.startswith("smoke/")]
+VISION = [name for name in RECIPES if name.startswith("vision/")]
+AFTER = {  # the recipe that has to be run before, and what names its network
+    "vision/salt": ("vision/mae", "objective.terms.seen_by_mae.target.weights"),
+    "text/grpo": ("text/arithmetic", "model.name"),
+}
+
+
+def golden(name: str) -> Path:
+    return TESTS / "golden" / f"{name.replace('/', '_')}.jsonl"
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory):
+    """Overrides that name a network trained before, where a recipe needs one."""
+    place = tmp_path_factory.mktemp("before")
+
+    def overrides(name: str) -> list[str]:
+        if name not in AFTER:
+            return []
+        before, key = AFTER[name]
+        folder = place / before
+        if not folder.exists():
+            train(load_recipe(before, [*tiny(before), f"run.dir={folder}"]))
+        return [f"{key}={folder / 'model'}"]
+
+    return overrides
+
+
+def losses(run: Path) -> dict[int, dict[str, float]]:
+    """Step -> the loss and the value of every term."""
+    return {
+        step: {key: value for key, value in row.items() if key == "loss" or key.endswith("/value")}
+        for step, row in read(run).items()
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_and_logs_its_terms_and_does_the_same_twice(name, tmp_path, monkeypatch, taught):
+    monkeypatch.chdir(tmp_path)
+    small = [*tiny(name), *taught(name)]
+    recipe = load_recipe(name, small)
+    terms = recipe.objective.expand(read_config(recipe).num_hidden_layers)
+    expected = {"data", *terms} if recipe.objective.data else {*terms}
+    runs = [train(load_recipe(name, [*small, f"run.dir={run}"])) for run in ("a", "b")]
+    assert sorted(losses(runs[0])) == [1, 2, 3, 4]
+    for row in losses(runs[0]).values():
+        assert {key.removesuffix("/value") for key in row if key != "loss"} == expected
+        assert all(math.isfinite(value) for value in row.values())
+    assert first_difference(losses(runs[0]), losses(runs[1])) is None
+    saved = load_recipe(runs[0])
+    assert (saved.objective, saved.model, saved.data) == (recipe.objective, recipe.model, recipe.data)
+    assert (saved.batch, saved.optim) == (recipe.batch, recipe.optim)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_resolved_recipe_is_valid_and_stays_what_it_is(name, tmp_path):
+    recipe = load_recipe(name)
+    save_recipe(recipe, tmp_path / "resolved.yaml")
+    again = load_recipe(tmp_path / "resolved.yaml")
+    assert again == recipe
+    assert dump(again) == yaml.safe_load((tmp_path / "resolved.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_header_says_what_it_is_and_gives_the_equation(name):
+    lines = recipe_names()[name].read_text(encoding="utf-8").splitlines()
+    header = [line for line in lines if line.startswith("#")]
+    assert lines[: len(header)] == header, "comments stand at the top"
+    assert re.match(r"# [A-Z].+: .+\.$", lines[0]), "first line: what it is called, colon, what it does"
+    assert any(re.match(r"#   L = .+", line) for line in header), "no line with the equation, '#   L = ...'"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("text/")])
+def test_recipes_on_invented_facts_differ_from_the_control_in_the_objective_alone(name):
+    ours, control = read_recipe(name), read_recipe("text/next_token")
+    if ours["data"]["kind"] != "facts":
+        pytest.skip("other data")
+    ours["batch"].pop("pairs", None)  # which spans the objective relates
+    assert {key: ours[key] for key in ours if key != "objective"} == {
+        key: control[key] for key in control if key != "objective"
+    }
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_recipes_on_scenes_differ_from_each_other_in_objective_views_and_mask_alone(name):
+    ours, other = read_recipe(name), read_recipe("vision/mae")
+    for blocks in (ours, other):
+        del blocks["objective"]
+        for key in ("views", "mask"):
+            blocks["data"].pop(key, None)
+    assert ours == other
+
+
+def test_the_smoke_recipe_has_every_kind_of_term():
+    terms = load_recipe("smoke/text").objective.terms.values()
+    assert {kind_of(type(term)) for term in terms} == {"predict", "levels", "spread"}
+    assert {kind_of(type(term.target)) for term in terms if isinstance(term, Predict)} == {"token_code", "ema"}
+    assert isinstance(load_recipe("smoke/text").data, Facts)
+
+
+@pytest.mark.parametrize("name", SMOKE)
+def test_a_smoke_recipe_follows_its_golden_trajectory(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    difference = first_difference(read(golden(name)), losses(train(load_recipe(name))), tolerance=1e-4)
+    assert difference is None, f"{difference}; golden: {golden(name).read_text().splitlines()[0]}"
+
+
+def write_golden(name: str) -> None:
+    """The versions, and the losses of a smoke recipe."""
+    rows = [{"step": step, **row} for step, row in losses(train(load_recipe(name))).items()]
+    versions = {name: version(name) for name in ("torch", "transformers")} | {"machine": platform.machine()}
+    golden(name).write_text("".join(json.dumps(row) + "\n" for row in [{"versions": versions}, *rows]))
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    os.chdir(tempfile.mkdtemp())
+    for smoke in SMOKE:
+        write_golden(smoke)

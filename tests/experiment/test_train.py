@@ -1,0 +1,280 @@
+"""A run from the command line: what it leaves behind, and that stopping it changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from run_cli import FEW, TINY, latentlm
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from latentlm.experiment import callbacks
+from latentlm.experiment.build_trainer import training_arguments
+from latentlm.experiment.recipe import load_recipe
+from latentlm.experiment.run_dir import newest_checkpoint
+
+TEXTS = ["Paris is the capital of France.", "Water boils at 100 degrees.", "The quick brown fox jumps."]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def train(*words: str, code: int = 0) -> str:
+    told = latentlm("train", *words)
+    assert told.code == code, told
+    return told.err
+
+
+def metrics(run: str) -> list[dict]:
+    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run: str) -> dict[str, torch.Tensor]:
+    return load_file(Path(run, "model/model.safetensors"))
+
+
+def break_off(monkeypatch, step, action):
+    """The next run meets `action` behind this step."""
+
+    class Lines(callbacks.Lines):
+        def on_step_end(self, args, state, control, **kwargs):
+            super().on_step_end(args, state, control, **kwargs)
+            if state.global_step == step:
+                action()
+
+    monkeypatch.setattr("latentlm.experiment.train.Lines", Lines)
+
+
+def test_what_a_run_leaves_behind():
+    told = train("smoke/text", "run.dir=deep/run", "optim.steps=6", "run.log_every=4", "run.save_every=0")
+    run = Path("deep/run")
+    assert told.startswith("training 0.0")
+    assert "step 6/6  loss " in told
+    assert " + names_other " in told
+    assert [row["step"] for row in metrics("deep/run")] == [1, 4, 6]
+    assert all(f"{term}/value" in metrics("deep/run")[0] for term in ("data", "names_other", "ladder/1_to_2", "slow"))
+    saved = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert (saved["optim"]["steps"], saved["run"]["resume"]) == (6, False)
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["command"].startswith("latentlm train smoke/text run.dir=deep/run")
+    assert {"torch", "transformers"} < facts["versions"].keys()
+    assert facts["seconds"] > 0
+    assert len(json.loads((run / "depth.json").read_text())["rank"]) == 3
+    AutoModelForCausalLM.from_pretrained(run / "model")
+    assert AutoTokenizer.from_pretrained(run / "model").pad_token == "<pad>"
+
+
+def test_the_shares_of_the_terms_add_up_to_the_loss():
+    train("smoke/text", "run.dir=run", "optim.steps=3")
+    for row in metrics("run"):
+        parts = [value for key, value in row.items() if key.endswith("/weighted")]
+        assert row["data/value"] + sum(parts) == pytest.approx(row["loss"], abs=1e-4)
+
+
+def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch):
+    same = ["smoke/text", "optim.steps=14", "run.save_every=4"]
+    handler = signal.getsignal(signal.SIGINT)
+    train(*same, "run.dir=straight")
+    with monkeypatch.context() as patch:
+        break_off(patch, 6, lambda: os.kill(os.getpid(), signal.SIGINT))
+        told = train(*same, "run.dir=broken", code=130)
+    assert "stopping after this step; press Ctrl-C again" in told
+    assert told.splitlines()[-1] == "latentlm: stopped at step 6; go on with: latentlm train broken run.resume=true"
+    assert newest_checkpoint(Path("broken")) == "broken/checkpoints/checkpoint-6"
+    assert signal.getsignal(signal.SIGINT) is handler
+
+    class Killed(BaseException):
+        """Leaves no time to tidy up, like SIGKILL."""
+
+    def kill():
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        break_off(patch, 11, kill)
+        with pytest.raises(Killed):
+            latentlm("train", "broken", "run.resume=true")
+    torn = Path("broken/checkpoints/checkpoint-10")  # killed while it wrote
+    torn.mkdir(exist_ok=True)
+    (torn / "trainer_state.json").write_text('{"global_')
+    assert newest_checkpoint(Path("broken")) == "broken/checkpoints/checkpoint-8"
+    with Path("broken/metrics.jsonl").open("a") as file:
+        file.write('{"step": 11, "lo')
+    assert "from step 8 in broken" in train("broken", "run.resume=true")
+    assert [row["step"] for row in metrics("broken")] == list(range(1, 15))
+    assert metrics("straight") == metrics("broken")
+    assert [row["step"] for row in metrics("broken") if "monitor/slow/rank" in row] == [1, 6, 11]
+    ours, theirs = weights("broken"), weights("straight")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert "broken is finished; nothing to do" in train("broken", "run.resume=true")
+
+
+def test_dropped_words_and_hidden_ones_go_on_where_they_were(monkeypatch):
+    same = [
+        "smoke/text",
+        FEW,
+        "batch.size=8",
+        "batch.word_dropout=0.5",
+        "batch.gist=0.5",
+        "optim.steps=11",
+        "run.save_every=4",
+    ]
+    train(*same, "run.dir=straight")
+    with monkeypatch.context() as patch:
+        break_off(patch, 9, lambda: os.kill(os.getpid(), signal.SIGINT))  # 6 steps are a pass over the data
+        train(*same, "run.dir=broken", code=130)
+    train("broken", "run.resume=true")
+    assert metrics("straight") == metrics("broken")
+    train(*same, "run.dir=clean", "batch.word_dropout=0", "batch.gist=0")
+    assert metrics("clean")[0] != metrics("straight")[0]
+
+
+def test_resuming_refuses_another_recipe_and_takes_more_steps():
+    train("smoke/text", "run.dir=run", "optim.steps=4", "run.save_every=2")
+    told = train("run", "run.resume=true", "optim.learning_rate=1", code=2)
+    assert (
+        told == "latentlm: run.resume: run was made with optim.learning_rate 0.003, not 1.0; use another run.dir=PATH\n"
+    )
+    told = train("text/nitp", "run.dir=run", "run.resume=true", code=2)
+    assert "run.resume: run was made with another objective.terms.names_other; use another run.dir" in told
+    told = train("run", "run.resume=true", "optim.steps=3", code=2)
+    assert told == "latentlm: optim.steps: 3, but run is at step 4; set it higher\n"
+    assert "run.dir: run already holds a run" in train("run", code=2)
+    origin = json.loads(Path("run/run.json").read_text())
+    assert "earlier_commits" not in origin
+    Path("run/run.json").write_text(json.dumps(origin | {"commit": "0ld"}))  # begun by other code
+    train("run", "run.resume=true", "optim.steps=6", "run.log_every=3")
+    assert [row["step"] for row in metrics("run")] == [1, 2, 3, 4, 6]
+    now = json.loads(Path("run/run.json").read_text())
+    assert (now["commit"], now["earlier_commits"]) == (origin["commit"], ["0ld"])
+    assert not (Path("run") / "checkpoints" / "checkpoint-2").exists()  # run.keep
+
+
+def test_a_second_signal_stops_at_once():
+    script = (
+        "import os, signal, time\nfrom latentlm.experiment.callbacks import Interrupt\n"
+        "with Interrupt() as interrupt:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    assert interrupt.pressed; interrupt.since -= 2\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stderr.count("stopping after this step") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.lora.rank=4"],
+        ["optim.precision=bf16"],
+        ["model.dtype=bfloat16"],
+        ["batch.layout=rows"],
+        ["batch.row_length=96"],
+        ["batch.size=3", "batch.accumulation=2"],
+        ["run.activation_checkpointing=true"],
+        ["optim.schedule=constant", "optim.warmup=2"],
+        ["run.report_to=[tensorboard]"],
+        ["model.config={model_type: gpt2, n_embd: 32, n_layer: 2, n_head: 2, n_positions: 64}"],
+        ["model.config={model_type: mamba, hidden_size: 32, num_hidden_layers: 2, state_size: 8}", "batch.layout=rows"],
+        ["data.kind=facts", "data.num_a_to_b=4", "data.num_b_to_a=0", "data.num_both=4", "model.tokenizer.kind=bpe"],
+    ],
+    ids=lambda words: words[0].split(":")[0],
+)
+@pytest.mark.filterwarnings("ignore:gradient_accumulation_steps=2")  # said of losses that need the whole batch
+def test_settings_train_and_export(words):
+    train("smoke/text", "run.dir=run", "optim.steps=2", *words)
+    rows = metrics("run")
+    assert all(torch.tensor(value).isfinite() for row in rows for key, value in row.items() if key.endswith("loss"))
+    assert any(Path("run/tensorboard").glob("*")) == ("run.report_to=[tensorboard]" in words)
+    assert latentlm("export", "run", "plain", *(["--merge"] if "lora" in words[0] else [])).code == 0
+    assert not any("lora" in name or "latent" in name for name in load_file("plain/model.safetensors"))
+    AutoModelForCausalLM.from_pretrained("plain")
+
+
+def test_texts_and_conversations_from_local_files(tmp_path):
+    rows = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]} for text in TEXTS
+    ]
+    Path("chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("texts.txt").write_text("\n".join(TEXTS))
+    bpe = ["model.tokenizer.kind=bpe", "model.tokenizer.vocab_size=300"]
+    tiny = [TINY.replace("embeddings: 64", "embeddings: 256"), "optim.steps=2"]
+    train("text/nitp", *tiny, *bpe, "data.kind=text", "data.source=texts.txt", "run.dir=run")
+    told = train("text/nitp", *tiny, *bpe, "data.kind=chat", "data.source=chat.jsonl", "run.dir=chat", code=2)
+    assert "tokenizer: it has no chat template for messages" in told
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<eos>\n{% endfor %}"
+    tokenizer = AutoTokenizer.from_pretrained("run/model")
+    tokenizer.chat_template = template
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained("run/model")
+    train("text/nitp", "model.name=run/model", "data.kind=chat", "data.source=chat.jsonl", "run.dir=chat", *tiny[1:])
+    assert AutoTokenizer.from_pretrained("chat/model").pad_token == "<eos>"  # it had none
+
+
+def test_a_pretrained_folder_goes_on_from_its_weights():
+    train("text/next_token", TINY, FEW, "optim.steps=2", "run.dir=first")
+    train("text/nitp", FEW, "model.name=first/model", "optim.steps=1", "optim.learning_rate=1e-12", "run.dir=second")
+    before, after = weights("first"), weights("second")
+    plain = [name for name in before if not name.startswith("latent.")]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in plain)
+    assert any(name.startswith("latent.") for name in after.keys() - before.keys())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_lies_above_the_trained_depth_stays_bit_for_bit(tied):
+    network = [TINY.replace("tie_word_embeddings: true", f"tie_word_embeddings: {str(tied).lower()}"), FEW]
+    train("text/next_token", *network, "optim.steps=1", "run.dir=first")
+    train("text/nitp", FEW, "model.name=first/model", "optim.steps=3", "model.train_up_to=1/2", "run.dir=second")
+    before, after = weights("first"), weights("second")
+    last = max(int(name.split(".")[2]) for name in before if name.startswith("model.layers."))
+    held = {name for name in before if name.startswith((f"model.layers.{last}.", "model.norm", "lm_head"))}
+    assert len(held) == 11 - tied
+    assert {name for name in before if torch.equal(before[name], after[name])} == held
+
+
+def test_a_moved_run_and_default_places():
+    assert load_recipe("text/nitp").run.dir == "runs/text/nitp"
+    train("smoke/text", "optim.steps=1", "optim.seed=3")
+    Path("runs/smoke/text").rename("moved")
+    assert load_recipe("moved", ["run.resume=true"]).run.dir == "moved"
+    assert load_recipe("moved").run.dir == "runs/smoke/text"
+    assert load_recipe("moved", ["run.resume=true", "run.dir=else"]).run.dir == "else"
+    Path("own.yaml").write_text(Path("moved/recipe.yaml").read_text().replace("dir: runs/smoke/text", "dir: null"))
+    assert load_recipe("own.yaml").run.dir == "runs/own"
+    assert load_recipe("own.yaml", ["run.dir=~/runs/x"]).run.dir == str(Path.home() / "runs/x")
+
+
+def test_a_new_kind_drops_the_keys_of_the_old_one():
+    words = ["data.folder=people", "data.kind=name_description", "model.tokenizer.kind=bpe"]
+    recipe = load_recipe("smoke/text", words)  # its data have other keys, and its model no tokenizer block
+    assert (recipe.data.folder, recipe.model.tokenizer.vocab_size) == ("people", 3000)
+    assert load_recipe("smoke/text", ["data.kind=facts", "data.num_both=3"]).data.num_a_to_b == 8
+    assert load_recipe("text/nitp", ["model.lora=null", "model.lora.rank=2"]).model.lora.rank == 2
+
+
+def test_every_field_of_the_recipe_reaches_the_trainer():
+    words = [
+        "optim={epochs: 2, learning_rate: 2e-4, weight_decay: 0.3, betas: [0.8, 0.95], max_grad_norm: 0.5, "
+        "schedule: constant, warmup: 3, seed: 7, precision: bf16}",
+        "batch={size: 4, accumulation: 3}",
+        "run={log_every: 2, save_every: 5, keep: 4, device: cpu, workers: 1}",
+    ]
+    args = training_arguments(load_recipe("smoke/text", words), Path("run"), 100)
+    got = {
+        "num_train_epochs": 2, "max_steps": -1, "learning_rate": 2e-4, "weight_decay": 0.3, "adam_beta1": 0.8,
+        "adam_beta2": 0.95, "max_grad_norm": 0.5, "warmup_steps": 3, "seed": 7, "bf16": True, "save_steps": 5,
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 3, "logging_steps": 2, "use_cpu": True,
+        "save_total_limit": 4, "dataloader_num_workers": 1, "lr_scheduler_type": "constant_with_warmup",
+    }  # fmt: skip
+    assert {name: getattr(args, name) for name in got} == got

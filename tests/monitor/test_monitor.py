@@ -1,0 +1,301 @@
+"""Monitors on latents of known health, and the gradient probe against separate backward passes."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import ids
+from toy_view import llama, terms, view
+
+from latentlm.attach.state import latent_run
+from latentlm.config.schema import kind_of
+from latentlm.losses import BarlowTwins, Invariance, Mmcr, NtXent
+from latentlm.monitor.statistics import alike_within, class_health, measure, pair_health, rank, set_health
+from latentlm.monitor.verdicts import verdicts
+from latentlm.types import Context
+
+DIM = 16
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("known", [1, 2, 5, 16])
+def test_rank_of_latents_of_known_rank(known):
+    basis = torch.linalg.qr(draw(DIM, DIM))[0][:known]
+    coordinates = torch.linalg.qr(draw(200, known) - draw(200, known).mean(0))[0]
+    values = (coordinates - coordinates.mean(0)) @ basis + 10 * draw(DIM, seed=1)  # an offset is no rank
+    assert rank(values) == pytest.approx(known, rel=0.02)
+
+
+def test_rank_by_hand():
+    values = torch.diag(torch.tensor([3.0, 1.0]))[[0, 1, 0, 1]] * torch.tensor([[1.0], [1], [-1], [-1]])
+    share = [0.75, 0.25]  # singular values 3 sqrt 2 and sqrt 2, already centred
+    assert rank(values) == pytest.approx(math.exp(-sum(p * math.log(p) for p in share)), rel=1e-4)
+    assert rank(torch.ones(5, 3)) == 0
+    assert rank(torch.ones(1, 3)) == 0
+    assert math.isnan(rank(torch.full((5, 3), torch.nan)))
+
+
+def test_pair_health_by_hand():
+    goal = draw(64, DIM)
+    error = 0.1 * draw(64, DIM, seed=1)
+    found = pair_health(goal + error, goal)
+    spread = (goal - goal.mean(0)).square().sum(-1).mean()
+    assert found["r2"] == pytest.approx(float(1 - error.square().sum(-1).mean() / spread), rel=1e-4)
+    assert pair_health(goal.mean(0).expand(64, -1), goal)["r2"] == pytest.approx(0, abs=1e-5)
+    assert found["gap"] > 0.9
+    assert abs(pair_health(draw(64, DIM, seed=2), goal)["gap"]) < 0.2
+    assert found["target_norm"] == pytest.approx(float(goal.norm(dim=-1).mean()))
+    assert found["target_std"] == pytest.approx(1, rel=0.1)
+
+
+def test_the_gap_is_to_a_stranger_and_not_to_a_neighbour():
+    slow = draw(64, DIM).cumsum(0)  # neighbours nearly alike
+    assert pair_health(slow, slow)["gap"] > 0.5
+
+
+HEALTHY = draw(256, DIM)
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 100.0])
+def test_healthy_latents_are_silent(scale, offset):
+    goal = scale * (HEALTHY + offset)
+    for guess in (goal, goal + 0.5 * scale * draw(256, DIM, seed=1)):
+        assert verdicts(pair_health(guess, goal), DIM) == []
+
+
+@pytest.mark.parametrize(
+    ("guess", "goal", "named"),
+    [
+        (HEALTHY, torch.ones(256, DIM) + 1e-5 * HEALTHY, {"constant-target"}),
+        (HEALTHY, torch.zeros(256, DIM), {"constant-target"}),
+        (HEALTHY, HEALTHY[:, :1] * torch.ones(DIM), {"low-rank-target"}),
+        (1e6 * HEALTHY, 1e6 * HEALTHY, {"norm-blowup"}),
+        (draw(256, DIM, seed=3), HEALTHY, {"not-learning"}),
+        (HEALTHY.roll(128, 0), HEALTHY, {"not-learning"}),
+        (torch.full((256, DIM), torch.nan), HEALTHY, {"not-finite"}),
+        (HEALTHY, HEALTHY / 0, {"not-finite"}),
+    ],
+)
+def test_constructed_failures_are_named(guess, goal, named):
+    found = set(verdicts(pair_health(guess, goal), DIM))
+    assert found >= named
+    assert found - named <= {"not-learning"}  # which a broken target entails
+
+
+def test_a_head_that_says_the_same_of_every_input_is_named():
+    bias = 3 * draw(1, DIM, seed=5)
+    guess = bias + 1e-5 * draw(256, DIM, seed=6)
+    assert verdicts(pair_health(guess, HEALTHY), DIM) == ["dead-head"]
+
+
+@given(st.floats(0, 1))
+def test_targets_that_are_alike_within_an_anchor_are_found(share):
+    anchor = torch.arange(64).repeat_interleave(8)
+    between, own = draw(64, DIM, seed=1)[anchor], draw(512, DIM, seed=2)
+    found = alike_within(share**0.5 * between + (1 - share) ** 0.5 * own + 7, anchor)
+    assert found == pytest.approx(share, abs=0.06)
+
+
+def test_alike_within_by_hand_and_its_verdict():
+    latents = torch.tensor([[0.0], [2.0], [4.0], [6.0], [5.0]])
+    anchor = torch.tensor([3, 3, 9, 9, 9])  # means 1 and 5, all 3.4
+    within, spread = (1 + 1 + 1 + 1 + 0) / (5 - 2), (3.4**2 + 1.4**2 + 0.6**2 + 2.6**2 + 1.6**2) / (5 - 1)
+    assert alike_within(latents, anchor) == pytest.approx(1 - within / spread)
+    assert alike_within(torch.ones(4, 2), torch.tensor([0, 0, 1, 1])) == 1
+    healthy = pair_health(HEALTHY, HEALTHY)
+    assert verdicts(healthy | {"target_alike": 0.97}, DIM) == ["alike-within-target"]
+    assert verdicts(healthy | {"target_alike": 0.9}, DIM) == []
+
+
+@pytest.mark.parametrize(
+    ("samples", "named"),
+    [
+        (HEALTHY, []),
+        (100 * (HEALTHY + 5), []),
+        (torch.ones(256, DIM) + 1e-5 * HEALTHY, ["constant"]),
+        (torch.zeros(3, 256, DIM), ["constant"]),
+        (HEALTHY[:, :1] * torch.ones(DIM), ["low-rank"]),
+        (1e6 * HEALTHY, ["norm-blowup"]),
+        (HEALTHY / 0, ["not-finite"]),
+    ],
+)
+def test_failures_of_a_set_are_named(samples, named):
+    assert verdicts(set_health(samples), DIM) == named
+
+
+def test_set_health_by_hand():
+    z = torch.tensor([[[3.0, 0], [-3, 0], [0, 1], [0, -1]], [[1, 1], [1, 1], [1, 1], [1, 1]]])
+    found = set_health(z)
+    assert found["std"] == pytest.approx((4.5**0.5 + 0.5**0.5) / 4)
+    assert found["norm"] == pytest.approx((8 / 4 + 2**0.5) / 2)
+    assert found["rank"] == pytest.approx(rank(z[0]) / 2)
+
+
+@pytest.mark.parametrize("loss", [Invariance(), NtXent(), BarlowTwins(), Mmcr()])
+def test_views_that_are_no_nearer_to_each_other_than_to_strangers_are_named(loss):
+    text = "terms: {a: {kind: spread, source: {depth: 1, at: x}, loss: mse, samples: anchors}}".replace(
+        "mse", kind_of(type(loss))
+    )
+    built, seen = terms(text), view([[0] * 64])
+    seen.sets["x"] = torch.arange(64).view(1, 32, 2)
+    for agree, verdict in [(True, "ok"), (False, "not-learning")]:
+        views = draw(32, 1, DIM).expand(-1, 2, -1) if agree else draw(32, 2, DIM)
+        seen.states[max(seen.states)] = views.reshape(1, 64, DIM)
+        context = Context(seen)
+        assert measure(built, context)["monitor/a/verdict"] == verdict
+
+
+def test_logits_that_all_name_one_class_are_named_although_they_differ():
+    logits = 5 * HEALTHY
+    assert verdicts(pair_health(logits, logits) | class_health(logits, 1.0), DIM) == []
+    one = logits.clone()
+    one[:, 0] += 100
+    assert verdicts(pair_health(one, one), DIM) == []  # their own statistics are those of healthy latents
+    assert verdicts(pair_health(one, one) | class_health(one, 1.0), DIM) == ["one-class"]
+    flat = 1e-3 * logits
+    assert verdicts(pair_health(flat, flat) | class_health(flat, 1.0), DIM) == ["uniform"]
+
+
+def test_known_answers_of_classes():
+    even = 100 * torch.eye(8)
+    assert class_health(even, 1.0) == pytest.approx({"classes": 8.0, "entropy": 0.0}, abs=1e-9)
+    assert class_health(torch.zeros(5, 8), 0.1) == pytest.approx({"classes": 8.0, "entropy": 1.0})
+    assert class_health(even[:1].expand(4, 8), 1.0)["classes"] == pytest.approx(1.0)
+
+
+def test_measure_reports_every_latent_term():
+    text = """
+    terms:
+      a: {kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 2, at: next}}, loss: mse}
+      b: {kind: predict, source: {depth: 1}, target: data, loss: next_token, through: readout}
+      c: {kind: spread, source: {depth: 1}, loss: sigreg, samples: positions}
+    """
+    built, seen = terms(text), view([[0] * 6])
+    context = Context(seen)
+    built(context, 0)
+    found = measure(built, context)
+    guess, goal = built.pairs("a", context)
+    health = pair_health(guess.detach(), goal)
+    assert found.pop("monitor/a/verdict") in ("ok", "not-learning")
+    nothing = (goal.mean(0) - goal).square().mean()
+    assert found.pop("monitor/a/nothing") == pytest.approx(float(nothing), rel=1e-5)
+    assert {key: found.pop(f"monitor/a/{key}") for key in health} == health
+    samples = built.samples("c", context).detach()
+    assert found.pop("monitor/c/verdict") == "ok"
+    assert found == {f"monitor/c/{key}": value for key, value in set_health(samples).items()}
+    few = Context(view([[0, 0, 0]]), {}, context.heads)
+    assert measure(built, few) == {}
+
+
+@pytest.mark.parametrize("loss", ["info_nce", "cosine", "kl", "smooth_l1"])
+def test_r2_is_there_where_the_loss_regresses(loss):
+    term = "{kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 2, at: next}}, loss: %s}"
+    built, context = terms(f"terms: {{a: {term % loss}}}"), Context(view([[0] * 6]))
+    built(context, 0)
+    found = measure(built, context)
+    assert ("monitor/a/r2" in found) == (loss == "smooth_l1")
+    assert "monitor/a/gap" in found
+
+
+PROBED = """
+monitor: 1
+terms:
+  low:
+    kind: predict
+    source: {depth: 1/2}
+    target: {kind: online, tap: {depth: 3/4, at: next}}
+    loss: mse
+    weight: 0.7
+  high:
+    kind: predict
+    source: {depth: 1, norm: final}
+    target: {kind: online, tap: {depth: 0, at: next}}
+    predictor: mlp
+    loss: cosine
+    weight: 3.0
+  both: {kind: predict, source: {depth: 1/2}, target: data, loss: next_token, through: norm_readout, weight: 0.2}
+  round: {kind: spread, source: {depth: 1/2}, loss: {kind: sigreg, num_slices: 8}, samples: positions, weight: 0.1}
+  leaky:
+    kind: predict
+    source: {depth: 1/2}
+    target: {kind: online, tap: {depth: 3/4, at: next}, stop_grad: false}
+    loss: mse
+"""
+BATCH = {"input_ids": ids(3, 9), "labels": ids(3, 9)}
+
+
+def separately(model, batch, counts=None, share=1.0):
+    """Ratio and cosine of each term by a backward pass of its own per term and one for everything."""
+    contexts, reports = [], []
+    handles = [
+        model.latent.register_forward_pre_hook(lambda module, args: contexts.append(args[0])),
+        model.latent.register_forward_hook(lambda module, args, out: reports.append(out)),
+    ]
+    loss = model(**batch).loss
+    for handle in handles:
+        handle.remove()
+    found = {}
+    for name, each in reports[0].items():
+        state = contexts[0].view.states[2 if name != "high" else 4]
+        part = each.weight * each.sum * (share / each.count if counts is None else 1 / counts[name])
+        (own,) = torch.autograd.grad(part, state, retain_graph=True)
+        (whole,) = torch.autograd.grad(loss, state, retain_graph=True)
+        rest = whole - own
+        found[name] = float(own.norm() / rest.norm()), float(torch.cosine_similarity(own.flatten(), rest.flatten(), 0))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:a second backward")  # that is what is looked at
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("how", ["plain", "share", "counts"])
+def test_the_probe_equals_separate_backward_passes(checkpointing, how):
+    model, batch, share = llama(PROBED), dict(BATCH), 1.0
+    run = latent_run(model)
+    if how == "share":
+        batch["num_items_in_batch"], share = torch.tensor(100), 24 / 100
+    if how == "counts":
+        run.counts = {name: torch.tensor(41.0 + place) for place, name in enumerate(model.latent.terms.terms)}
+    want = separately(model, batch, run.counts, share)
+    run.probe.looked = None
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    (model(**batch).loss * 3).backward()  # as a scaler or accumulation would
+    found = run.probe.found
+    assert "monitor/leaky/grad_ratio" not in found
+    for name in ("low", "high", "both", "round"):
+        assert found[f"monitor/{name}/grad_ratio"] == pytest.approx(want[name][0], rel=1e-3)
+        assert found[f"monitor/{name}/grad_cosine"] == pytest.approx(want[name][1], abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:a second backward")  # that is what is looked at
+def test_it_looks_once_in_so_many_optimizer_steps_whatever_the_number_of_forwards():
+    model = llama(PROBED.replace("monitor: 1", "monitor: 2"))
+    run, accelerator = latent_run(model), Accelerator(cpu=True, gradient_accumulation_steps=3)
+    wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1e-2))
+    looked = []
+    for _ in range(4 * 3):
+        with accelerator.accumulate(wrapped):
+            accelerator.backward(wrapped(**BATCH).loss)
+            looked.append((model.latent.step, bool(run.metrics.latest), bool(run.probe.found)))
+            optimizer.step()
+            optimizer.zero_grad()
+        run.metrics.latest, run.probe.found = {}, {}
+    assert looked == [
+        (step, first and step % 2 == 0, first and step % 2 == 0) for step in range(4) for first in (1, 0, 0)
+    ]
+
+
+def test_the_probe_changes_no_gradient():
+    grads = []
+    for monitor in (0, 1):
+        model = llama(PROBED.replace("monitor: 1", f"monitor: {monitor}"))
+        model(**BATCH).loss.backward()
+        grads.append([p.grad for p in model.parameters()])
+    assert all(map(torch.equal, *grads))

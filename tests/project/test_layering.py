@@ -1,0 +1,73 @@
+"""Imports go one way, between packages: each may use what stands before it in the ladder, never what stands after."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+# packages of one line do not know each other; a package may import from every line above its own
+LADDER = """
+types config distributed
+losses backbones
+components
+objective data
+monitor
+attach
+trainers
+experiment export report
+cli
+__main__
+"""
+RUNG = {name: height for height, line in enumerate(LADDER.split("\n")) for name in line.split()}
+
+LIBRARY = sorted((ROOT / "latentlm").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, lazily or not; ``from a import b`` counts as ``a.b``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports say their package in full"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def packages(path: Path) -> set[str]:
+    """Packages of the library that a file imports; what the library itself exports lies behind `latentlm.__init__`."""
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("latentlm.")}
+    return {name for name in names if (ROOT / "latentlm" / name).exists() or name in RUNG} | {
+        "attach" for name in names if name not in RUNG and not (ROOT / "latentlm" / name).exists()
+    }
+
+
+def test_every_package_has_its_place():
+    top = {path.relative_to(ROOT / "latentlm").parts[0].removesuffix(".py") for path in LIBRARY} - {"__init__"}
+    assert top == RUNG.keys()
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_up_the_ladder(path):
+    own = path.relative_to(ROOT / "latentlm").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    for other in packages(path) - {own}:
+        assert RUNG[other] < RUNG[own], f"{path.relative_to(ROOT)} imports {other}, which does not stand above {own}"
+
+
+def test_losses_know_nothing_but_tensors():
+    for path in (ROOT / "latentlm" / "losses").glob("*.py"):
+        assert packages(path) <= {"losses", "types", "distributed"}, path.name
+
+
+def test_a_user_class_does_not_load_data_sets():
+    for path in (ROOT / "latentlm" / "trainers").glob("*.py"):
+        assert "data" not in packages(path), path.name
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_knows_no_evaluation(path):
+    assert not [name for name in imports(path) if name.startswith(("latentlm_evals", "latentlm_recipes"))]

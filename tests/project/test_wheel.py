@@ -1,0 +1,78 @@
+"""The built wheel, installed into a folder of its own, does what the checkout does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from paths import ROOT
+
+from latentlm.config.catalog import recipe_names
+
+pytestmark = pytest.mark.skipif(
+    int(version("setuptools").split(".")[0]) < 77,
+    reason="builds without network: needs setuptools 77, as the project does",
+)
+PARTS = ("latentlm", "evals", "recipes", "pyproject.toml", "README.md", "LICENSE")
+
+
+def run(*words: str, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy, so that no build folder is left in the checkout; without network."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for part in PARTS:
+        path = ROOT / part
+        if path.is_dir():
+            shutil.copytree(path, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, source / part)
+    offline = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
+    run("-m", "pip", "wheel", *offline, "--wheel-dir", str(out), ".", cwd=source)
+    return next(out.glob("latentlm-*.whl"))
+
+
+def test_recipes_and_evaluations_are_inside(wheel):
+    names = set(ZipFile(wheel).namelist())
+    assert {f"latentlm_recipes/{name}.yaml" for name in recipe_names()} <= names
+    for folder, package in (("latentlm", "latentlm"), ("evals/latentlm_evals", "latentlm_evals")):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
+        "latentlm",
+        "latentlm_evals",
+        "latentlm_recipes",
+    }
+
+
+def test_an_installed_wheel_trains_and_evaluates_anywhere(wheel, tmp_path):
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    options = ["--no-deps", "--no-index", "--disable-pip-version-check", "--quiet", "--target", str(site)]
+    run("-m", "pip", "install", *options, str(wheel), cwd=elsewhere)
+    there = {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    names = ("latentlm", "latentlm_evals", "latentlm_recipes")
+    where = f"from importlib.util import find_spec; print(*(find_spec(name).origin for name in {names}))"
+    found = run("-c", where, cwd=elsewhere, **there).split()
+    assert found == [str(site / name / "__init__.py") for name in names]  # and not the checkout
+    script = (
+        "import sys\nfrom latentlm.cli import main\n"
+        "for words in (['train', 'smoke/text', 'run.dir=run', 'optim.steps=3'], ['eval', 'reversal', 'run']):\n"
+        "    sys.argv = ['latentlm', *words]\n    main()\n"
+    )
+    assert "Reversal: exact match" in run("-c", script, cwd=elsewhere, **there)
+    facts = json.loads((elsewhere / "run" / "run.json").read_text())
+    assert facts["commit"] is None  # it is no checkout
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["run"]
