@@ -14,7 +14,7 @@ def test_a_full_disk_is_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "latentlm", *words, f"run.dir={tmp_path / 'run'}"],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)),
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=3600,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]
