@@ -44,4 +44,12 @@ def __getattr__(name: str) -> Any:
     # torch and transformers take seconds to import: `latentlm --help` and a misspelt recipe should not wait for them
     if name not in _HOME:
         raise AttributeError(f"module 'latentlm' has no attribute '{name}'")
-    return getattr(import_module(f"latentlm.{_HOME[name]}"), name)
+    try:
+        module = import_module(f"latentlm.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "trl":
+            raise
+        raise ModuleNotFoundError(
+            f"{name}: trl is not installed; it comes with: pip install 'latentlm[trl]'", name="trl"
+        ) from None
+    return getattr(module, name)

@@ -15,7 +15,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 # what is not installed with latentlm alone, and the extra that brings it
-OPTIONAL = {"sklearn": "evals", "lm_eval": "evals", "matplotlib": "report", "PIL": "vision"}
+OPTIONAL = {"sklearn": "evals", "lm_eval": "evals", "matplotlib": "report", "PIL": "vision", "trl": "trl"}
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.path=value, e.g. optim.learning_rate=1e-4 run.dir=out")

@@ -8,7 +8,8 @@ import shlex
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -136,8 +137,16 @@ def _origin() -> dict[str, Any]:
         "commit": _commit(),
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.cuda.device_count()} GPUs",
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):  # an extra that is not installed
+            found[package] = version(package)
+    return found
 
 
 def _commit() -> str | None:
