@@ -27,7 +27,7 @@ class Latents:
 
 
 @dataclass
-class View:
+class ForwardView:
     """One run of the network: the states at the depths somebody asked for, and how positions relate.
 
     Attributes:
@@ -60,33 +60,33 @@ class View:
 
 
 @dataclass
-class Context:
+class StepContext:
     """Everything a term may read in one step: the network's and the teachers' views of the input, and their heads.
 
     `assigners` turn the targets of a term, by its name, into assignments.
     """
 
-    view: View
-    teachers: dict[str, View] = field(default_factory=dict)
+    view: ForwardView
+    teachers: dict[str, ForwardView] = field(default_factory=dict)
     heads: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     teacher_heads: dict[str, dict[str, Callable[[Tensor], Tensor]]] = field(default_factory=dict)
     assigners: Mapping[str, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
     step: int = 0
-    known: dict[Hashable, Any] = field(default_factory=dict)
+    _cache: dict[Hashable, Any] = field(default_factory=dict)
 
-    def run(self, of: str) -> View:
+    def run(self, of: str) -> ForwardView:
         """The network's own view, or a teacher's."""
         return self.view if of == "network" else self.teachers[of]
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once in this step: the cells of a level table read the same few states."""
-        if key not in self.known:
-            self.known[key] = make()
-        return self.known[key]
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
 
 @dataclass(frozen=True)
-class Report:
+class TermLoss:
     """What a step has to say about one term: a sum and how many positions it was summed over.
 
     Carrying both makes means exact over micro-batches and ranks; `value` is the local mean. The weight is a

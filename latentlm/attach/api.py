@@ -24,7 +24,7 @@ from latentlm.config.catalog import read_recipe
 from latentlm.config.schema import ConfigError, dump, parse
 from latentlm.objective.objective import Objective, Terms
 from latentlm.objective.terms import depths, teachers
-from latentlm.types import Context, Report
+from latentlm.types import StepContext, TermLoss
 
 CONFIG_KEY = "latentlm"
 KEYS = ("latent_loss", "data_loss")
@@ -46,12 +46,12 @@ class LatentHeads(nn.Module):
                 raise ValueError(f"objective: '{name}' must not end in 'latent', PEFT would take it for all the heads")
         pixels = None if grid is None else grid.data_dim
         self.terms = Terms(plain, objective.heads, backbone.dim, embedding, pixels)
-        self.teachers = nn.ModuleDict({kind: Teacher(teaching) for kind, teaching in teachers(plain).items()})
+        self.teachers = nn.ModuleDict({kind: Teacher(config) for kind, config in teachers(plain).items()})
         if grid is not None and grid.mask_token is None:
             self.mask_token = nn.Parameter(torch.zeros(backbone.dim))
         self.step = 0
 
-    def forward(self, context: Context) -> dict[str, Report]:
+    def forward(self, context: StepContext) -> dict[str, TermLoss]:
         """Reports of all terms."""
         return self.terms(context, self.step)
 
@@ -93,10 +93,8 @@ def get_latent_model(
     if hasattr(model, "latent"):
         raise ValueError(f"{type(model).__name__} already has a child named 'latent'; attach to a fresh model")
     backbone, causal_lm = find_backbone(model, layers_path), cast(Any, model)
-    if objective.data > 0 and not backbone.has_loss:
-        raise ValueError(
-            f"objective.data: {type(model).__name__} has no loss of its own; set data: 0 (pixels are a target of terms)"
-        )
+    if objective.lm_weight > 0 and not backbone.has_loss:
+        raise ValueError(f"objective.lm_weight: {type(model).__name__} has no own loss; set it to 0")
     embedding = backbone.dim if backbone.grid else causal_lm.get_input_embeddings().weight.shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -21,7 +21,7 @@ from latentlm.attach.vit_masking import selecting_hooks
 from latentlm.backbones import hidden_state
 from latentlm.distributed.collectives import world_size
 from latentlm.objective.objective import total
-from latentlm.types import Context
+from latentlm.types import StepContext
 
 
 def add_hooks(model: nn.Module, run: Run) -> None:
@@ -128,7 +128,9 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     latent, call = run.model.latent, run.call
     assert call is not None
     read = call if run.part is None else run.part(call)
-    context = Context(run.view(run.states, read), {kind: run.view(s, read, kind) for kind, s in run.teachers.items()})
+    context = StepContext(
+        run.view(run.states, read), {kind: run.view(s, read, kind) for kind, s in run.teachers.items()}
+    )
     context.teacher_heads = {kind: teacher_heads(run, kind) for kind in run.teachers}
     reports = latent(context)
     run.active = False  # before the backward: a recomputed block must not store again
@@ -171,7 +173,7 @@ def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
     if data is None and run.backbone.grid is not None:
         out["loss"] = latent  # a ViT without labels has no other
     elif not alone:
-        out["loss"] = run.objective.data * data + latent  # type: ignore[operator]
+        out["loss"] = run.objective.lm_weight * data + latent  # type: ignore[operator]
     run.left = latent if fused else None
     run.missed = False
     if alone and latent is not None and latent.requires_grad:

@@ -8,12 +8,12 @@ from latentlm.attach.teacher_forward import teacher_health
 from latentlm.distributed.fsdp import is_sharded
 from latentlm.monitor.statistics import measure
 from latentlm.objective.objective import means
-from latentlm.types import Context, Report
+from latentlm.types import StepContext, TermLoss
 
 
-def look(run: Any, context: Context, reports: dict[str, Report], share: Tensor | float) -> None:
+def look(run: Any, context: StepContext, reports: dict[str, TermLoss], share: Tensor | float) -> None:
     """Measure the terms of this forward and have their gradients measured in the backward, where it is time to."""
-    latent, every = run.model.latent, run.objective.monitor
+    latent, every = run.model.latent, run.objective.monitor_every
     if not every or latent.step % every or run.probe.looked == latent.step:
         return
     run.probe.looked = latent.step

@@ -14,7 +14,7 @@ from latentlm.components.tap import Depth, resolve_depth
 from latentlm.monitor.gradients import GradientProbe
 from latentlm.monitor.running_means import Metrics
 from latentlm.objective.objective import Objective
-from latentlm.types import View
+from latentlm.types import ForwardView
 
 
 class Run:
@@ -34,7 +34,7 @@ class Run:
         self.handles: list[Any] = []
         self.clock, self.seen = StepClock(model), None
         self.probe, self.metrics = GradientProbe(), Metrics()
-        self.accumulating = Accumulating(objective.coupled)
+        self.accumulating = Accumulating(objective.uses_batch_statistics)
         parts = backbone.decoder.named_modules()
         self.norm = next((name for name, part in parts if part is backbone.norm), None)
         self.can_cache = "use_cache" in inspect.signature(model.forward).parameters
@@ -92,7 +92,7 @@ class Run:
         """A weight of the decoder by its dotted name."""
         return self.backbone.decoder.get_parameter(name)
 
-    def view(self, states: dict[int, Tensor], call: Call, kind: str | None = None) -> View:
+    def view(self, states: dict[int, Tensor], call: Call, kind: str | None = None) -> ForwardView:
         """A view of these states, the network's own or a teacher's, with everything that the call brought along."""
         norm = None if self.norm is None else teacher_norm(self, kind)
         if self.backbone.grid is not None:
@@ -102,7 +102,7 @@ class Run:
             return self.backbone.grid.view(
                 states, self.backbone.num_layers, norm, call.pixel_values, latent, full=kind is not None
             )
-        return View(
+        return ForwardView(
             states=states,
             segments=call.segments(),
             num_layers=self.backbone.num_layers,

@@ -26,7 +26,7 @@ def follow(run: Any, kind: str, ticked: bool) -> None:
         return
     latent = run.model.latent
     teacher, weights = latent.teachers[kind], _copied(run, kind)
-    folder = teacher.teaching.weights
+    folder = teacher.teacher_config.checkpoint
     teacher.start(weights if folder is None or teacher.has(weights) else _loaded(run, folder, weights))
     if ticked:
         teacher.update(weights, latent.step, run.total)
@@ -36,14 +36,14 @@ def follow(run: Any, kind: str, ticked: bool) -> None:
 def teacher_health(run: Any) -> dict[str, float]:
     """Of a slow copy: its ``momentum``, and how far it ``lag``s, ``|weights - copies| / |copies|``."""
     teachers = run.model.latent.teachers
-    if "ema" not in teachers or not teachers["ema"].teaching.copies:
+    if "ema" not in teachers or not teachers["ema"].teacher_config.copies:
         return {}
     teacher = teachers["ema"]
     own = _copied(run, "ema")
     copies = teacher.weights(own)
     apart = torch.stack([norm(alike(own[name], copies[name]) - copies[name]) for name in own]).norm()
     size = torch.stack([norm(copy) for copy in copies.values()]).norm()
-    momentum = teacher.teaching.at(run.model.latent.step, run.total)
+    momentum = teacher.teacher_config.at(run.model.latent.step, run.total)
     return {f"monitor/{SLOW}/momentum": momentum, f"monitor/{SLOW}/lag": float(apart / size.clamp(min=1e-12))}
 
 
@@ -78,7 +78,7 @@ def _taught(run: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def teacher_heads(run: Any, kind: str) -> dict[str, Callable]:
     """The shared heads with the teacher's weights."""
     latent = run.model.latent
-    names = latent.teachers[kind].teaching.heads
+    names = latent.teachers[kind].teacher_config.heads
     return {name: partial(_copy_of, run, kind, latent.terms.heads[name], f"{HEAD}{name}.") for name in names}
 
 
@@ -111,12 +111,12 @@ def _copied(run: Any, kind: str) -> dict[str, Tensor]:
     of some released checkpoint, and would do so with a teacher's copies.
     """
     latent, backbone = run.model.latent, run.backbone
-    teaching = latent.teachers[kind].teaching
-    if not teaching.copies:
+    teacher_config = latent.teachers[kind].teacher_config
+    if not teacher_config.copies:
         return {}
     above = [*backbone.layers[max(run.wanted[kind]) :], latent]  # a ViT is its own decoder and has the heads inside
-    weights = trained(backbone.decoder, above, every=teaching.weights is not None)
-    for head in teaching.heads:
+    weights = trained(backbone.decoder, above, every=teacher_config.checkpoint is not None)
+    for head in teacher_config.heads:
         weights |= {f"{HEAD}{head}.{n}": weight for n, weight in latent.terms.heads[head].named_parameters()}
     if any(hasattr(weight, "ds_shape") for weight in weights.values()):
         # ZeRO-3 gathers by itself and would put the network's own weights back into the teacher's forward
@@ -140,7 +140,7 @@ def _loaded(run: Any, folder: str, like: dict[str, Tensor]) -> dict[str, Tensor]
 
 def _switches_adapters(run: Any, kind: str) -> bool:
     """Under PEFT the network as it was is the one without adapters: nothing need be copied, unless it is renewed."""
-    renewed = run.model.latent.teachers[kind].teaching.every
+    renewed = run.model.latent.teachers[kind].teacher_config.refresh_every
     return kind == "frozen" and not renewed and bool(_adapters(run.backbone.decoder))
 
 

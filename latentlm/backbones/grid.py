@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
-from latentlm.types import View
+from latentlm.types import ForwardView
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Grid:
         pixels: Float[Tensor, "r c h w"],
         latent: dict[str, Tensor],
         full: bool,
-    ) -> View:
+    ) -> ForwardView:
         """A view of one run: rows are images, segments their views.
 
         A view is its class token (the mean of its patches where the network has none) followed by its p patches in
@@ -112,10 +112,10 @@ class Grid:
             segments = torch.where(there, segments, -1)
         taught = latent.get("taught") if full else None
         run = views if taught is None else len(taught)
-        spread = partial(_spread, taught=taught, views=views)
+        spread = partial(_regularize, taught=taught, views=views)
         line = [torch.arange(count, device=pixels.device) for count in (rows, columns)]
         places = torch.cat([torch.full((1, 2), -1, device=pixels.device), torch.cartesian_prod(*line)])
-        return View(
+        return ForwardView(
             states={depth: spread(_laid_out(state, keep, p, run)) for depth, state in states.items()},
             segments=segments,
             num_layers=num_layers,
@@ -135,7 +135,9 @@ class Grid:
         return pieces.reshape(len(pixels) // views, -1, self.data_dim)
 
 
-def _spread(state: Float[Tensor, "b seen_t d"], taught: Int[Tensor, " w"] | None, views: int) -> Float[Tensor, "b t d"]:
+def _regularize(
+    state: Float[Tensor, "b seen_t d"], taught: Int[Tensor, " w"] | None, views: int
+) -> Float[Tensor, "b t d"]:
     """Views that were run at their places among all views."""
     if taught is None:
         return state

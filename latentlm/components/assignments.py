@@ -16,36 +16,36 @@ from latentlm.losses import sinkhorn
 
 
 @dataclass(frozen=True)
-class Warm:
+class LinearSchedule:
     """A temperature that moves in a straight line.
 
     Args:
-        first, last: at step 0, and from step `steps` on.
+        start, end: at step 0, and from step `steps` on.
         steps: optimizer steps in between.
     """
 
-    first: float
-    last: float
+    start: float
+    end: float
     steps: int
 
     def __post_init__(self):
-        if min(self.first, self.last) <= 0 or self.steps < 1:
-            raise ValueError(f"temperature: first and last must be above 0, steps 1 or more; got {self}")
+        if min(self.start, self.end) <= 0 or self.steps < 1:
+            raise ValueError(f"temperature: start and end must be above 0, steps 1 or more; got {self}")
 
 
-Temperature = float | Warm
+Temperature = float | LinearSchedule
 
 
 def temperature_at(temperature: Temperature, step: int) -> float:
     """The temperature of an optimizer step."""
-    if not isinstance(temperature, Warm):
+    if not isinstance(temperature, LinearSchedule):
         return temperature
     share = min(step / temperature.steps, 1.0)
-    return temperature.first + share * (temperature.last - temperature.first)
+    return temperature.start + share * (temperature.end - temperature.start)
 
 
 def _check(temperature: Temperature) -> None:
-    if not isinstance(temperature, Warm) and temperature <= 0:
+    if not isinstance(temperature, LinearSchedule) and temperature <= 0:
         raise ValueError(f"temperature: {temperature}; it must be above 0")
 
 
@@ -72,8 +72,8 @@ class Center:
 
     temperature: Temperature = 0.04
     momentum: float = 0.9
-    over: ClassVar[None] = None
-    decomposable: ClassVar[bool] = True
+    per_position_of: ClassVar[None] = None
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self):
         _check(self.temperature)
@@ -104,15 +104,16 @@ class Sinkhorn:
     Args:
         temperature: a number, or one that moves.
         iterations: of rows and columns.
-        over: name of a set of which every anchor has the same places (``patches``). All of it is assigned, balanced
+        per_position_of: name of a set of which every anchor has the same places (``patches``). All of it is assigned,
+            balanced
             over the anchors at each place by itself, so that no prototype can stand for a place; the target then reads
             its own positions from that.
     """
 
     temperature: Temperature = 0.05
     iterations: int = 3
-    over: str | None = None
-    decomposable: ClassVar[bool] = False
+    per_position_of: str | None = None
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         _check(self.temperature)

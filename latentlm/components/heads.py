@@ -59,7 +59,7 @@ class Projector:
             raise ValueError(f"head: dim and num_layers must be at least 1, got {self.dim} and {self.num_layers}")
 
     @property
-    def decomposable(self) -> bool:
+    def per_sample(self) -> bool:
         """Whether a row's output is its own: batch norm asks the others."""
         return "batch" not in (self.norm, self.final_norm)
 
@@ -92,7 +92,7 @@ class Prototypes:
     hidden: int | str = "4x"
     num_layers: int = 3
     bottleneck: int = 64
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.dim < 2 or self.num_layers < 0 or self.bottleneck < 1:

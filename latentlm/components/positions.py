@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latentlm.types import View
+from latentlm.types import ForwardView
 
 
 @dataclass(frozen=True)
 class Now:
     """Every position of every segment, one anchor each: ``[b t 1]``."""
 
-    def __call__(self, view: View) -> Int[Tensor, "b t 1"]:
+    def __call__(self, view: ForwardView) -> Int[Tensor, "b t 1"]:
         """Index of each position itself."""
         where = torch.arange(view.segments.shape[1], device=view.segments.device).expand_as(view.segments)
         return torch.where(view.segments >= 0, where, -1)[..., None]
@@ -39,7 +39,7 @@ class Next:
         if self.offset < 1 or self.horizon < 1:
             raise ValueError(f"next: offset and horizon must be at least 1, got {self.offset} and {self.horizon}")
 
-    def __call__(self, view: View) -> Int[Tensor, "b t n"]:
+    def __call__(self, view: ForwardView) -> Int[Tensor, "b t n"]:
         """Index of the later positions; -1 where they would leave the segment."""
         segments = view.segments
         length = segments.shape[1]
@@ -54,7 +54,7 @@ class Next:
 class Last:
     """The last position of every segment: ``[b g 1]`` with g the largest number of segments in a row."""
 
-    def __call__(self, view: View) -> Int[Tensor, "b g 1"]:
+    def __call__(self, view: ForwardView) -> Int[Tensor, "b g 1"]:
         """Index of each segment's last position."""
         segments = view.segments
         groups = max(int(segments.max()) + 1, 1)
@@ -68,7 +68,7 @@ At = Now | Next | Last | str
 """Where a tap looks. A string that is no kind names an index set that the data brings."""
 
 
-def index(at: At, view: View) -> Int[Tensor, "b g n"]:
+def index(at: At, view: ForwardView) -> Int[Tensor, "b g n"]:
     """Resolve `at` on a view."""
     if isinstance(at, str):
         if at not in view.sets:
@@ -87,7 +87,7 @@ def flat(index: Int[Tensor, "b g n"], length: int) -> Int[Tensor, "a n"]:
     return torch.where(index >= 0, index + rows, -1).flatten(0, 1)
 
 
-def nearness(at: At, view: View) -> Float[Tensor, "b t"]:
+def nearness(at: At, view: ForwardView) -> Float[Tensor, "b t"]:
     """``1 / sqrt(d)`` of every position, d its distance to the nearest of the positions `at` in the same view.
 
     Neighbours are at distance 1, and so counts a position of the set itself; 0 where its view has none of them.

@@ -1,8 +1,9 @@
 """Predictors: from the latents of the source to a guess of the target.
 
 Every built predictor is called ``(values [a s d], conditions [a n e] | None) -> [a n d']`` where ``s`` is ``n`` or 1;
-``a`` counts anchors. Position-wise predictors ignore the conditions, `Slots` gives its ``num`` guesses whatever ``n``
-is. `Narrow` and its `Branch` are called with coordinates instead and have ``s`` and ``n`` of their own.
+``a`` counts anchors. Position-wise predictors ignore the conditions, `PerTokenLinear` gives its ``num`` guesses
+whatever ``n``
+is. `Transformer` and its `LinearOn` are called with coordinates instead and have ``s`` and ``n`` of their own.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentlm.components.heads import dense, width
-from latentlm.components.transformer_predictor import Branch, Narrow
+from latentlm.components.transformer_predictor import LinearOn, Transformer
 
 
 class PositionWise(nn.Module):
@@ -52,10 +53,10 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Slots:
+class PerTokenLinear:
     """``W_j h + b_j``: a matrix for each place j of the target, so that one latent names several things in order.
 
-    Made for the tokens of a span: ``target: {kind: token_code, pool: none, ordered: false}``.
+    Made for the tokens of a span: ``target: {kind: token_embeddings, pool: none, ordered: false}``.
 
     Args:
         num: places; what the target has beyond them is not asked for.
@@ -65,11 +66,11 @@ class Slots:
 
     def __post_init__(self):
         if self.num < 1:
-            raise ValueError(f"slots: num must be at least 1, got {self.num}")
+            raise ValueError(f"per_token_linear: num must be at least 1, got {self.num}")
 
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """All matrices in one."""
-        return _Slots(dense(dim_in, self.num * dim_out), self.num)
+        return _PerTokenLinear(dense(dim_in, self.num * dim_out), self.num)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Shared:
     num: int | None = None
 
 
-Predictor = Identity | Linear | Slots | Mlp | Swiglu | Dynamics | Shared | Narrow | Branch
+Predictor = Identity | Linear | PerTokenLinear | Mlp | Swiglu | Dynamics | Shared | Transformer | LinearOn
 
 
 class Residual(nn.Module):
@@ -169,7 +170,7 @@ class _Swiglu(nn.Module):
         return self.down(F.silu(self.gate(values)) * self.up(values))
 
 
-class _Slots(nn.Module):
+class _PerTokenLinear(nn.Module):
     def __init__(self, network: nn.Linear, num: int):
         super().__init__()
         self.network, self.num = network, num

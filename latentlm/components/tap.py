@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from latentlm.components.positions import At, Now, flat, index
-from latentlm.types import Latents, View
+from latentlm.types import ForwardView, Latents
 
 Depth = int | float | str
 """A depth as written in a recipe.
@@ -107,12 +107,12 @@ class Tap:
             return heads[self.head]
         return hidden * (len(self.depths) if self.fuse == "concat" else 1)
 
-    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Which anchors and positions exist; needs no states."""
         mask = index(self.at, view).flatten(0, 1) >= 0
         return mask if self.pool == "none" else mask.any(1, keepdim=True)
 
-    def read(self, view: View, keep: Bool[Tensor, " a"], heads: dict[str, Callable]) -> Latents:
+    def read(self, view: ForwardView, keep: Bool[Tensor, " a"], heads: dict[str, Callable]) -> Latents:
         """Latents of the anchors in `keep`; only these are gathered, so heads never run on the rest."""
         where = flat(index(self.at, view), view.segments.shape[1])[keep]
         mask = where >= 0

@@ -15,9 +15,9 @@ from torch import Tensor
 from latentlm.components.assignments import Assign
 from latentlm.components.positions import At, Now, flat, index
 from latentlm.components.tap import Tap
-from latentlm.components.teacher import Teaching
-from latentlm.components.token_code import TokenCode
-from latentlm.types import Context, Latents, View
+from latentlm.components.teacher import TeacherConfig
+from latentlm.components.token_embeddings import TokenEmbeddings
+from latentlm.types import ForwardView, Latents, StepContext
 
 Normalize = Literal["none", "layer", "l2"]
 
@@ -61,11 +61,11 @@ class Online:
         if self.assign is not None and not self.stop_grad:
             raise ValueError("online: an assignment has no gradient; set stop_grad: true, or drop assign")
 
-    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""
         return self.tap.mask(view)
 
-    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+    def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_grad):
             return _from(context.view, self.tap, keep, context.heads, self.normalize)
@@ -93,41 +93,41 @@ class Ema:
         momentum: share of the old weights kept per optimizer step; 0 is the network itself on the whole input, without
             gradient (nothing is copied).
         normalize: per latent, after the tap.
-        final: momentum at the last step, reached along half a cosine (BYOL: 1); without it `momentum` stays.
+        final_momentum: momentum at the last step, reached along half a cosine (BYOL: 1); without it `momentum` stays.
         assign: turns logits over prototypes into assignments, centred (DINO) or balanced (SwAV, CAPI).
-        own_head: the head of the tap is the network's, as it is at this step, and no slow copy (CAPI).
+        online_head: the head of the tap is the network's, as it is at this step, and no slow copy (CAPI).
     """
 
     tap: Tap
     momentum: float = 0.999
     normalize: Normalize = "layer"
-    final: float | None = None
+    final_momentum: float | None = None
     assign: Assign | None = None
-    own_head: bool = False
+    online_head: bool = False
     teacher: ClassVar[str] = "ema"
 
     def __post_init__(self):
         _check_tap("ema", self.tap, self.assign)
-        if self.own_head and self.tap.head is None:
-            raise ValueError("ema: own_head needs a head; name one in its tap, or leave own_head out")
-        for momentum in (self.momentum, self.final):
+        if self.online_head and self.tap.head is None:
+            raise ValueError("ema: online_head needs a head; name one in its tap, or leave online_head out")
+        for momentum in (self.momentum, self.final_momentum):
             if momentum is not None and not 0 <= momentum <= 1:
-                raise ValueError(f"ema: momentum and final must lie in 0..1, got {momentum}")
+                raise ValueError(f"ema: momentum and final_momentum must lie in 0..1, got {momentum}")
 
     @property
-    def teaching(self) -> Teaching:
+    def teacher_config(self) -> TeacherConfig:
         """How the copy comes about."""
-        copied = self.tap.head is not None and not self.own_head
-        return Teaching(self.momentum, self.final, heads=(self.tap.head,) if copied else ())  # type: ignore[arg-type]
+        copied = self.tap.head is not None and not self.online_head
+        return TeacherConfig(self.momentum, self.final_momentum, heads=(self.tap.head,) if copied else ())  # type: ignore[arg-type]
 
-    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""
         return self.tap.mask(view)
 
     @torch.no_grad()
-    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+    def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
-        heads = context.heads if self.own_head else context.teacher_heads.get("ema", {})
+        heads = context.heads if self.online_head else context.teacher_heads.get("ema", {})
         return _from(context.teachers["ema"], self.tap, keep, heads, self.normalize)
 
 
@@ -151,40 +151,42 @@ class Frozen:
     Args:
         tap: what is predicted, in the frozen network.
         normalize: per latent, after the tap.
-        weights: folder of another checkpoint of the same architecture (a run's ``model/``), as SALT has it.
-        every: optimizer steps after which the network is copied anew; 0 never.
+        checkpoint: folder of another checkpoint of the same architecture (a run's ``model/``), as SALT has it.
+        refresh_every: optimizer steps after which the network is copied anew; 0 never.
     """
 
     tap: Tap
     normalize: Normalize = "layer"
-    weights: str | None = None
-    every: int = 0
+    checkpoint: str | None = None
+    refresh_every: int = 0
     teacher: ClassVar[str] = "frozen"
 
     def __post_init__(self):
-        if self.every < 0 or (self.every and self.weights is not None):
-            raise ValueError(f"frozen: every must be 0 or more, and 0 with weights of another run; got {self.every}")
+        if self.refresh_every < 0 or (self.refresh_every and self.checkpoint is not None):
+            raise ValueError(
+                f"frozen: refresh_every must be 0 or more, and 0 with weights of another run; got {self.refresh_every}"
+            )
         _check_tap("frozen", self.tap, None)
         if self.tap.head is not None:
             raise ValueError("frozen: its head would stay as it was drawn; drop 'head' from its tap")
 
     @property
-    def teaching(self) -> Teaching:
+    def teacher_config(self) -> TeacherConfig:
         """Where the copy comes from."""
-        return Teaching(weights=self.weights, every=self.every)
+        return TeacherConfig(checkpoint=self.checkpoint, refresh_every=self.refresh_every)
 
-    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist."""
         return self.tap.mask(view)
 
     @torch.no_grad()
-    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+    def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
         return _from(context.teachers["frozen"], self.tap, keep, {}, self.normalize)
 
 
 @dataclass(frozen=True)
-class Data:
+class Tokens:
     """The data itself: the id that each position has to predict.
 
         target = x_{t+1}   (whatever the labels say; -100 is no target)     or, with `ids`, the ids that the data gives
@@ -208,18 +210,18 @@ class Data:
 
     def __post_init__(self):
         if self.ids is not None and self.at != Now():
-            raise ValueError("data: at says whose labels are read, and ids takes their place; give one of them")
+            raise ValueError("tokens: at says whose labels are read, and ids takes their place; give one of them")
 
-    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Positions that have a label."""
         if self.ids is not None:
             return index(self.ids, view).flatten(0, 1) >= 0
         if view.labels is None:
-            raise ValueError("target data: the batch has no labels; use a collator that gives them")
+            raise ValueError("target tokens: the batch has no labels; use a collator that gives them")
         where = flat(index(self.at, view), view.labels.shape[1])
         return (where >= 0) & (view.labels.flatten()[where.clamp(min=0)] >= 0)
 
-    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+    def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Ids of the anchors kept."""
         if self.ids is not None:
             ids = index(self.ids, context.view).flatten(0, 1)[keep]
@@ -255,18 +257,18 @@ class Pixels:
     eps: float = 1e-2
     teacher: ClassVar[str | None] = None
 
-    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Positions that exist."""
         if view.pixels is None:
-            raise ValueError("target pixels: this network reads no pixels; use target data")
+            raise ValueError("target pixels: this network reads no pixels; use target tokens")
         return index(self.at, view).flatten(0, 1) >= 0
 
     @torch.no_grad()
-    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+    def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Values of the anchors kept."""
         assert context.view.pixels is not None
         where = flat(index(self.at, context.view), context.view.segments.shape[1])[keep]
-        values = context.once("pixels", context.view.pixels).flatten(0, 1)
+        values = context.cached("pixels", context.view.pixels).flatten(0, 1)
         found = values.index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape)
         found = found.to(torch.promote_types(found.dtype, torch.float32))
         if self.normalize == "patch":
@@ -275,17 +277,19 @@ class Pixels:
         return Latents(found, where >= 0, where)
 
 
-Target = Online | Ema | Frozen | TokenCode | Data | Pixels
+Target = Online | Ema | Frozen | TokenEmbeddings | Tokens | Pixels
 
 
 def _check_tap(kind: str, tap: Tap, assign: Assign | None) -> None:
     if tap.of != "network":
         raise ValueError(f"{kind}: the target itself says whose states it reads; leave 'of' out of its tap")
-    if assign is not None and assign.over is not None and tap.pool != "none":
-        raise ValueError(f"{kind}: assign over '{assign.over}' needs single positions; use pool: none")
+    if assign is not None and assign.per_position_of is not None and tap.pool != "none":
+        raise ValueError(
+            f"{kind}: assign per_position_of '{assign.per_position_of}' needs single positions; use pool: none"
+        )
 
 
-def _from(view: View, tap: Tap, keep: Tensor, heads: dict[str, Callable], normalize: Normalize) -> Latents:
+def _from(view: ForwardView, tap: Tap, keep: Tensor, heads: dict[str, Callable], normalize: Normalize) -> Latents:
     latents = tap.read(view, keep, heads)
     return Latents(normalized(latents.values, normalize), latents.mask, latents.index)
 
@@ -294,10 +298,10 @@ def target_dim(target: Target, hidden: int, embedding: int, heads: dict[str, int
     """Width of what a target gives; a guess of the data is a latent that the readout turns into logits."""
     if isinstance(target, Pixels):
         if pixels is None:
-            raise ValueError("target pixels: this network reads no pixels; use target data")
+            raise ValueError("target pixels: this network reads no pixels; use target tokens")
         return pixels
-    if isinstance(target, TokenCode):
+    if isinstance(target, TokenEmbeddings):
         return embedding
-    if isinstance(target, Data):
+    if isinstance(target, Tokens):
         return hidden
     return target.tap.dim(hidden, heads)

@@ -15,48 +15,48 @@ from latentlm.distributed.fsdp import alike
 
 
 @dataclass(frozen=True)
-class Teaching:
+class TeacherConfig:
     """How a teacher's weights come about.
 
     Args:
         momentum: share kept at an update; 1 freezes, 0 is the network itself and nothing is copied.
-        final: momentum at the last step, reached along half a cosine.
-        weights: folder of another checkpoint that it starts from.
+        final_momentum: momentum at the last step, reached along half a cosine.
+        checkpoint: folder of another checkpoint that it starts from.
         heads: shared heads that it has copies of.
-        every: optimizer steps after which all is copied anew; 0 never.
+        refresh_every: optimizer steps after which all is copied anew; 0 never.
     """
 
     momentum: float = 1.0
-    final: float | None = None
-    weights: str | None = None
+    final_momentum: float | None = None
+    checkpoint: str | None = None
     heads: tuple[str, ...] = ()
-    every: int = 0
+    refresh_every: int = 0
 
     @property
     def copies(self) -> bool:
         """Whether there is anything to copy."""
-        return self.momentum > 0 or self.final is not None
+        return self.momentum > 0 or self.final_momentum is not None
 
     def at(self, step: int, total: int | None) -> float:
         """Momentum of an optimizer step."""
-        if self.final is None:
+        if self.final_momentum is None:
             return self.momentum
         if total is None:
             raise ValueError("ema: final needs the number of steps; use LatentTrainer or set latent_run(model).total")
-        return self.final - (self.final - self.momentum) * (1 + cos(pi * min(step / total, 1))) / 2
+        return self.final_momentum - (self.final_momentum - self.momentum) * (1 + cos(pi * min(step / total, 1))) / 2
 
 
 class Teacher(nn.Module):
     """Copies of the weights in `weights`, updated by ``copy <- momentum copy + (1 - momentum) weight``.
 
     Args:
-        teaching: how they come about.
+        teacher_config: how they come about.
     """
 
-    def __init__(self, teaching: Teaching):
+    def __init__(self, teacher_config: TeacherConfig):
         super().__init__()
-        self.teaching = teaching
-        self.frozen = teaching.momentum == 1 and teaching.final in (None, 1)
+        self.teacher_config = teacher_config
+        self.frozen = teacher_config.momentum == 1 and teacher_config.final_momentum in (None, 1)
 
     def start(self, weights: dict[str, Tensor]) -> None:
         """Take the first copies; those already restored from a checkpoint only follow to the device, or are cut."""
@@ -78,10 +78,10 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def update(self, weights: dict[str, Tensor], step: int = 0, total: int | None = None) -> None:
         """Move every copy towards its weight."""
-        renewed = self.teaching.every and step % self.teaching.every == 0
+        renewed = self.teacher_config.refresh_every and step % self.teacher_config.refresh_every == 0
         if self.frozen and not renewed:
             return
-        momentum = 0.0 if renewed else self.teaching.at(step, total)
+        momentum = 0.0 if renewed else self.teacher_config.at(step, total)
         for name, weight in weights.items():
             copy = self._buffers[_key(name)]
             copy.lerp_(alike(weight, copy).detach().to(copy.dtype), 1 - momentum)  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ from latentlm.components.heads import Compare, dense, width
 
 
 @dataclass(frozen=True)
-class Narrow:
+class Transformer:
     """Latents of the source and a mask token at every target position go through a narrow transformer.
 
         [g_1 .. g_n] = out(T([E h_1 + c(x_1), .., E h_s + c(x_s), m + c(y_1), .., m + c(y_n)])) at the last n
@@ -45,13 +45,13 @@ class Narrow:
         wide = width(self.hidden, dim_in)
         if wide % self.num_heads or wide % 4:
             raise ValueError(
-                f"predictor: narrow is {wide} wide; take a multiple of 4 and of num_heads {self.num_heads}"
+                f"predictor: transformer is {wide} wide; take a multiple of 4 and of num_heads {self.num_heads}"
             )
-        return _Narrow(dim_in, wide, dim_out, self)
+        return _Transformer(dim_in, wide, dim_out, self)
 
 
 @dataclass(frozen=True)
-class Branch:
+class LinearOn:
     """A linear layer of its own on the narrow transformer of another term, which reads and guesses the same positions.
 
     Source:    cI-JEPA (blog, 2026-03): one predictor for a source depth, one linear head for each target depth.
@@ -67,8 +67,8 @@ class Branch:
         return dense(dim_in, dim_out)
 
 
-class _Narrow(nn.Module):
-    def __init__(self, dim_in: int, wide: int, dim_out: int, part: Narrow):
+class _Transformer(nn.Module):
+    def __init__(self, dim_in: int, wide: int, dim_out: int, part: Transformer):
         super().__init__()
         self.wide = wide
         self.into = nn.Sequential(nn.LayerNorm(dim_in), dense(dim_in, wide))

@@ -51,17 +51,19 @@ def _vision_config(recipe: Recipe) -> Any:
     if spec.lora is not None:
         raise ConfigError("model.lora: is for language models; leave it out with images")
     _check_train_up_to(spec, config.num_hidden_layers)
-    if objective.data > 0:
-        raise ConfigError("objective.data: a ViT has no loss of its own; set data: 0 (pixels are a target of terms)")
+    if objective.lm_weight > 0:
+        raise ConfigError(
+            "objective.lm_weight: a ViT has no own loss; set it to 0 (pixels are a target of terms)"
+        )
     if not objective.terms:
         raise ConfigError("objective.terms: there is nothing to train; give a term")
-    for kind, teaching in teachers(objective.expand(config.num_hidden_layers)).items():
-        if teaching.weights is not None:
-            other = _config_of(teaching.weights, spec, f"target {kind}: weights")
+    for kind, teacher_config in teachers(objective.expand(config.num_hidden_layers)).items():
+        if teacher_config.checkpoint is not None:
+            other = _config_of(teacher_config.checkpoint, spec, f"target {kind}: checkpoint")
             keys = ("model_type", "hidden_size", "num_hidden_layers", "image_size", "patch_size", "num_channels")
             if differ := [key for key in keys if getattr(other, key, None) != getattr(config, key, None)]:
                 raise ConfigError(
-                    f"target {kind}: weights {teaching.weights} is another network ({differ[0]} "
+                    f"target {kind}: checkpoint {teacher_config.checkpoint} is another network ({differ[0]} "
                     f"{getattr(other, differ[0], None)}, not {getattr(config, differ[0])}); train or name one like it"
                 )
     return config

@@ -113,7 +113,7 @@ class Bar(TrainerCallback):
 
     def _shares(self, logs: dict) -> dict[str, float]:
         """What the data and each term of the recipe add to the loss; the cells of a table are added up."""
-        shares = {"data": self.objective.data * logs["data/value"]} if "data/value" in logs else {}
+        shares = {"data": self.objective.lm_weight * logs["data/value"]} if "data/value" in logs else {}
         for name in self.objective.terms:
             cells = [v for key, v in logs.items() if key.endswith("/weighted") and key.split("/")[0] == name]
             shares |= {name: sum(cells)} if cells else {}

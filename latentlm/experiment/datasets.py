@@ -63,7 +63,7 @@ def _images(recipe: Recipe, config: Any) -> Prepared:
         raise ConfigError(f"data.{error}") from error
     if not len(dataset):
         raise ConfigError("data: there are no images to train on; check the source")
-    coupled = recipe.objective.coupled
+    coupled = recipe.objective.uses_batch_statistics
     if coupled and min(recipe.batch.size, len(dataset)) < 2:
         raise ConfigError(f"batch.size: one image has no batch statistics, which {coupled[0]} needs; give 2 or more")
     size = {"height": config.image_size, "width": config.image_size}

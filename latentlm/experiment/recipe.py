@@ -188,7 +188,7 @@ class Recipe:
             raise ConfigError("batch.pairs: images have no text to find spans in; leave it out")
         have = self.data.sets if marked else SETS
         for key in self.batch.of_spans:
-            if "span_end" not in have:
+            if "source_last" not in have:
                 raise ConfigError(f"batch.{key}: data {kind_of(type(self.data))} has no spans; leave it out")
         if self.batch.gist and (how := self.model.attn_implementation) not in (None, *READ):
             raise ConfigError(f"batch.gist: model.attn_implementation {how} reads no mask; use {' or '.join(READ)}")

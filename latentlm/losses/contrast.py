@@ -47,7 +47,7 @@ class InfoNce:
     normalize: bool = True
     gather: bool = True
     skip_duplicates: bool = False
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.temperature <= 0:
@@ -90,7 +90,7 @@ class NtXent:
     """
 
     temperature: float = 0.5
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.temperature <= 0:

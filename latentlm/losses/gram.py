@@ -28,7 +28,7 @@ class Gram:
     See also:  Mse, Cosine (every position by itself).
     """
 
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     @full_precision
     def __call__(

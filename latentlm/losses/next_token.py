@@ -29,7 +29,7 @@ class NextToken:
     """
 
     ignore: int = -100
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     def __call__(self, logits: Float[Tensor, "*b v"], ids: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """One value per position; 0 where ids are `ignore`."""

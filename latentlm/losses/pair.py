@@ -29,7 +29,7 @@ class Mse:
     2.0
     """
 
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     @full_precision
     def __call__(self, pred: Float[Tensor, "*b d"], target: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
@@ -56,7 +56,7 @@ class SmoothL1:
     """
 
     beta: float = 1.0
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.beta < 0:
@@ -84,7 +84,7 @@ class Cosine:
     See also:  Mse, InfoNce (the same angle, with negatives).
     """
 
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     @full_precision
     def __call__(self, pred: Float[Tensor, "*b d"], target: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
@@ -113,7 +113,7 @@ class SoftCrossEntropy:
 
     temperature: float = 1.0
     target_temperature: float = 1.0
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self):
         if min(self.temperature, self.target_temperature) <= 0:
@@ -146,7 +146,7 @@ class Kl:
     """
 
     temperature: float = 1.0
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.temperature <= 0:

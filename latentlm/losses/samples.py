@@ -22,7 +22,7 @@ def require_views(part: object, z: Float[Tensor, "*g m d"]) -> None:
     if z.dim() < 3 or z.shape[-3] < 2:
         raise ValueError(
             f"{type(part).__name__} compares views of the same samples, got a set of shape {list(z.shape)}; "
-            "use samples: anchors and a set with two or more views"
+            "use sample_axis: examples and a set with two or more views"
         )
 
 

@@ -1,4 +1,4 @@
-"""Spread as a normality test. Beyond the legend: ``j`` quadrature knots, ``M`` samples of all ranks."""
+"""Regularize as a normality test. Beyond the legend: ``j`` quadrature knots, ``M`` samples of all ranks."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -51,7 +51,7 @@ class Sigreg:
     scale_by_samples: bool = True
     chunk: int = 64
     seed: int = 0
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.num_slices < 1 or self.chunk < 1 or self.knots < 2 or self.t_max <= 0:

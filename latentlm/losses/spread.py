@@ -38,7 +38,7 @@ class Variance:
 
     floor: float = 1.0
     eps: float = 1e-4
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.floor <= 0 or self.eps <= 0:
@@ -77,7 +77,7 @@ class Covariance:
     """
 
     norm: Literal["d", "d(d-1)"] = "d"
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.norm not in ("d", "d(d-1)"):
@@ -120,7 +120,7 @@ class Koleo:
     """
 
     eps: float = 1e-8
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.eps <= 0:

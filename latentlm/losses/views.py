@@ -38,7 +38,7 @@ class Invariance:
     """
 
     num_global: int = 0
-    decomposable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.num_global < 0:
@@ -83,7 +83,7 @@ class BarlowTwins:
     redundancy: float = 5e-3
     std: Literal["biased", "unbiased"] = "biased"
     eps: float = 1e-5
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.redundancy < 0 or self.eps <= 0 or self.std not in ("biased", "unbiased"):
@@ -108,7 +108,7 @@ class BarlowTwins:
 
 @dataclass(frozen=True)
 class Mmcr:
-    """Spread the samples' centroids over as many directions as there are, with the views of each close together.
+    """Regularize the samples' centroids over as many directions as there are, with the views of each close together.
 
         L(z) = - |C|_* + weight_views mean_m |Z_m|_*,   C [M d] the mean over views, Z_m [g d] the views of one sample
 
@@ -131,7 +131,7 @@ class Mmcr:
 
     weight_views: float = 5e-3
     normalize: bool = True
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.weight_views < 0:

@@ -1,4 +1,4 @@
-"""Spread in three parts that do not fade at collapse. Beyond the legend: ``M`` samples of all ranks."""
+"""Regularize in three parts that do not fade at collapse. Beyond the legend: ``M`` samples of all ranks."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,7 +47,7 @@ class Visreg:
     eps: float = 1e-4
     chunk: int = 256
     seed: int = 0
-    decomposable: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
 
     def __post_init__(self):
         if min(self.center, self.scale, self.shape) < 0 or self.eps <= 0 or min(self.num_slices, self.chunk) < 1:

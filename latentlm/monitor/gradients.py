@@ -8,7 +8,7 @@ from latentlm.components.tap import resolve_depth
 from latentlm.components.targets import Online
 from latentlm.objective.objective import Terms
 from latentlm.objective.terms import Predict
-from latentlm.types import Context, Report
+from latentlm.types import StepContext, TermLoss
 
 
 class GradientProbe:
@@ -26,7 +26,7 @@ class GradientProbe:
         self._factor: Tensor | None = None
 
     def watch(
-        self, terms: Terms, context: Context, reports: dict[str, Report], loss: Tensor, scales: dict[str, Tensor]
+        self, terms: Terms, context: StepContext, reports: dict[str, TermLoss], loss: Tensor, scales: dict[str, Tensor]
     ):
         """Hook the states that `reports` came from. `scales` turn a term's sum into its mean, as in `loss`."""
         if not loss.requires_grad:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentlm.types import Report
+from latentlm.types import TermLoss
 
 
 class Metrics:
@@ -21,7 +21,7 @@ class Metrics:
         have = self.sums.setdefault(name, [0.0, 0.0])
         have[0], have[1] = have[0] + value.detach(), have[1] + count
 
-    def report(self, reports: dict[str, Report]) -> None:
+    def report(self, reports: dict[str, TermLoss]) -> None:
         """Add all terms of a forward."""
         for name, report in reports.items():
             self.add(f"{name}/value", report.sum, report.count)

@@ -11,7 +11,7 @@ from latentlm.losses import Kl, Mse, PairLoss, SmoothL1, SoftCrossEntropy, ViewL
 from latentlm.monitor.verdicts import verdicts
 from latentlm.objective.objective import Terms
 from latentlm.objective.terms import Predict
-from latentlm.types import Context
+from latentlm.types import StepContext
 
 ROWS = 1024  # that are looked at: more cost more than they tell
 
@@ -36,7 +36,7 @@ def rank(latents: Float[Tensor, "m d"]) -> float:
 
 @torch.no_grad()
 def pair_health(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> dict[str, float]:
-    """Of guesses and targets: ``r2`` against the batch mean, ``gap`` of centred cosines, and `set_health` of both.
+    """Compare guesses with targets: ``r2``, ``cosine_margin`` and `set_health` of both.
 
     r2 = 1 - mean|guess - goal|^2 / mean|goal - mean goal|^2 separates learning from collapse; it is meaningful for
     losses that regress, and `measure` gives it for these alone. The gap is meaningful for all.
@@ -45,11 +45,11 @@ def pair_health(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> dict
     spread = (goal - goal.mean(0)).square().sum(-1).mean()
     r2 = float(1 - (guess - goal).square().sum(-1).mean() / spread.clamp(min=1e-12))
     target = {f"target_{key}": value for key, value in set_health(goal).items()}
-    return {"r2": r2, "gap": gap(guess, goal)} | set_health(guess) | target
+    return {"r2": r2, "cosine_margin": cosine_margin(guess, goal)} | set_health(guess) | target
 
 
 @torch.no_grad()
-def gap(one: Float[Tensor, "m d"], other: Float[Tensor, "m d"]) -> float:
+def cosine_margin(one: Float[Tensor, "m d"], other: Float[Tensor, "m d"]) -> float:
     """cos(paired) - cos(unpaired), both centred: 0 where a row tells nothing of its own partner."""
     one, other = one.float() - one.float().mean(0), other.float() - other.float().mean(0)
     stranger = other.roll(len(other) // 2, 0)  # not the neighbour, who may be alike
@@ -95,17 +95,18 @@ def class_health(guess: Float[Tensor, "m k"], temperature: float) -> dict[str, f
     return {"classes": float(used.exp()), "entropy": float(own.mean() / max(log(guess.shape[-1]), 1e-12))}
 
 
-def measure(terms: Terms, context: Context) -> dict[str, float | str]:
+def measure(terms: Terms, context: StepContext) -> dict[str, float | str]:
     """Health and ``verdict`` of every term with latents, keyed ``monitor/<term>/<name>``.
 
-    Beside what `pair_health`, `set_health` and `class_health` give, ``nothing`` is the loss of a guess that is the mean
-    of the targets whatever the input. Where the targets themselves become alike it falls with the loss.
-    ``target_alike`` is `alike_within` of the targets, where an anchor has several. ``r2`` is there where the loss
+    Beside what `pair_health`, `set_health` and `class_health` give, ``baseline_loss`` is the loss of a guess that is
+    the mean of the targets whatever the input. Where the targets themselves become alike it falls with the loss.
+    ``target_between_example_share`` is `alike_within` of the targets, where an anchor has several. ``r2`` is there
+    where the loss
     regresses: one that compares directions leaves the length of a guess free.
     """
     found: dict[str, float | str] = {}
     for name, term in terms.terms.items():
-        if isinstance(term, Predict) and term.through != "none":
+        if isinstance(term, Predict) and term.decode_with != "none":
             continue
         with torch.no_grad():
             seen = _pairs(terms, name, context) if isinstance(term, Predict) else _set(terms, name, context)
@@ -116,7 +117,7 @@ def measure(terms: Terms, context: Context) -> dict[str, float | str]:
     return found
 
 
-def _pairs(terms: Terms, name: str, context: Context) -> tuple[dict[str, float], int] | None:
+def _pairs(terms: Terms, name: str, context: StepContext) -> tuple[dict[str, float], int] | None:
     term = terms.terms[name]
     assert isinstance(term, Predict)
     guess, goal = terms.pairs(name, context)
@@ -128,19 +129,19 @@ def _pairs(terms: Terms, name: str, context: Context) -> tuple[dict[str, float],
     if not isinstance(term.loss, Mse | SmoothL1):
         del health["r2"]
     if 1 < len(anchor.unique()) < len(anchor) and not term.shuffle:
-        health["target_alike"] = alike_within(goal, anchor)
+        health["target_between_example_share"] = alike_within(goal, anchor)
     if isinstance(term.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
-        health["nothing"] = float(term.loss(goal.mean(0).expand_as(goal), goal).mean())
+        health["baseline_loss"] = float(term.loss(goal.mean(0).expand_as(goal), goal).mean())
     if isinstance(term.loss, Kl | SoftCrossEntropy):
         health |= class_health(guess, term.loss.temperature)
     return health, goal.shape[-1]
 
 
-def _set(terms: Terms, name: str, context: Context) -> tuple[dict[str, float], int] | None:
+def _set(terms: Terms, name: str, context: StepContext) -> tuple[dict[str, float], int] | None:
     samples = terms.samples(name, context)[..., :ROWS, :]
     if samples.shape[-2] < 4:
         return None
     health = set_health(samples)
     if isinstance(terms.terms[name].loss, ViewLoss):
-        health["gap"] = gap(samples[0], samples[1])
+        health["cosine_margin"] = cosine_margin(samples[0], samples[1])
     return health, samples.shape[-1]

@@ -6,12 +6,12 @@ VERDICTS = {
     "not-finite": "there are infinite values or none at all",
     "constant-target": "the targets have no spread left, so a small loss means nothing",
     "low-rank-target": "the targets live in very few directions",
-    "alike-within-target": "the targets tell images or documents apart, and hardly anything within one of them",
+    "target-constant-within-example": "the targets hardly differ within one image or document",
     "constant": "the latents have no spread left: every input gives the same",
     "low-rank": "the latents live in very few directions",
     "norm-blowup": "coordinates have grown beyond 1e4",
     "dead-head": "the guess is the same for every input",
-    "not-learning": "guesses (or views) are no nearer to their own target than to a stranger's",
+    "no-better-than-random-pairing": "guesses (or views) are no nearer to their own target than to a stranger's",
     "one-class": "all guesses name one and the same class",
     "uniform": "no guess names any class",
 }
@@ -29,15 +29,15 @@ def verdicts(values: dict[str, float], dim: int) -> list[str]:
         found.append(f"constant{tail}")
     elif values[f"{of}rank"] < 2.0 and dim > 2:
         found.append(f"low-rank{tail}")
-    if values.get(f"{of}alike", 0.0) > 0.95 and not flat:
-        found.append(f"alike-within{tail}")
+    if values.get(f"{of}between_example_share", 0.0) > 0.95 and not flat:
+        found.append("target-constant-within-example" if of else "constant-within-example")
     if values[f"{of}norm"] > 1e4 * dim**0.5:
         found.append("norm-blowup")
     dead = bool(of) and not flat and _flat(values["std"], values["norm"], dim)
     if dead:
         found.append("dead-head")
-    if values.get("gap", 1.0) < 0.01 and not flat and not dead:
-        found.append("not-learning")
+    if values.get("cosine_margin", 1.0) < 0.01 and not flat and not dead:
+        found.append("no-better-than-random-pairing")
     if values.get("classes", dim) < 1.05:
         found.append("one-class")
     if values.get("entropy", 0.0) > 0.999:

@@ -9,14 +9,14 @@ from typing import Literal
 from latentlm.components.positions import At, Next, Now
 from latentlm.components.predictors import Linear, Predictor
 from latentlm.components.tap import Depth, Tap, read_depth, resolve_depth
-from latentlm.components.targets import Data, Ema, Frozen, Normalize, Online, Pixels
-from latentlm.components.transformer_predictor import Branch, Narrow
+from latentlm.components.targets import Ema, Frozen, Normalize, Online, Pixels, Tokens
+from latentlm.components.transformer_predictor import LinearOn, Transformer
 from latentlm.losses import Mse, NextToken, PairLoss, RowLoss, SmoothL1
 from latentlm.objective.terms import Predict, Weight, schedule
 
 
 @dataclass(frozen=True)
-class Spans:
+class SpanPairs:
     """Anchor by anchor between two index sets of the data, such as the ends of two spans.
 
     Args:
@@ -29,7 +29,7 @@ class Spans:
 
 
 @dataclass(frozen=True)
-class Masked:
+class MaskedPatches:
     """Patches that are hidden, from those that are seen, or with mask tokens from their own places (source: masked).
 
     Args:
@@ -42,7 +42,7 @@ class Masked:
 
 
 @dataclass(frozen=True)
-class Views:
+class CrossView:
     """The class token of one view from that of another, both ways.
 
     Args:
@@ -50,8 +50,8 @@ class Views:
         target: name of the set that is predicted.
     """
 
-    source: str = "class_a"
-    target: str = "class_b"
+    source: str = "cls_1"
+    target: str = "cls_2"
 
 
 @dataclass(frozen=True)
@@ -62,40 +62,40 @@ class LevelTarget:
     normalize: Normalize = "layer"
     stop_grad: bool = True
     momentum: float = 0.999
-    final: float | None = None
-    weights: str | None = None
+    final_momentum: float | None = None
+    checkpoint: str | None = None
 
     def at(self, tap: Tap) -> Online | Ema | Frozen:
         """The target of one level."""
         if self.teacher == "ema":
-            return Ema(tap, self.momentum, self.normalize, self.final)
+            return Ema(tap, self.momentum, self.normalize, self.final_momentum)
         if self.teacher == "frozen":
-            return Frozen(tap, self.normalize, self.weights)
+            return Frozen(tap, self.normalize, self.checkpoint)
         return Online(tap, self.stop_grad, self.normalize)
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """A row of weights by rule: shares for the diagonal and the deepest level, the rest spread evenly.
+class LevelWeights:
+    """A row of weights by rule: shares for the source's own depth and the deepest level, the rest spread evenly.
 
     A row's weights add up to 1. Where a share has no cell of its own in a row it goes to the rest; where there is no
-    rest the shares are scaled up. In the deepest level's own row its share stands before that of the diagonal.
+    rest the shares are scaled up. In the deepest level's own row its share stands before that of its own depth.
 
     Args:
-        diagonal: share of the level at the source's own depth.
-        deepest: share of the deepest latent level (cI-JEPA's alpha).
-        last: share of the deepest level in the row of the deepest source (cI-JEPA's beta); default `deepest`.
+        same_depth: share of the level at the source's own depth.
+        top: share of the deepest latent level (cI-JEPA's alpha).
+        top_to_top: share of the deepest level in the row of the deepest source (cI-JEPA's beta); default `top`.
         data: share of the data level; without it the data is one of the rest.
     """
 
-    diagonal: float | None = None
-    deepest: float | None = None
-    last: float | None = None
+    same_depth: float | None = None
+    top: float | None = None
+    top_to_top: float | None = None
     data: float | None = None
-    rest: Literal["uniform"] = "uniform"
+    other: Literal["uniform"] = "uniform"
 
     def __post_init__(self):
-        for share in (self.diagonal, self.deepest, self.last, self.data):
+        for share in (self.same_depth, self.top, self.top_to_top, self.data):
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"weights: a share must lie in 0..1, got {share}")
 
@@ -108,9 +108,9 @@ class Mixture:
             if target is None:
                 share = self.data
             elif target == deepest:
-                share = self.last if is_last and self.last is not None else self.deepest
+                share = self.top_to_top if is_last and self.top_to_top is not None else self.top
             if share is None and target is not None and target == source:
-                share = self.diagonal
+                share = self.same_depth
             if share is not None:
                 fixed[place] = share
         spent, free = sum(fixed.values()), len(targets) - len(fixed)
@@ -131,13 +131,13 @@ class Levels:
     Args:
         sources: depths that predict.
         targets: depths that are predicted; ``data`` is the label of the source's own position (the next id, whatever
-            `relation` says), read through the network's own final norm and readout; with relation masked it is the
+            `align` says), read through the network's own final norm and readout; with align masked_patches it is the
             pixels of the target's position.
         weights: a rule for the rows, or the full matrix (rows = sources).
-        relation: how source and target positions belong together.
+        align: how source and target positions belong together.
         target: teacher and normalisation of the latent levels.
         predictor: one of its own for each cell.
-        share: a source has one narrow transformer, and each of its cells a linear layer of its own on it.
+        shared_trunk: a source has one narrow transformer, and each of its cells a linear layer of its own on it.
         loss: of the latent levels; the data level has cross entropy, of pixels Mse.
         pixels: how they are normalised, see the target `Pixels`.
         weight: of the whole ladder.
@@ -145,11 +145,11 @@ class Levels:
 
     sources: tuple[Depth, ...]
     targets: tuple[Depth, ...]
-    weights: Mixture | tuple[tuple[float, ...], ...] = Mixture()
-    relation: Next | Spans | Masked | Views = Next()
+    weights: LevelWeights | tuple[tuple[float, ...], ...] = LevelWeights()
+    align: Next | SpanPairs | MaskedPatches | CrossView = Next()
     target: LevelTarget = LevelTarget()
     predictor: Predictor = Linear()
-    share: bool = False
+    shared_trunk: bool = False
     loss: PairLoss | RowLoss = SmoothL1()
     pixels: Literal["none", "patch"] = "patch"
     weight: float | Weight = 1.0
@@ -157,27 +157,26 @@ class Levels:
     def __post_init__(self):
         if not self.sources or not self.targets:
             raise ValueError("levels: needs at least one source and one target")
-        if "data" in self.targets and not isinstance(self.relation, Next | Masked):
+        if "data" in self.targets and not isinstance(self.align, Next | MaskedPatches):
             raise ValueError(
-                "levels: the data level goes with relation next or masked; with spans and views, leave 'data' out of "
-                "targets"
+                "levels: the data level goes with align next or masked_patches; otherwise leave 'data' out of targets"
             )
-        if self.share and not isinstance(self.predictor, Narrow):
-            raise ValueError("levels: share goes with predictor narrow; set share: false")
+        if self.shared_trunk and not isinstance(self.predictor, Transformer):
+            raise ValueError("levels: shared_trunk goes with predictor transformer; set shared_trunk: false")
         for depth in (*self.sources, *(target for target in self.targets if target != "data")):
             read_depth(depth)
         Predict(Tap(1), self.target.at(Tap(1)), self.loss, weight=self.weight)  # refuses what no cell can have
 
     @property
-    def decomposable(self) -> bool:
+    def per_sample(self) -> bool:
         """Whether the values of a batch are those of its parts."""
-        return self.loss.decomposable
+        return self.loss.per_sample
 
     def matrix(self, num_layers: int) -> list[list[float]]:
         """The weights w_st; every row adds up to 1."""
         sources = [resolve_depth(s, num_layers) for s in self.sources]
         targets = [None if t == "data" else resolve_depth(t, num_layers) for t in self.targets]
-        if isinstance(self.weights, Mixture):
+        if isinstance(self.weights, LevelWeights):
             return [self.weights.row(s, targets, s == max(sources)) for s in sources]
         shape = [len(row) for row in self.weights]
         if shape != [len(targets)] * len(sources):
@@ -191,8 +190,8 @@ class Levels:
 
     def expand(self, name: str, num_layers: int) -> dict[str, Predict]:
         """The cells with weight as `Predict` terms named ``name/source_to_target``."""
-        here: At = Now() if isinstance(self.relation, Next) else self.relation.source
-        there: At = self.relation if isinstance(self.relation, Next) else self.relation.target
+        here: At = Now() if isinstance(self.align, Next) else self.align.source
+        there: At = self.align if isinstance(self.align, Next) else self.align.target
         terms = {}
         for source, row in zip(self.sources, self.matrix(num_layers), strict=True):
             predictor = self.predictor
@@ -201,16 +200,18 @@ class Levels:
                     continue
                 weight = schedule(self.weight).times(share / len(self.sources))
                 common = {"predictor": predictor, "weight": weight}
-                if target == "data" and isinstance(self.relation, Masked):
-                    cell = Predict(Tap(source, at=here), Pixels(self.relation.target, self.pixels), Mse(), **common)
+                if target == "data" and isinstance(self.align, MaskedPatches):
+                    cell = Predict(Tap(source, at=here), Pixels(self.align.target, self.pixels), Mse(), **common)
                 elif target == "data":
-                    cell = Predict(Tap(source, at=here), Data(here), NextToken(), through="norm_readout", **common)
+                    cell = Predict(
+                        Tap(source, at=here), Tokens(here), NextToken(), decode_with="norm_and_lm_head", **common
+                    )
                 else:
                     tap = Tap(target, at=there)
                     cell = Predict(Tap(source, at=here), self.target.at(tap), self.loss, **common)
                 label = f"{name}/{_label(source, num_layers)}_to_{_label(target, num_layers)}"
                 terms[label] = cell
-                predictor = Branch(label) if self.share and isinstance(predictor, Narrow) else predictor
+                predictor = LinearOn(label) if self.shared_trunk and isinstance(predictor, Transformer) else predictor
         if len(terms) != sum(share > 0 for row in self.matrix(num_layers) for share in row):
             raise ValueError(f"{name}: two of its depths are the same block of {num_layers}; use fewer or other depths")
         return terms

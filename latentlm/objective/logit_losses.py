@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentlm.components.targets import Data
+from latentlm.components.targets import Tokens
 from latentlm.losses import AnchorLoss, RowLoss
 from latentlm.objective.terms import Predict
-from latentlm.types import View
+from latentlm.types import ForwardView
 
 LOGITS, ROWS = 2**23, 64  # logits in one piece, unless ROWS positions have more
 
@@ -22,15 +22,15 @@ def called(module: Callable, values: Tensor, *more: Tensor | None) -> Tensor:
     return module(values, *(each if each is None else each.to(values.dtype) for each in more))
 
 
-def values_through(term: Predict, guess: Tensor, goal: Tensor, view: View) -> Float[Tensor, " m"]:
+def values_through(term: Predict, guess: Tensor, goal: Tensor, view: ForwardView) -> Float[Tensor, " m"]:
     """A term's loss between the logits of its guesses and those of its targets (or ids), one value per position."""
     readout = view.readout
     assert readout is not None
-    loss, is_data = term.loss, isinstance(term.target, Data)
+    loss, is_data = term.loss, isinstance(term.target, Tokens)
     assert not isinstance(loss, AnchorLoss)  # refused by the term: it compares latents
-    if term.through == "norm_readout":
+    if term.decode_with == "norm_and_lm_head":
         if view.norm is None:
-            raise ValueError("through: this model has no final norm; use through: readout")
+            raise ValueError("decode_with: this model has no final norm; use decode_with: lm_head")
         guess = called(view.norm, guess)
         with torch.no_grad():
             goal = goal if is_data else called(view.norm, goal)

@@ -15,8 +15,8 @@ from latentlm.losses import AnchorLoss
 from latentlm.objective.level_table import Levels
 from latentlm.objective.logit_losses import called, values_through
 from latentlm.objective.predict import anchors, build_assigners, build_predictors, closeness, pairs, places_of
-from latentlm.objective.terms import Predict, Spread, depths, schedule, teachers
-from latentlm.types import Context, Report, View
+from latentlm.objective.terms import Predict, Regularize, depths, schedule, teachers
+from latentlm.types import ForwardView, StepContext, TermLoss
 
 TINY = 1e-6  # instead of a count of nothing
 RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
@@ -24,48 +24,50 @@ RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
 
 @dataclass(frozen=True)
 class Objective:
-    """``L = data * L_data + sum_i w_i mean(term_i)``.
+    """``L = lm_weight * L_data + sum_i w_i mean(term_i)``.
 
     Args:
-        data: weight of the network's own data loss (next token).
+        lm_weight: weight of the network's own data loss (next token).
         terms: latent terms by name; a `Levels` table stands for many.
         heads: projection heads that taps share by name.
-        monitor: health is measured once in so many optimizer steps, in the first forward of the step; 0 switches it
-            off. The steps of any torch optimizer count, so a loop without a trainer is monitored alike.
+        monitor_every: health is measured once in so many optimizer steps, in the first forward of the step; 0 switches
+            it off. The steps of any torch optimizer count, so a loop without a trainer is monitored alike.
         source: the paper behind it, for the model card; changes nothing.
     """
 
-    data: float = 1.0
-    terms: dict[str, Predict | Spread | Levels] = field(default_factory=dict)
+    lm_weight: float = 1.0
+    terms: dict[str, Predict | Regularize | Levels] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
-    monitor: int = 50
+    monitor_every: int = 50
     source: str | None = None
 
     def __post_init__(self):
-        if self.monitor < 0:
-            raise ValueError(f"monitor: must be 0 (off) or more, got {self.monitor}")
+        if self.monitor_every < 0:
+            raise ValueError(f"monitor_every: must be 0 (off) or more, got {self.monitor_every}")
         for name in (*self.terms, *self.heads):
             if not re.fullmatch(r"[\w-]+", name) or name in ("data", "monitor") or hasattr(nn.ModuleDict(), name):
                 raise ValueError(f"'{name}' cannot name a term or head; use letters, digits, _ and - (some are taken)")
         for name, term in self.terms.items():
-            if schedule(term.weight).grad_ratio is not None and (self.monitor == 0 or self.data <= 0):
+            if schedule(term.weight).grad_ratio is not None and (self.monitor_every == 0 or self.lm_weight <= 0):
                 needs = (
-                    "is measured by the monitor; set monitor" if self.data > 0 else "has nothing to hold to; set data"
+                    "is measured by the monitor; set monitor_every"
+                    if self.lm_weight > 0
+                    else "has nothing to hold to; set lm_weight"
                 )
                 raise ValueError(f"terms.{name}.weight: grad_ratio {needs} above 0")
 
     @property
-    def coupled(self) -> list[str]:
+    def uses_batch_statistics(self) -> list[str]:
         """Names of the terms and heads whose samples must meet in one forward."""
-        heads = [f"heads.{name}" for name, head in self.heads.items() if not head.decomposable]
-        return [name for name, term in self.terms.items() if not term.decomposable] + heads
+        heads = [f"heads.{name}" for name, head in self.heads.items() if not head.per_sample]
+        return [name for name, term in self.terms.items() if not term.per_sample] + heads
 
-    def expand(self, num_layers: int) -> dict[str, Predict | Spread]:
+    def expand(self, num_layers: int) -> dict[str, Predict | Regularize]:
         """Plain terms for a network of `num_layers` blocks; depths it does not have are refused here."""
-        plain: dict[str, Predict | Spread] = {}
+        plain: dict[str, Predict | Regularize] = {}
         for name, term in self.terms.items():
             try:
-                cells: dict[str, Predict | Spread] = {}
+                cells: dict[str, Predict | Regularize] = {}
                 cells |= term.expand(name, num_layers) if isinstance(term, Levels) else {name: term}
                 for depth in {d for teacher in (None, *teachers(cells)) for d in depths(cells, teacher)}:
                     resolve_depth(depth, num_layers)
@@ -81,7 +83,7 @@ class Objective:
 
 
 class Terms(nn.Module):
-    """Built terms: predictors and shared heads, and one `Report` for each term.
+    """Built terms: predictors and shared heads, and one `TermLoss` for each term.
 
     Args:
         terms: plain terms (tables already expanded) by name.
@@ -93,7 +95,7 @@ class Terms(nn.Module):
 
     def __init__(
         self,
-        terms: dict[str, Predict | Spread],
+        terms: dict[str, Predict | Regularize],
         heads: dict[str, Head],
         hidden: int,
         embedding: int,
@@ -114,7 +116,7 @@ class Terms(nn.Module):
             first = [[schedule(terms[name].weight).value, 0.0] for name in self.ratios]
             self.register_buffer("balance", torch.tensor(first))
 
-    def forward(self, context: Context, step: int) -> dict[str, Report]:
+    def forward(self, context: StepContext, step: int) -> dict[str, TermLoss]:
         """Sum and count of every term that is on at this step."""
         context.heads = {name: partial(called, head) for name, head in self.heads.items()}
         context.assigners, context.step = self.assigners, step  # type: ignore[assignment]
@@ -126,10 +128,10 @@ class Terms(nn.Module):
         reports = {}
         for name, term in self.terms.items():
             weight = values[name] * schedule(term.weight).on(step)
-            run = self._predict if isinstance(term, Predict) else self._spread
+            run = self._predict if isinstance(term, Predict) else self._regularize
             # a term that is still off keeps its weights in the graph, or data parallel training waits for them for ever
             total, count = run(name, term, context, step)  # type: ignore[arg-type]
-            reports[name] = Report(total, count, weight)
+            reports[name] = TermLoss(total, count, weight)
         return reports
 
     @torch.no_grad()
@@ -148,49 +150,51 @@ class Terms(nn.Module):
         self.balance.copy_(torch.where(known[:, None], moved, self.balance))
         self.waiting = False
 
-    def counts(self, view: View) -> dict[str, Tensor]:
+    def counts(self, view: ForwardView) -> dict[str, Tensor]:
         """How many values each term will average, from the positions alone."""
         counts = {}
         for name, term in self.terms.items():
             mask = term.mask(view)
-            by_anchor = isinstance(term, Predict) and term.average == "anchors"
+            by_anchor = isinstance(term, Predict) and term.reduction == "per_example"
             counts[name] = (mask.any(1) if by_anchor else mask).sum()
-        return {n: c.clamp(max=1) if isinstance(self.terms[n], Spread) else c for n, c in counts.items()}
+        return {n: c.clamp(max=1) if isinstance(self.terms[n], Regularize) else c for n, c in counts.items()}
 
-    def pairs(self, name: str, context: Context) -> tuple[Tensor, Tensor]:
+    def pairs(self, name: str, context: StepContext) -> tuple[Tensor, Tensor]:
         """Guesses and targets ``[m d]`` of a `Predict` term; targets of the data are ids ``[m]``."""
         return pairs(self.terms, self.predictors, name, context)
 
-    def samples(self, name: str, context: Context) -> Tensor:
-        """Samples ``[*g m d]`` of a `Spread` term."""
+    def samples(self, name: str, context: StepContext) -> Tensor:
+        """Samples ``[*g m d]`` of a `Regularize` term."""
         term = self.terms[name]
-        assert isinstance(term, Spread)
+        assert isinstance(term, Regularize)
         mask = term.mask(context.view)
         keep = mask.any(1)
         # the pieces of VICReg shape the same latents: the head runs once for all of them
-        values = context.once(
-            (term.source, term.samples), lambda: term.source.read(context.run(term.source.of), keep, context.heads)
+        values = context.cached(
+            (term.source, term.sample_axis), lambda: term.source.read(context.run(term.source.of), keep, context.heads)
         ).values
-        return values[mask[keep]] if term.samples == "positions" else values.transpose(0, 1)
+        return values[mask[keep]] if term.sample_axis == "positions" else values.transpose(0, 1)
 
-    def _predict(self, name: str, term: Predict, context: Context, step: int) -> tuple[Tensor, Tensor]:
+    def _predict(self, name: str, term: Predict, context: StepContext, step: int) -> tuple[Tensor, Tensor]:
         if isinstance(term.loss, AnchorLoss):
             guess, goal, pair = anchors(self.terms, self.predictors, name, context)
             values = term.loss(guess, goal, pair)[pair]
         else:
             guess, goal = self.pairs(name, context)
             values = (
-                term.loss(guess, goal) if term.through == "none" else values_through(term, guess, goal, context.view)
+                term.loss(guess, goal)
+                if term.decode_with == "none"
+                else values_through(term, guess, goal, context.view)
             )
-        if term.near is not None:
+        if term.distance_to is not None:
             values = values * closeness(term, context)
-        if term.average == "pairs":
+        if term.reduction == "per_position":
             return values.sum(), torch.tensor(float(values.shape[0]), device=values.device)
-        pair = context.once(places_of(term), lambda: term.mask(context.view))
+        pair = context.cached(places_of(term), lambda: term.mask(context.view))
         share = pair / pair.sum(1, keepdim=True)  # NaN where an anchor has no pair, and nothing is read there
         return (values * share[pair]).sum(), pair.any(1).sum().to(values.dtype)
 
-    def _spread(self, name: str, term: Spread, context: Context, step: int) -> tuple[Tensor, Tensor]:
+    def _regularize(self, name: str, term: Regularize, context: StepContext, step: int) -> tuple[Tensor, Tensor]:
         samples = self.samples(name, context)
         count = torch.tensor(float(samples.shape[-2] > 0), device=samples.device)
         # a rank without samples still takes part in the statistic of all, but does not count it a second time
@@ -198,7 +202,7 @@ class Terms(nn.Module):
 
 
 def means(
-    reports: dict[str, Report], scale: Float[Tensor, ""] | float = 1.0, counts: dict[str, Tensor] | None = None
+    reports: dict[str, TermLoss], scale: Float[Tensor, ""] | float = 1.0, counts: dict[str, Tensor] | None = None
 ) -> dict[str, Float[Tensor, ""]]:
     """What turns the sum of each term into its mean over the optimizer step.
 
@@ -215,7 +219,7 @@ def means(
 
 
 def total(
-    reports: dict[str, Report], scale: Float[Tensor, ""] | float = 1.0, counts: dict[str, Tensor] | None = None
+    reports: dict[str, TermLoss], scale: Float[Tensor, ""] | float = 1.0, counts: dict[str, Tensor] | None = None
 ) -> Float[Tensor, ""]:
     """The weighted sum of the terms: ``L = sum_i w_i mean_i sum_i`` with `means`."""
     share = means(reports, scale, counts)

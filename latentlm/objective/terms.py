@@ -6,13 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentlm.components.predictors import Linear, Predictor, Shared, Slots
+from latentlm.components.predictors import Linear, PerTokenLinear, Predictor, Shared
 from latentlm.components.tap import Depth, Tap
-from latentlm.components.targets import Data, Ema, Frozen, Online, Target, TokenCode
-from latentlm.components.teacher import Teaching
-from latentlm.components.transformer_predictor import Branch, Narrow
+from latentlm.components.targets import Ema, Frozen, Online, Target, TokenEmbeddings, Tokens
+from latentlm.components.teacher import TeacherConfig
+from latentlm.components.transformer_predictor import LinearOn, Transformer
 from latentlm.losses import AnchorLoss, DataLoss, NextToken, PairLoss, RowLoss, SetLoss
-from latentlm.types import View
+from latentlm.types import ForwardView
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,13 @@ class Predict:
             loss.
         predictor: from source to guess.
         weight: a number or a schedule.
-        through: ``readout`` turns guess and target into logits of the network's own frozen head,
-            ``norm_readout`` applies the network's final norm before that.
+        decode_with: ``lm_head`` turns guess and target into logits of the network's own frozen head,
+            ``norm_and_lm_head`` applies the network's final norm before that.
         shuffle: control arm: every guess gets the target of the pair half a batch away, so only what all targets share
             can be predicted.
-        average: ``pairs``: every pair counts the same; ``anchors``: every anchor does, however many pairs it has.
-        near: name of a set: the value of a pair is multiplied by ``1 / sqrt(d)``, d the distance of the target's
+        reduction: ``per_position``: every pair counts the same; ``per_example``: every example does, however many
+            pairs it has.
+        distance_to: name of a set: the value of a pair is multiplied by ``1 / sqrt(d)``, d the distance of the target's
             position to the nearest one of that set in the same view (V-JEPA 2.1: ``masked``, for seen patches).
     """
 
@@ -84,22 +85,26 @@ class Predict:
     loss: PairLoss | RowLoss | AnchorLoss | DataLoss
     predictor: Predictor = Linear()
     weight: float | Weight = 1.0
-    through: Literal["none", "readout", "norm_readout"] = "none"
+    decode_with: Literal["none", "lm_head", "norm_and_lm_head"] = "none"
     shuffle: bool = False
-    average: Literal["pairs", "anchors"] = "pairs"
-    near: str | None = None
+    reduction: Literal["per_position", "per_example"] = "per_position"
+    distance_to: str | None = None
 
     def __post_init__(self):
-        if self.near is not None and (getattr(self.target, "ids", None) is not None or self.pooled):
-            raise ValueError("near: goes with targets at single positions; use pool: none and no ids")
-        if isinstance(self.target, Data) != isinstance(self.loss, NextToken):
-            raise ValueError("loss: next_token goes with target data, and target data with loss next_token")
-        if isinstance(self.target, Data) and self.through == "none":
-            raise ValueError("through: target data needs the readout; use through: readout or norm_readout")
-        if isinstance(self.target, TokenCode) and self.through != "none":
-            raise ValueError("through: a token code has no logits; use through: none")
-        if isinstance(self.loss, AnchorLoss) and (self.through != "none" or self.shuffle):
-            raise ValueError(f"loss: {self.loss} compares latents of whole anchors; use through: none, shuffle: false")
+        if self.distance_to is not None and (getattr(self.target, "ids", None) is not None or self.pooled):
+            raise ValueError("distance_to: goes with targets at single positions; use pool: none and no ids")
+        if isinstance(self.target, Tokens) != isinstance(self.loss, NextToken):
+            raise ValueError("loss: next_token goes with target tokens, and target tokens with loss next_token")
+        if isinstance(self.target, Tokens) and self.decode_with == "none":
+            raise ValueError(
+                "decode_with: target tokens needs the readout; use decode_with: lm_head or norm_and_lm_head"
+            )
+        if isinstance(self.target, TokenEmbeddings) and self.decode_with != "none":
+            raise ValueError("decode_with: a token code has no logits; use decode_with: none")
+        if isinstance(self.loss, AnchorLoss) and (self.decode_with != "none" or self.shuffle):
+            raise ValueError(
+                f"loss: {self.loss} compares latents of whole anchors; use decode_with: none, shuffle: false"
+            )
         leaky = isinstance(self.target, Online) and not self.target.stop_grad
         if leaky and schedule(self.weight).grad_ratio is not None:
             raise ValueError("weight: grad_ratio cannot be measured where the target has gradient; give a number")
@@ -112,20 +117,20 @@ class Predict:
     @property
     def relates(self) -> bool:
         """Whether the predictor is told where source and target lie, and needs no source at each target."""
-        return isinstance(self.predictor, Narrow | Branch)
+        return isinstance(self.predictor, Transformer | LinearOn)
 
     @property
     def slots(self) -> int | None:
         """Places of a target that a predictor can guess from one position; None: it guesses what it is given."""
-        return self.predictor.num if isinstance(self.predictor, Slots | Shared) else None
+        return self.predictor.num if isinstance(self.predictor, PerTokenLinear | Shared) else None
 
     @property
-    def decomposable(self) -> bool:
+    def per_sample(self) -> bool:
         """Whether the values of a batch are those of its parts."""
         assign = getattr(self.target, "assign", None)
-        return self.loss.decomposable and (assign is None or assign.decomposable)
+        return self.loss.per_sample and (assign is None or assign.per_sample)
 
-    def mask(self, view: View) -> Tensor:
+    def mask(self, view: ForwardView) -> Tensor:
         """Pairs that exist, ``[a n]``; needs no states."""
         source, target = self.source.mask(view), self.target.mask(view)
         if self.slots is not None:
@@ -146,43 +151,44 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Regularize:
     """Shape the distribution of latents: ``loss(all latents of the tap)``.
 
     Args:
         source: latents to shape.
         loss: set loss.
-        samples: ``positions``: every position of every anchor is a sample; ``anchors``: anchors are the samples and
+        sample_axis: ``positions``: every position of every anchor is a sample; ``examples``: examples are the samples
+            and
             each position of an anchor is a group of its own. It changes the scale of losses that grow with the count.
         weight: a number or a schedule.
     """
 
     source: Tap
     loss: SetLoss
-    samples: Literal["positions", "anchors"]
+    sample_axis: Literal["positions", "examples"]
     weight: float | Weight = 1.0
 
     @property
-    def decomposable(self) -> bool:
+    def per_sample(self) -> bool:
         """Whether the value of a batch is the mean of its parts'."""
-        return self.loss.decomposable
+        return self.loss.per_sample
 
-    def mask(self, view: View) -> Tensor:
+    def mask(self, view: ForwardView) -> Tensor:
         """Samples that exist."""
         mask = self.source.mask(view)
-        return mask if self.samples == "positions" else mask.all(1, keepdim=True).expand_as(mask)
+        return mask if self.sample_axis == "positions" else mask.all(1, keepdim=True).expand_as(mask)
 
 
-def teachers(terms: dict[str, Predict | Spread]) -> dict[str, Teaching]:
+def teachers(terms: dict[str, Predict | Regularize]) -> dict[str, TeacherConfig]:
     """Teachers that the terms ask for, and how their weights come about."""
-    found: dict[str, Teaching] = {}
+    found: dict[str, TeacherConfig] = {}
     for name, term in terms.items():
         if not isinstance(term, Predict) or not isinstance(term.target, Ema | Frozen):
             continue
-        kind, asked = term.target.teacher, term.target.teaching
+        kind, asked = term.target.teacher, term.target.teacher_config
         before = found.get(kind, asked)
         if replace(before, heads=()) != replace(asked, heads=()):
-            same = "momentum and final" if kind == "ema" else "weights and every"
+            same = "momentum and final_momentum" if kind == "ema" else "checkpoint and refresh_every"
             raise ValueError(f"terms.{name}: one network has one {kind} teacher; give all such targets the same {same}")
         found[kind] = replace(asked, heads=tuple(sorted({*before.heads, *asked.heads})))
     for name, term in terms.items():
@@ -191,7 +197,7 @@ def teachers(terms: dict[str, Predict | Spread]) -> dict[str, Teaching]:
     return found
 
 
-def depths(terms: dict[str, Predict | Spread], teacher: str | None) -> set[Depth]:
+def depths(terms: dict[str, Predict | Regularize], teacher: str | None) -> set[Depth]:
     """Depths read by the terms: of the network itself (None) or of a teacher."""
     found: set[Depth] = set()
     for term in terms.values():

@@ -21,8 +21,8 @@ MEANINGS = VERDICTS | {
     "flat": "the value has not moved",
     "empty": "no pair or sample ever existed, so nothing was asked",
     "learning-rate-0": "the learning rate was never above 0, so nothing was trained",
-    "teacher-still": "the slow copy keeps all of its weights (momentum 1), so it stays what it was",
-    "unmoved": "the network is still where its slow copy began: nothing below the targets is trained",
+    "teacher-not-updating": "the slow copy keeps all of its weights (momentum 1), so it stays what it was",
+    "student-not-moving": "the network is still where its slow copy began: nothing below the targets is trained",
     "collapsed-depth": "all inputs lie on one line there",
 }
 """What each finding means."""
@@ -31,13 +31,13 @@ FIXES = {
     "not-finite": "lower optim.learning_rate, keep optim.max_grad_norm at 1, or use optim.precision=fp32",
     "constant-target": COLLAPSED,
     "low-rank-target": COLLAPSED,
-    "alike-within-target": "read targets that differ within an image (an earlier depth, the data), or take source and "
-    "target from crops with other colours",
+    "target-constant-within-example": "read targets that differ within an image (an earlier depth, data), or "
+    "take source and target from crops with other colours",
     "constant": "raise the weight of this term, or lower that of the terms that draw the latents together",
     "low-rank": "raise the weight of this term, or give it a wider head",
     "norm-blowup": "normalise the target (normalize: layer), read through norm: final, or lower the weight",
     "dead-head": "lower optim.learning_rate, warm up, or give the predictor another seed or more width",
-    "not-learning": "check that source.at and target.at belong together, then raise the weight or give it more steps",
+    "no-better-than-random-pairing": "check that source.at and target.at belong together, or train longer",
     "one-class": f"balance the targets (assign: center or sinkhorn); {COLLAPSED}",
     "uniform": "sharpen the target (lower target_temperature) or give it more steps",
     "collapsing": COLLAPSED,
@@ -45,15 +45,16 @@ FIXES = {
     "flat": "check that its depth is trained and its weight above 0",
     "empty": "check the sets that source.at and target.at name, and the data's mask, views or spans",
     "learning-rate-0": "raise optim.learning_rate, or make optim.warmup shorter than the run",
-    "teacher-still": "set momentum below 1, such as 0.99",
-    "unmoved": "raise optim.learning_rate, and train the blocks below the targets",
+    "teacher-not-updating": "set momentum below 1, such as 0.99",
+    "student-not-moving": "raise optim.learning_rate, and train the blocks below the targets",
     "collapsed-depth": COLLAPSED,
 }
 """What to try against each."""
 
 LEGEND = """\
 first, last: the loss. mean guess: the loss of the targets' mean as guess, whatever the input. rank: of the guesses
-(or of the set) and of the targets. gap: how much nearer a guess is to its own target than to a stranger's. gradient:
+(or of the set) and of the targets. cosine_margin: how much nearer a guess is to its own target than to a stranger's.
+gradient:
 its size at the source over that of everything else there; - where there is nothing to compare or to measure."""
 
 
@@ -98,7 +99,7 @@ def describe(run: Run, findings: Sequence[Finding]) -> list[str]:
         lines.append(f"  {places}: {name} at step {step}: {MEANINGS[name]}. Try: {FIXES[name]}.")
     unseen = [name for name in terms([run]) if name != "data" and f"monitor/{name}/verdict" not in run.words]
     if unseen:
-        watch = "" if run.words else "; set objective.monitor to a number of steps"
+        watch = "" if run.words else "; set objective.monitor_every to a number of steps"
         lines.append(f"  only the losses of these were watched: {', '.join(unseen)}{watch}")
     if run.depth:
         ranks = ", ".join(f"{rank:.3g}" for rank in run.depth["rank"])
@@ -108,12 +109,15 @@ def describe(run: Run, findings: Sequence[Finding]) -> list[str]:
 
 def table(run: Run, findings: Sequence[Finding]) -> Table:
     """One row for each term; cells of a ladder are called by their blocks, source_to_target."""
-    head = ("term", "health", "first", "last", "mean guess", "rank", "target's", "gap", "gradient")
+    head = ("term", "health", "first", "last", "mean guess", "rank", "target's", "cosine_margin", "gradient")
     view = Table(*(Column(name, justify="left" if k < 2 else "right") for k, name in enumerate(head)), box=None)
     for name in terms([run]):
         wrong = [finding.verdict for finding in findings if finding.place == name]
         values = run.curves[f"{name}/value"]
-        latest = [run.last(f"monitor/{name}/{key}") for key in ("nothing", "rank", "target_rank", "gap", "grad_ratio")]
+        latest = [
+            run.last(f"monitor/{name}/{key}")
+            for key in ("baseline_loss", "rank", "target_rank", "cosine_margin", "grad_ratio")
+        ]
         health = ", ".join(wrong) or ("off" if _is_off(run, name) else "ok")
         view.add_row(name, health, *map(_number, (values[0][1], values[-1][1], *latest)))
     return view
@@ -147,7 +151,9 @@ def _term(run: Run, name: str) -> Iterator[Finding]:
         return
     last = said[-1][1] if said else "ok"
     for verdict in last.split(", "):
-        if verdict != "ok" and (verdict != "not-learning" or _read_again(run)):  # at first nothing is learned
+        if verdict != "ok" and (
+            verdict != "no-better-than-random-pairing" or _read_again(run)
+        ):  # at first nothing is learned
             yield Finding(name, verdict, said[-1][0])
     if last == "ok" and _collapsing(run, name):
         yield Finding(name, "collapsing", said[-1][0])
@@ -167,7 +173,7 @@ def _read_again(run: Run) -> bool:
 
 def _collapsing(run: Run, name: str) -> bool:
     """Loss and the loss of a mean guess fell together, and so did the rank of the targets."""
-    nothing = [value for _, value in finite(run.curves.get(f"monitor/{name}/nothing", []))]
+    nothing = [value for _, value in finite(run.curves.get(f"monitor/{name}/baseline_loss", []))]
     ranks = [value for _, value in finite(run.curves.get(f"monitor/{name}/target_rank", []))]
     value = run.last(f"{name}/value") or 0.0
     below = bool(nothing) and value < nothing[0] and nothing[-1] < 0.2 * max(nothing)
@@ -183,10 +189,10 @@ def _is_off(run: Run, name: str) -> bool:
 def _teacher(run: Run) -> Iterator[Finding]:
     momenta = run.curves.get(f"monitor/{SLOW}/momentum", [])
     if momenta and min(value for _, value in momenta) >= 1:
-        yield Finding(SLOW, "teacher-still", momenta[-1][0])
+        yield Finding(SLOW, "teacher-not-updating", momenta[-1][0])
     lags = run.curves.get(f"monitor/{SLOW}/lag", [])
     if lags and max(lag for _, lag in lags) == 0 and _read_again(run):
-        yield Finding(SLOW, "unmoved", lags[-1][0])
+        yield Finding(SLOW, "student-not-moving", lags[-1][0])
 
 
 def _top(run: Run) -> Iterator[Finding]:

@@ -166,7 +166,7 @@ def monitors(runs: Sequence[Run]) -> str:
     if not any(run.is_trained for run in runs):
         return ""
     if not found:
-        return "<p class=missing>No monitor was on: set <code>objective.monitor</code> to a number of steps.</p>"
+        return "<p class=missing>No monitor was on: set <code>objective.monitor_every</code> to a number of steps.</p>"
     parts = [key.removeprefix("monitor/").rpartition("/")[::2] for key in found]
     names, kinds = sorted({name for name, _ in parts}), list(dict.fromkeys(kind for _, kind in parts))
     rows = []

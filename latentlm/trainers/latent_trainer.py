@@ -75,7 +75,7 @@ class LatentTrainerMixin:
         if latent is None:  # in evaluation there are no terms
             return loss
         run.metrics.add("data/value", loss.detach() * forwards, 1.0)
-        return run.objective.data * loss + latent.to(loss.device)
+        return run.objective.lm_weight * loss + latent.to(loss.device)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's own, in which the heads may have a rate of theirs."""

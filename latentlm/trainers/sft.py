@@ -28,5 +28,5 @@ class LatentSFTTrainer(LatentTrainerMixin, SFTTrainer):
         ranks = 1
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             ranks = self.accelerator.num_processes // self.get_tp_size()
-        loss = run.objective.data * loss + ranks * latent.to(loss.device)
+        loss = run.objective.lm_weight * loss + ranks * latent.to(loss.device)
         return (loss, *outputs) if return_outputs else loss

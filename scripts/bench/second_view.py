@@ -17,7 +17,7 @@ from interleaved import Arm, Loss, compare, forward_flops, options, plain_config
 from torch import Tensor, nn
 
 from latentlm import get_latent_model
-from latentlm.components.token_code import signed_permutations
+from latentlm.components.token_embeddings import signed_permutations
 from latentlm.config.catalog import read_recipe
 from latentlm.data import Collator, encode, word_tokenizer
 from latentlm.data.synthetic.facts import Facts
@@ -35,11 +35,11 @@ def main() -> None:
 def reversal(args: argparse.Namespace) -> None:
     """text/reversal: spans that must not see their partner, in the same rows or as rows of a second batch."""
     examples, pad = documents(args)
-    packed = Collator(pad, ("span_end", "other_ids"), "packed", args.length)(examples)
+    packed = Collator(pad, ("source_last", "target_ids"), "packed", args.length)(examples)
     alone, whole = lone_rows(examples, pad), without_lone(examples)
     plain = Collator(pad, (), "packed", args.length)(whole)
     plain.pop("latent")
-    first = Collator(pad, ("span_end", "other_ids"), "packed", args.length)(whole)
+    first = Collator(pad, ("source_last", "target_ids"), "packed", args.length)(whole)
     base = partial(plain_model, args.shape)
     objective = read_recipe("text/reversal")["objective"]
     config = plain_config(args.shape)
@@ -115,7 +115,7 @@ class View:
             "attention_mask": torch.arange(args.length)
             < torch.tensor([args.length, first, second]).repeat_interleave(rows)[:, None],
         }
-        self.objective = {"monitor": 0, "terms": {"views": {
+        self.objective = {"monitor_every": 0, "terms": {"views": {
             "kind": "predict", "predictor": {"kind": "identity"},
             "source": {"depth": 1, "norm": "final", "at": "a_end"},
             "target": {"kind": "online", "tap": {"depth": 1, "norm": "final", "at": "b_end"}, "stop_grad": False},
@@ -153,10 +153,10 @@ def documents(args: argparse.Namespace) -> tuple[list[dict], int]:
     """As many facts as fit into the rows with their lone spans; ids of a word tokenizer, whatever the shape."""
     found = Facts().documents()
     tokenizer = word_tokenizer([document["text"] for document in found])
-    collate = Collator(tokenizer.pad_token_id, ("span_end", "other_ids"), "packed", args.length)
+    collate = Collator(tokenizer.pad_token_id, ("source_last", "target_ids"), "packed", args.length)
     examples: list[dict] = []
     for document in found:
-        more = [*examples, encode(document, tokenizer, args.length, ("span_end", "other_ids"))]
+        more = [*examples, encode(document, tokenizer, args.length, ("source_last", "target_ids"))]
         if len(collate(more)["input_ids"]) > args.batch:
             break
         examples = more
@@ -177,7 +177,7 @@ def lone_rows(examples: list[dict], pad: int) -> dict[str, Tensor]:
     return {
         "input_ids": pack(rows, padding_value=pad),
         "attention_mask": pack(ones),
-        "other_ids": pack(others, padding_value=-1),
+        "target_ids": pack(others, padding_value=-1),
     }
 
 
@@ -189,12 +189,12 @@ def second_forward(model: Any, first: dict, alone: dict) -> tuple[Loss, list[nn.
     (head,) = (each.network for each in other.latent.terms.predictors.values())
     latent = first["latent"]
     inputs = {name: value for name, value in first.items() if name != "latent"}
-    ends, ids = latent["span_end"].flatten(), latent["other_ids"].flatten(0, 1)
-    rows = torch.arange(len(latent["span_end"])).repeat_interleave(latent["span_end"].shape[1])
+    ends, ids = latent["source_last"].flatten(), latent["target_ids"].flatten(0, 1)
+    rows = torch.arange(len(latent["source_last"])).repeat_interleave(latent["source_last"].shape[1])
     rows, ids, ends = rows[ends >= 0], ids[ends >= 0], ends[ends >= 0]
     lengths = alone["attention_mask"].sum(1)
-    width = max(ids.shape[1], alone["other_ids"].shape[1])
-    goals = torch.cat([F.pad(each, (0, width - each.shape[1]), value=-1) for each in (ids, alone["other_ids"])])
+    width = max(ids.shape[1], alone["target_ids"].shape[1])
+    goals = torch.cat([F.pad(each, (0, width - each.shape[1]), value=-1) for each in (ids, alone["target_ids"])])
     places, signs = signed_permutations(width, dim, seed=0)
 
     def loss() -> Tensor:

@@ -51,10 +51,10 @@ def main() -> None:
 def methods(args: argparse.Namespace) -> None:
     """Recipes against the plain step, and one of them against the way without latentlm."""
     recipe = read_recipe("text/next_latent")["objective"]
-    every, never = {**recipe, "monitor": 1}, {**recipe, "monitor": 0}
+    every, never = {**recipe, "monitor_every": 1}, {**recipe, "monitor_every": 0}
     arms = [
         Arm("plain", partial(plain, args), 1.0),
-        attached("attached, no terms", {"data": 1.0}, args),
+        attached("attached, no terms", {"lm_weight": 1.0}, args),
         attached("next_latent", recipe, args),
         attached("next_latent, counted by the trainer", recipe, args, counted=True),
         attached("next_latent, monitored at each step", every, args),

@@ -102,7 +102,7 @@ def objective(depth: str, kind: str = "ema") -> dict:
     target = {"kind": kind, "tap": {"depth": depth, "at": "next"}, "normalize": "layer"}
     target |= {"momentum": MOMENTUM} if kind == "ema" else {}
     term = {"kind": "predict", "source": {"depth": "1"}, "target": target, "loss": {"kind": "smooth_l1"}}
-    return {"monitor": 0, "terms": {"next": term}}
+    return {"monitor_every": 0, "terms": {"next": term}}
 
 
 def plain(args: argparse.Namespace, model: Any) -> tuple[Loss, list[nn.Parameter]]:

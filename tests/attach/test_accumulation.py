@@ -16,27 +16,33 @@ from latentlm.objective.objective import Objective
 from latentlm.trainers.latent_trainer import LatentTrainer
 from latentlm.trainers.sft import LatentSFTTrainer
 
-SETS = ("span_end", "other_ids")
+SETS = ("source_last", "target_ids")
 NAMES_OTHER = {
     "kind": "predict",
-    "source": {"depth": "1/2", "at": "span_end"},
-    "target": {"kind": "token_code", "ids": "other_ids"},
+    "source": {"depth": "1/2", "at": "source_last"},
+    "target": {"kind": "token_embeddings", "ids": "target_ids"},
     "loss": {"kind": "cosine"},
 }
 AT_SPANS = {
     "kind": "predict",
-    "source": {"depth": "3/4", "at": "span_end"},
-    "target": {"kind": "online", "tap": {"depth": "1/4", "at": "span_end"}},
+    "source": {"depth": "3/4", "at": "source_last"},
+    "target": {"kind": "online", "tap": {"depth": "1/4", "at": "source_last"}},
     "loss": {"kind": "mse"},
 }
 EARLY_EXIT = {
     "kind": "predict",
     "source": {"depth": "1/2"},
-    "target": {"kind": "data"},
+    "target": {"kind": "tokens"},
     "loss": {"kind": "next_token"},
-    "through": "norm_readout",
+    "decode_with": "norm_and_lm_head",
 }
-TERMS = {"names_other": NAMES_OTHER, "spans": AT_SPANS, "exit": EARLY_EXIT, "next_state": NEXT_STATE, "slow": SLOW}
+TERMS = {
+    "predict_target_from_source": NAMES_OTHER,
+    "spans": AT_SPANS,
+    "exit": EARLY_EXIT,
+    "next_state": NEXT_STATE,
+    "slow": SLOW,
+}
 
 
 def examples():
@@ -94,8 +100,8 @@ def test_heads_with_batch_norm_couple_samples_too():
     for norms, coupled in [({"norm": "batch"}, ["heads.p"]), ({"final_norm": "batch"}, ["heads.p"]), ({}, [])]:
         heads = {"p": {"kind": "projector", "dim": 8, **norms}}
         objective = parse(Objective, {"terms": {"last": term}, "heads": heads}, "objective")
-        assert objective.coupled == coupled
-    assert parse(Objective, {"terms": {"last": LAST_TO_LAST}}, "objective").coupled == ["last"]
+        assert objective.uses_batch_statistics == coupled
+    assert parse(Objective, {"terms": {"last": LAST_TO_LAST}}, "objective").uses_batch_statistics == ["last"]
 
 
 @pytest.mark.parametrize("cls", [LatentTrainer, LatentSFTTrainer])

@@ -47,7 +47,7 @@ class Case:
 def case(name: str) -> Case:
     model = build(name)
     before = logits(model), generate(model)
-    return Case(get_latent_model(model, {"terms": POINTWISE, "monitor": 0}), *before)
+    return Case(get_latent_model(model, {"terms": POINTWISE, "monitor_every": 0}), *before)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ HEADED = {
 }
 FROZEN = SLOW | {"target": {"kind": "frozen", "tap": {"depth": "3/4", "at": {"kind": "next"}}}}
 OBJECTIVE = {
-    "monitor": 2,
+    "monitor_every": 2,
     "heads": {"h": {"kind": "projector", "dim": 8}},
     "terms": {"slow": SLOW, "headed": HEADED, "frozen": FROZEN},
 }

@@ -49,7 +49,7 @@ def step(model, autocast=False):
 
 def test_half_precision_is_close():
     exact, gradients = step(attach(terms=ALL))
-    half = get_latent_model(build("llama").to(torch.bfloat16), {"terms": ALL, "monitor": 0}).train()
+    half = get_latent_model(build("llama").to(torch.bfloat16), {"terms": ALL, "monitor_every": 0}).train()
     assert {weight.dtype for weight in half.latent.parameters()} == {torch.float32}
     for output, found in (step(half), step(attach(terms=ALL), autocast=True)):
         assert output.latent_loss.dtype == torch.float32
@@ -67,7 +67,7 @@ def test_a_shared_head_is_trained_in_half_precision(autocast):
         "both": THROUGH_HEAD,
     }
     model = build("llama") if autocast else build("llama").to(torch.bfloat16)
-    get_latent_model(model, HEAD | {"terms": terms, "monitor": 0}).train()
+    get_latent_model(model, HEAD | {"terms": terms, "monitor_every": 0}).train()
     step(model, autocast)
     for weight in model.latent.terms.heads.parameters():
         assert weight.grad is not None
@@ -79,7 +79,7 @@ def test_a_shared_head_is_trained_in_half_precision(autocast):
 )
 def test_compiled_model_makes_the_same_steps(kind):
     model, other = (
-        checkpointed(get_latent_model(build("llama"), {"terms": ALL, "monitor": 2}), kind).train() for _ in "ab"
+        checkpointed(get_latent_model(build("llama"), {"terms": ALL, "monitor_every": 2}), kind).train() for _ in "ab"
     )
     compiled = torch.compile(other, backend="aot_eager")
     optimizers = [torch.optim.SGD(each.parameters(), lr=1e-2) for each in (model, other)]
@@ -103,7 +103,9 @@ def test_compiled_model_makes_the_same_steps(kind):
 @compiling[1]
 def test_grad_ratio_of_a_compiled_model_is_refused():
     terms = {"next_state": NEXT_STATE | {"weight": {"value": 1.0, "grad_ratio": 0.1}}}
-    model = torch.compile(get_latent_model(build("llama"), {"terms": terms, "monitor": 1}).train(), backend="aot_eager")
+    model = torch.compile(
+        get_latent_model(build("llama"), {"terms": terms, "monitor_every": 1}).train(), backend="aot_eager"
+    )
     with pytest.raises(ValueError, match=r"weight.grad_ratio: cannot be measured in a compiled"):
         model(**batch_of(documents()))
 
@@ -133,7 +135,7 @@ def test_the_teacher_leaves_dropout_alone():
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.3
-        get_latent_model(model, {"terms": terms, "monitor": 0}).train()
+        get_latent_model(model, {"terms": terms, "monitor_every": 0}).train()
         torch.manual_seed(5)
         losses.append(model(**batch_of(documents())).data_loss)
         assert all(module.training for module in model.modules())
@@ -192,7 +194,7 @@ def test_an_objective_without_terms_is_the_plain_model(tmp_path):
 
 
 def test_weight_of_the_data_loss():
-    output = get_latent_model(build("llama"), {"data": 0.5, "terms": POINTWISE}).train()(**batch_of(documents()))
+    output = get_latent_model(build("llama"), {"lm_weight": 0.5, "terms": POINTWISE}).train()(**batch_of(documents()))
     torch.testing.assert_close(output.loss, 0.5 * output.data_loss + output.latent_loss)
     assert not output.data_loss.requires_grad
 

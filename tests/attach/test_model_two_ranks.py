@@ -124,7 +124,7 @@ def sharded(how, names, folder):
         mesh = DistributedConfig(fsdp_size=2)
         model = AutoModelForCausalLM.from_pretrained(folder, distributed_config=mesh)
         terms = {name: TERMS[name] for name in names}
-        get_latent_model(model, {"terms": terms, "monitor": 0}, seed=rank()).train()
+        get_latent_model(model, {"terms": terms, "monitor_every": 0}, seed=rank()).train()
         logs, trainer = run_of(model, how, folder, save_strategy="steps", save_steps=3, save_only_model=True)
         return logs, [weight.detach().clone() for weight in trainer.model.latent.parameters()]
 

@@ -36,7 +36,7 @@ def test_loss_and_gradients_are_those_of_all_logits(name):
     found = []
     for each in (own, batch):
         torch.manual_seed(0)
-        found.append(rows_read(get_latent_model(build(name), {"terms": TERMS, "monitor": 0}).train(), each))
+        found.append(rows_read(get_latent_model(build(name), {"terms": TERMS, "monitor_every": 0}).train(), each))
     (sparse, gradients, few), (plain, expected, all_rows) = found
     wanted = batch["labels"][:, 1:] != -100
     assert few == [int(wanted.sum())]
@@ -51,7 +51,7 @@ def test_loss_and_gradients_are_those_of_all_logits(name):
 def test_nothing_outlives_the_forward():
     batch = batch_of(documents(), "right")
     segments = {"segments": torch.where(batch["attention_mask"].bool(), 0, -1)}
-    model = get_latent_model(build("llama"), {"terms": TERMS, "monitor": 0}).train()
+    model = get_latent_model(build("llama"), {"terms": TERMS, "monitor_every": 0}).train()
     model(**batch, latent=segments)
     assert not model.get_output_embeddings()._forward_hooks
     assert not model.get_output_embeddings()._forward_pre_hooks
@@ -61,6 +61,6 @@ def test_nothing_outlives_the_forward():
 
 def test_rows_full_of_labels_are_left_alone():
     batch = batch_of([{"input_ids": [*range(3, 15)], "labels": [*range(3, 15)]}] * 2, "right")
-    model = get_latent_model(build("llama"), {"terms": TERMS, "monitor": 0}).train()
+    model = get_latent_model(build("llama"), {"terms": TERMS, "monitor_every": 0}).train()
     *_, seen = rows_read(model, {**batch, "latent": {"segments": torch.zeros_like(batch["input_ids"])}})
     assert seen == [24]  # only the last position of each row predicts nothing

@@ -17,7 +17,7 @@ try:
 except (ImportError, RuntimeError) as error:
     pytest.skip(f"timm cannot be imported ({error}); pip install timm", allow_module_level=True)
 
-TERM = "{kind: predict, source: {depth: 1/2, at: visible}, target: %s, predictor: narrow, loss: mse}"
+TERM = "{kind: predict, source: {depth: 1/2, at: visible}, target: %s, predictor: transformer, loss: mse}"
 TERMS = f"""
 terms:
   pixels: {TERM % "{kind: pixels, at: masked}"}
@@ -42,7 +42,7 @@ def build(architecture="vit_tiny_patch16_224", seed=0, **special):
 
 
 def attach(**special):
-    objective = {"data": 0, "monitor": 0, **yaml.safe_load(TERMS)}
+    objective = {"lm_weight": 0, "monitor_every": 0, **yaml.safe_load(TERMS)}
     return get_latent_model(build(**special), objective).train()
 
 
@@ -113,4 +113,4 @@ def test_networks_without_a_row_of_blocks_are_one_line():
     for architecture, lacks in [("resnet18", "patch_embed.proj"), ("eva02_tiny_patch14_224", "fixed positions")]:
         config = AutoConfig.for_model("timm_wrapper", architecture=architecture)
         with pytest.raises(ValueError, match=f"has no {lacks}, and only timm's plain ViTs can be tapped; use one such"):
-            get_latent_model(AutoModel.from_config(config), {"data": 0, **yaml.safe_load(TERMS)})
+            get_latent_model(AutoModel.from_config(config), {"lm_weight": 0, **yaml.safe_load(TERMS)})

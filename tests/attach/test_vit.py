@@ -10,7 +10,7 @@ from latentlm import get_latent_model
 from latentlm.attach.state import latent_run
 from latentlm.backbones import find_backbone
 
-TERM = "terms: {a: {kind: predict, source: {depth: 1/2, at: visible}, target: %s, predictor: narrow, loss: mse}}"
+TERM = "terms: {a: {kind: predict, source: {depth: 1/2, at: visible}, target: %s, predictor: transformer, loss: mse}}"
 PIXELS = TERM % "{kind: pixels, at: masked}"
 EMA = TERM % "{kind: ema, tap: {depth: 1/2, at: masked}, momentum: 0.5}"
 
@@ -87,9 +87,9 @@ def test_teachers_see_the_whole_image(drop):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_teachers_skip_views_that_nothing_reads(family):
-    text = EMA.replace("at: visible", "at: class_b").replace("at: masked", "at: class_b").replace("narrow", "linear")
+    text = EMA.replace("at: visible", "at: cls_2").replace("at: masked", "at: cls_2").replace("narrow", "linear")
     model, batch = attach(text, family), images(rows=2, views=3)
-    batch["latent"]["class_b"] = torch.tensor([[[0], [34]]] * 2)
+    batch["latent"]["cls_2"] = torch.tensor([[[0], [34]]] * 2)
     seen, rows = watch(model), []
     latent_run(model).backbone.layers[0].register_forward_pre_hook(lambda layer, args: rows.append(len(args[0])))
     whole = model(**batch).loss
@@ -146,16 +146,16 @@ def test_the_loss_of_a_vit_is_the_latent_loss_and_in_evaluation_nothing_changes(
 
 
 def test_what_cannot_be_is_told():
-    with pytest.raises(ValueError, match="ViTModel has no loss of its own; set data: 0"):
-        get_latent_model(vit(), {"data": 1.0})
+    with pytest.raises(ValueError, match="ViTModel has no own loss; set it to 0"):
+        get_latent_model(vit(), {"lm_weight": 1.0})
     with pytest.raises(ValueError, match="the model has 4 blocks"):
         attach(PIXELS.replace("1/2", "7"))
     model = vit()
     model.config.patch_size = 5
     with pytest.raises(ValueError, match="patch_size 5 x 5 does not divide image_size 16 x 16"):
-        get_latent_model(model, {"data": 0})
+        get_latent_model(model, {"lm_weight": 0})
     head = "heads: {h: {kind: projector, dim: 4, norm: batch}}"
-    term = "terms: {a: {kind: spread, source: {depth: 1, at: class, head: h}, loss: koleo, samples: positions}}"
+    term = "terms: {a: {kind: regularize, source: {depth: 1, at: cls, head: h}, loss: koleo, sample_axis: positions}}"
     model = attach(f"{head}\n{term}")
     with pytest.raises(ValueError, match="needs at least 2 rows over all ranks, got 1"):
         model(**images(rows=1))

@@ -5,9 +5,9 @@ import torch
 from naive_sinkhorn import naive_sinkhorn
 from toy_view import DIM, report, terms, view
 
-from latentlm.components.assignments import Center, Sinkhorn, Warm, temperature_at
+from latentlm.components.assignments import Center, LinearSchedule, Sinkhorn, temperature_at
 from latentlm.distributed.collectives import rank, world_size
-from latentlm.types import Context
+from latentlm.types import StepContext
 
 
 def draw(*shape, seed=0):
@@ -30,7 +30,7 @@ def naive_centred(batches, momentum, temperatures):
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_a_running_centre_matches_the_equation_and_micro_batches_add_up(pieces):
     batches = [draw(6, 4, seed=seed) for seed in range(4)]
-    part = Center(Warm(0.5, 0.9, 2), momentum=0.7)
+    part = Center(LinearSchedule(0.5, 0.9, 2), momentum=0.7)
     module, found = part.build(4).double(), []
     for step, batch in enumerate(batches):
         found.append(torch.cat([module(piece, step) for piece in batch.chunk(pieces)]))
@@ -65,7 +65,7 @@ def test_two_ranks_keep_the_centre_of_one(pool, sizes):
 
 
 def test_temperatures():
-    assert [temperature_at(Warm(0.04, 0.08, 4), step) for step in (0, 1, 4, 9)] == pytest.approx(
+    assert [temperature_at(LinearSchedule(0.04, 0.08, 4), step) for step in (0, 1, 4, 9)] == pytest.approx(
         [0.04, 0.05, 0.08, 0.08]
     )
     assert temperature_at(0.1, 7) == 0.1
@@ -77,7 +77,7 @@ terms:
   a:
     kind: predict
     source: {depth: 2, at: some, head: codes}
-    target: {kind: ema, tap: {depth: 3, at: some, head: codes}, normalize: none, own_head: true, assign: %s}
+    target: {kind: ema, tap: {depth: 3, at: some, head: codes}, normalize: none, online_head: true, assign: %s}
     predictor: identity
     loss: {kind: soft_cross_entropy, temperature: 0.3}
 """
@@ -93,15 +93,15 @@ def seen_with(assign):
 def test_over_the_pairs_and_place_by_place():
     built, seen, teacher, logits = seen_with("{kind: sinkhorn, temperature: 0.5}")
     where = [(0, 1), (0, 2), (1, 0), (2, 3), (2, 1)]
-    context = Context(seen, {"ema": teacher})
+    context = StepContext(seen, {"ema": teacher})
     built(context, 0)
     together = naive_sinkhorn(torch.stack([logits[at] for at in where]), 0.5)
     torch.testing.assert_close(built.pairs("a", context)[1].exp(), together, rtol=1e-9, atol=1e-12)
 
     sets = SETS | {"all": [[[0, 1, 2]], [[0, 1, 2]], [[1, 0, 3]]]}
-    built = terms(TERM % "{kind: sinkhorn, temperature: 0.5, over: all}")
+    built = terms(TERM % "{kind: sinkhorn, temperature: 0.5, per_position_of: all}")
     seen, teacher = view([[0] * 4] * 3, sets), view([[0] * 4] * 3, sets, seed=1)
-    context = Context(seen, {"ema": teacher})
+    context = StepContext(seen, {"ema": teacher})
     built(context, 0)
     logits = built.heads["codes"](teacher.states[3]).detach()
     table = {}
@@ -114,12 +114,12 @@ def test_over_the_pairs_and_place_by_place():
 
 
 def test_what_a_set_does_not_reach_shows_and_a_set_with_gaps_is_refused():
-    built, seen, teacher, _ = seen_with("{kind: sinkhorn, over: all}")
-    context = Context(seen, {"ema": teacher})
+    built, seen, teacher, _ = seen_with("{kind: sinkhorn, per_position_of: all}")
+    context = StepContext(seen, {"ema": teacher})
     built(context, 0)
     assert built.pairs("a", context)[1].isnan().all(1).tolist() == [False, False, True, False, False]
-    built, seen, teacher, _ = seen_with("{kind: sinkhorn, over: some}")
-    with pytest.raises(ValueError, match="over 'some' has places that some anchors miss"):
+    built, seen, teacher, _ = seen_with("{kind: sinkhorn, per_position_of: some}")
+    with pytest.raises(ValueError, match="per_position_of 'some' has places that some anchors miss"):
         report(built, seen, ema=teacher)
 
 
@@ -129,14 +129,14 @@ terms:
   found:
     kind: predict
     source: {depth: 3, at: all, head: codes, of: ema}
-    target: {kind: ema, tap: {depth: 3, at: all, head: codes}, normalize: none, own_head: true, assign: %s}
+    target: {kind: ema, tap: {depth: 3, at: all, head: codes}, normalize: none, online_head: true, assign: %s}
     predictor: identity
     loss: {kind: soft_cross_entropy, temperature: 0.3}
 """
 
 
 def test_clusters_learn_from_the_slow_copy_and_reach_nothing_else():
-    built = terms(CLUSTERS % "{kind: sinkhorn, temperature: 0.2, over: all}")
+    built = terms(CLUSTERS % "{kind: sinkhorn, temperature: 0.2, per_position_of: all}")
     seen, teacher = view([[0] * 4] * 3, SETS), view([[0] * 4] * 3, SETS, seed=1)
     for state in teacher.states.values():
         state.requires_grad_(False)
@@ -154,7 +154,10 @@ def test_clusters_learn_from_the_slow_copy_and_reach_nothing_else():
 
 
 def test_terms_share_the_assignments_they_agree_on():
-    text = CLUSTERS % "{kind: sinkhorn, over: all}" + TERM.split("terms:")[1] % "{kind: sinkhorn, over: all}"
+    text = (
+        CLUSTERS % "{kind: sinkhorn, per_position_of: all}"
+        + TERM.split("terms:")[1] % "{kind: sinkhorn, per_position_of: all}"
+    )
     built = terms(text)
     sets = SETS | {"all": [[[0, 1, 2, 3]]] * 3}
     calls = []
@@ -170,24 +173,26 @@ def test_terms_share_the_assignments_they_agree_on():
         (TERM % "{kind: center, temperature: 0}", "temperature: 0.0; it must be above 0"),
         (TERM % "{kind: center, momentum: 1}", "center: momentum must lie in 0..1 and below 1"),
         (TERM % "{kind: sinkhorn, iterations: 0}", "sinkhorn: iterations must be 1 or more"),
-        (TERM % "{kind: sinkhorn, temperature: {first: 1, last: 1, steps: 0}}", "temperature: first and last must be"),
+        (TERM % "{kind: sinkhorn, temperature: {start: 1, end: 1, steps: 0}}", "temperature: start and end must be"),
         (
-            (TERM % "{kind: sinkhorn, over: all}").replace("depth: 3, at: some", "depth: 3, at: some, pool: mean"),
-            "ema: assign over 'all' needs single positions; use pool: none",
+            (TERM % "{kind: sinkhorn, per_position_of: all}").replace(
+                "depth: 3, at: some", "depth: 3, at: some, pool: mean"
+            ),
+            "ema: assign per_position_of 'all' needs single positions; use pool: none",
         ),
         (
             (TERM % "center").replace("depth: 3, at", "depth: 3, of: ema, at"),
             "ema: the target itself says whose states",
         ),
-        ((TERM % "center").replace("at: some, head: codes}, norm", "at: some}, norm"), "ema: own_head needs a head"),
+        ((TERM % "center").replace("at: some, head: codes}, norm", "at: some}, norm"), "ema: online_head needs a head"),
         (
-            (TERM % "center").replace("kind: ema", "kind: online, stop_grad: false").replace("own_head: true, ", ""),
+            (TERM % "center").replace("kind: ema", "kind: online, stop_grad: false").replace("online_head: true, ", ""),
             "online: an assignment has no gradient",
         ),
         (
             (TERM % "center")
             .replace("kind: ema", "kind: online")
-            .replace("own_head: true, ", "")
+            .replace("online_head: true, ", "")
             .replace("depth: 2, at", "depth: 2, of: ema, at"),
             "terms.a.source: of ema, but no target has that teacher",
         ),
@@ -200,6 +205,6 @@ def test_mistakes_are_one_line(text, line):
 
 def test_whether_a_batch_is_the_sum_of_its_parts():
     built = terms(TERM % "center").terms["a"], terms(TERM % "sinkhorn").terms["a"]
-    assert [term.decomposable for term in built] == [True, False]
+    assert [term.per_sample for term in built] == [True, False]
     assert DIM == 8
     assert Sinkhorn().build(3).state_dict() == {}

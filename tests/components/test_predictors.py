@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from toy_view import DIM, objective, report, terms, view
 
 from latentlm.components.heads import Projector, dense, width
-from latentlm.components.predictors import Dynamics, Identity, Linear, Mlp, Slots, Swiglu
+from latentlm.components.predictors import Dynamics, Identity, Linear, Mlp, PerTokenLinear, Swiglu
 from latentlm.objective.objective import Terms
-from latentlm.types import Context
+from latentlm.types import StepContext
 
 
 def made(part, dim_in=DIM, dim_out=DIM, dim_condition=6):
@@ -71,26 +71,26 @@ def test_linear_and_identity():
 
 
 def test_slots_are_a_matrix_for_each_place():
-    h, layer = draw(4, 1, DIM), made(Slots(3), DIM, 5)
+    h, layer = draw(4, 1, DIM), made(PerTokenLinear(3), DIM, 5)
     guess = layer(h)
     assert guess.shape == (4, 3, 5)
     for place in range(3):
         rows = slice(5 * place, 5 * (place + 1))
         want = h[:, 0] @ layer.network.weight[rows].T + layer.network.bias[rows]
         torch.testing.assert_close(guess[:, place], want)
-    with pytest.raises(ValueError, match="slots: num must be at least 1, got 0"):
-        Slots(0)
+    with pytest.raises(ValueError, match="per_token_linear: num must be at least 1, got 0"):
+        PerTokenLinear(0)
 
 
-CODE = "{kind: token_code, ids: ids, pool: none, ordered: false}"
+CODE = "{kind: token_embeddings, ids: ids, pool: none, ordered: false}"
 
 
 @pytest.mark.parametrize("num", [2, 3, 5])
 def test_what_lies_beyond_the_slots_is_not_asked_for(num):
     text = "terms: {a: {kind: predict, source: {depth: 2, at: at}, target: %s, predictor: %s, loss: cosine}}"
-    built = terms(text % (CODE, f"{{kind: slots, num: {num}}}"))
+    built = terms(text % (CODE, f"{{kind: per_token_linear, num: {num}}}"))
     seen = view([[0] * 4], {"at": [[[0], [2]]], "ids": [[[5, 6, 7], [8, -1, -1]]]})
-    made_context = Context(seen)
+    made_context = StepContext(seen)
     built(made_context, 0)
     guess, goal = built.pairs("a", made_context)
     places = [(0, j, token) for j, token in enumerate((5, 6, 7)) if j < num] + [(2, 0, 8)]
@@ -104,16 +104,20 @@ def test_what_lies_beyond_the_slots_is_not_asked_for(num):
 def test_slots_beside_another_predictor_at_the_same_places_and_their_mistakes():
     one = "{kind: predict, source: {depth: 2, at: %s}, target: " + CODE + ", predictor: %s, loss: cosine}"
     sets = {"at": [[[0], [2]]], "many": [[[0, 1], [2, 3]]], "ids": [[[5, 6], [8, -1]]]}
-    both = terms(f"terms: {{a: {one % ('at', '{kind: slots, num: 1}')}, b: {one % ('at', 'linear')}}}")
+    both = terms(f"terms: {{a: {one % ('at', '{kind: per_token_linear, num: 1}')}, b: {one % ('at', 'linear')}}}")
     assert {name: int(count) for name, count in both.counts(view([[0] * 4], sets)).items()} == {"a": 2, "b": 3}
-    both(Context(view([[0] * 4], sets)), 0)
-    with pytest.raises(ValueError, match=r"terms.a: slots read one position, but source has several; use pool"):
-        terms(f"terms: {{a: {one % ('many', 'slots')}}}")(Context(view([[0] * 4], sets)), 0)
+    both(StepContext(view([[0] * 4], sets)), 0)
+    with pytest.raises(
+        ValueError, match=r"terms.a: per_token_linear reads one position, but source has several; use pool"
+    ):
+        terms(f"terms: {{a: {one % ('many', 'per_token_linear')}}}")(StepContext(view([[0] * 4], sets)), 0)
     with pytest.raises(ValueError, match=r"terms.b.predictor: that of 'a' has num 8, not None; set num to 8"):
-        terms(f"terms: {{a: {one % ('at', 'slots')}, b: {one % ('at', '{kind: shared, term: a}')}}}")
-    tied = terms(f"terms: {{a: {one % ('at', 'slots')}, b: {one % ('at', '{kind: shared, term: a, num: 8}')}}}")
+        terms(f"terms: {{a: {one % ('at', 'per_token_linear')}, b: {one % ('at', '{kind: shared, term: a}')}}}")
+    tied = terms(
+        f"terms: {{a: {one % ('at', 'per_token_linear')}, b: {one % ('at', '{kind: shared, term: a, num: 8}')}}}"
+    )
     assert list(tied.predictors) == ["a"]
-    states = Context(view([[0] * 4], sets))
+    states = StepContext(view([[0] * 4], sets))
     first, second = tied(states, 0).values()
     assert first.value.item() == second.value.item()
 
@@ -200,7 +204,7 @@ def test_a_shared_predictor_must_fit():
 
 
 def test_dynamics_steps_from_one_position_to_others():
-    text = "terms: {a: " + TERM % (", at: x", "{kind: token_code, ids: x}", "dynamics") + "}"
+    text = "terms: {a: " + TERM % (", at: x", "{kind: token_embeddings, ids: x}", "dynamics") + "}"
     with pytest.raises(ValueError, match=r"terms\.a\.predictor: dynamics steps from position to position"):
         terms(text)
     text = "terms: {a: " + TERM % (", at: x", "{kind: online, tap: {depth: 1, at: x}}", "dynamics") + "}"
@@ -221,5 +225,6 @@ def test_heads_of_another_precision_than_the_network():
     assert value.dtype == torch.float32
     value.backward()
     assert seen.states[4].grad.abs().sum() > 0
-    text = "terms: {a: {kind: predict, source: {depth: 1}, target: data, loss: next_token, through: norm_readout}}"
+    term = "{kind: predict, source: {depth: 1}, target: tokens, loss: next_token, decode_with: norm_and_lm_head}"
+    text = f"terms: {{a: {term}}}"
     assert report(Terms(objective(text).expand(4), {}, DIM, DIM), seen)["a"].sum.isfinite()

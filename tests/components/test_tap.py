@@ -46,10 +46,10 @@ def test_depths_nobody_has_are_refused_before_there_is_a_network(depth):
 
 def test_out_of_range_depths_of_any_part_name_the_term():
     for term in (
-        "{kind: predict, source: {depth: 9}, target: {kind: token_code, ids: x}, loss: cosine}",
+        "{kind: predict, source: {depth: 9}, target: {kind: token_embeddings, ids: x}, loss: cosine}",
         "{kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 9}}, loss: cosine}",
         "{kind: predict, source: {depth: 1}, target: {kind: ema, tap: {depth: 9}}, loss: cosine}",
-        "{kind: spread, source: {depth: 9}, loss: sigreg, samples: anchors}",
+        "{kind: regularize, source: {depth: 9}, loss: sigreg, sample_axis: examples}",
         "{kind: levels, sources: [1], targets: [9]}",
     ):
         with pytest.raises(ValueError, match=r"objective\.terms\.far: depth 9: the model has 4 blocks"):

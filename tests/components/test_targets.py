@@ -14,10 +14,10 @@ from paths import ROOT
 from toy_view import DIM, VOCAB, report, terms, view
 
 from latentlm.components.tap import Tap
-from latentlm.components.targets import Ema, Frozen, Target, TokenCode
-from latentlm.components.token_code import signed_permutations
+from latentlm.components.targets import Ema, Frozen, Target, TokenEmbeddings
+from latentlm.components.token_embeddings import signed_permutations
 from latentlm.config.schema import ConfigError
-from latentlm.types import Context
+from latentlm.types import StepContext
 
 SEGMENTS = [[0, 0, 0, 0], [0, 0, 0, -1]]
 SETS = {"ids": [[[5, 6, 7]], [[8, 9, -1]]], "at": [[[3]], [[2]]]}
@@ -29,12 +29,12 @@ TABLE = {  # target -> who receives gradient beside source state, source head an
     "{kind: online, tap: {depth: 3, at: next, head: there}, stop_grad: false}": {"state", "there"},
     "{kind: ema, tap: {depth: 3, at: next}}": set(),
     "{kind: frozen, tap: {depth: 3, at: next}, normalize: l2}": set(),
-    "{kind: token_code, ids: ids}": set(),
-    "{kind: data}": {"norm"},  # the guess goes through the network's own norm
+    "{kind: token_embeddings, ids: ids}": set(),
+    "{kind: tokens}": {"norm"},  # the guess goes through the network's own norm
 }
 TERM = """
 heads: {here: {kind: projector, dim: 8}, there: {kind: projector, dim: 8}}
-terms: {a: {kind: predict, source: {depth: 2, head: here%s}, target: %s, loss: %s, through: %s}}
+terms: {a: {kind: predict, source: {depth: 2, head: here%s}, target: %s, loss: %s, decode_with: %s}}
 """
 
 
@@ -44,9 +44,9 @@ def touched(parameters) -> bool:
 
 @pytest.mark.parametrize("target", TABLE)
 def test_gradient_table(target):
-    data = "data" in target
-    at = ", at: at" if "token_code" in target else ""
-    built = terms(TERM % (at, target, "next_token" if data else "mse", "norm_readout" if data else "none"))
+    data = "tokens" in target
+    at = ", at: at" if "token_embeddings" in target else ""
+    built = terms(TERM % (at, target, "next_token" if data else "mse", "norm_and_lm_head" if data else "none"))
     seen, teacher = view(SEGMENTS, SETS), view(SEGMENTS, SETS, seed=1)
     report(built, seen, ema=teacher, frozen=teacher)["a"].sum.backward()
     found = {
@@ -66,7 +66,7 @@ def test_gradient_table(target):
 def test_logits_of_a_target_have_no_gradient():
     text = "{kind: online, tap: {depth: 3, at: next}, stop_grad: false}"
     seen = view(SEGMENTS)
-    report(terms(TERM % ("", text, "kl", "norm_readout")), seen)["a"].sum.backward()
+    report(terms(TERM % ("", text, "kl", "norm_and_lm_head")), seen)["a"].sum.backward()
     assert not touched([seen.states[3]])
 
 
@@ -90,7 +90,7 @@ def test_latents_equal_the_states_they_name(kind, seed, normalize):
 
 
 def context(built, seen, **teachers):
-    made = Context(seen, teachers)
+    made = StepContext(seen, teachers)
     built(made, 0)
     return made
 
@@ -101,14 +101,14 @@ def test_a_frozen_teacher_has_no_head():
 
 
 def test_momentum_is_a_share():
-    with pytest.raises(ValueError, match=r"momentum and final must lie in 0\.\.1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"momentum and final_momentum must lie in 0\.\.1, got 1\.5"):
         Ema(Tap(1), momentum=1.5)
 
 
 def code(ids, ordered=True, seed=0, **kwargs):
-    target, seen = TokenCode("ids", seed, ordered), view([[0]] * len(ids), {"ids": ids}, **kwargs)
+    target, seen = TokenEmbeddings("ids", seed, ordered), view([[0]] * len(ids), {"ids": ids}, **kwargs)
     keep = target.mask(seen).any(1)
-    return target.read(Context(seen), keep).values[:, 0], seen.embed.weight.detach()
+    return target.read(StepContext(seen), keep).values[:, 0], seen.embed.weight.detach()
 
 
 @given(st.integers(0, 99), st.booleans())
@@ -132,10 +132,10 @@ def test_unpooled_every_token_of_a_span_has_a_code_of_its_own(seed, ordered):
     draw = random.Random(seed)
     spans = [[draw.randrange(VOCAB) for _ in range(draw.randint(0, 3))] for _ in range(4)]
     seen = view([[0]], {"ids": [[span + [-1] * (3 - len(span)) for span in spans]]})
-    target = TokenCode("ids", seed, ordered, pool="none")
+    target = TokenEmbeddings("ids", seed, ordered, pool="none")
     there = target.mask(seen)
     assert there.tolist() == [[j < len(span) for j in range(3)] for span in spans]
-    read = target.read(Context(seen), there.any(1))
+    read = target.read(StepContext(seen), there.any(1))
     assert torch.equal(read.mask, there[there.any(1)])
     places, signs = signed_permutations(3, DIM, seed)
     for span, values in zip(filter(None, spans), read.values, strict=True):
@@ -146,7 +146,7 @@ def test_unpooled_every_token_of_a_span_has_a_code_of_its_own(seed, ordered):
 
 
 def test_a_source_guesses_every_token_of_its_span():
-    built = terms(TERM % (", at: at", "{kind: token_code, ids: ids, pool: none}", "cosine", "none"))
+    built = terms(TERM % (", at: at", "{kind: token_embeddings, ids: ids, pool: none}", "cosine", "none"))
     index = {"at": [[[0], [2]]], "ids": [[[5, 6, 7], [8, -1, -1]]]}
     guess, goal = built.pairs("a", context(built, seen := view([[0] * 4], index)))
     assert guess.shape == goal.shape == (4, DIM)
@@ -191,7 +191,7 @@ def test_token_code_is_exact_in_every_precision():
 
 def test_data_is_whatever_the_labels_say():
     labels = torch.tensor([[4, -100, 9, 2], [7, 1, -100, 3]])
-    built = terms(TERM % ("", "{kind: data}", "next_token", "readout"))
+    built = terms(TERM % ("", "{kind: tokens}", "next_token", "lm_head"))
     seen = view(SEGMENTS, labels=labels)
     _, goal = built.pairs("a", context(built, seen))
     assert goal.tolist() == [4, 9, 2, 7, 1]  # the last label stands on padding
@@ -201,16 +201,16 @@ def test_data_is_whatever_the_labels_say():
 
 
 def test_data_can_be_ids_that_stand_nowhere():
-    built = terms(TERM % (", at: due", "{kind: data, ids: wanted}", "next_token", "readout"))
+    built = terms(TERM % (", at: due", "{kind: tokens, ids: wanted}", "next_token", "lm_head"))
     sets = {"due": [[[0, 1], [2, -1]], [[2, 1], [-1, -1]]]}
     sets["wanted"] = [[[8, 9], [3, 5]], [[-1, 7], [2, 2]]]  # a place or an id that is missing is no pair
     seen = view(SEGMENTS, sets=sets)
     _, goal = built.pairs("a", context(built, seen))
     assert goal.tolist() == [8, 9, 3, 7]
     with pytest.raises(ConfigError, match="ids takes their place; give one of them"):
-        terms(TERM % ("", "{kind: data, ids: wanted, at: due}", "next_token", "readout"))
-    with pytest.raises(ConfigError, match="near: goes with targets at single positions"):
-        terms(TERM % (", at: due", "{kind: data, ids: wanted}", "next_token", "readout, near: due"))
+        terms(TERM % ("", "{kind: tokens, ids: wanted, at: due}", "next_token", "lm_head"))
+    with pytest.raises(ConfigError, match="distance_to: goes with targets at single positions"):
+        terms(TERM % (", at: due", "{kind: tokens, ids: wanted}", "next_token", "lm_head, distance_to: due"))
 
 
 @pytest.mark.parametrize("part", get_args(Target))

@@ -12,7 +12,7 @@ from toy_view import llama, states
 from latentlm.attach.optimizer_steps import StepClock
 from latentlm.attach.state import latent_run
 from latentlm.attach.teacher_forward import teacher_health
-from latentlm.components.teacher import Teacher, Teaching, trained
+from latentlm.components.teacher import Teacher, TeacherConfig, trained
 
 TERM = """
 terms:
@@ -100,10 +100,10 @@ def test_momentum_0_is_the_network_itself_and_copies_nothing():
 
 
 def test_momentum_moves_to_its_last_value_along_half_a_cosine():
-    teaching = Teaching(0.9, final=1.0)
-    assert [round(teaching.at(step, 10), 6) for step in (0, 5, 10, 11)] == [0.9, 0.95, 1.0, 1.0]
+    teacher_config = TeacherConfig(0.9, final_momentum=1.0)
+    assert [round(teacher_config.at(step, 10), 6) for step in (0, 5, 10, 11)] == [0.9, 0.95, 1.0, 1.0]
     with pytest.raises(ValueError, match="final needs the number of steps"):
-        teaching.at(0, None)
+        teacher_config.at(0, None)
 
 
 def test_how_far_an_average_lags_is_told():
@@ -179,7 +179,7 @@ def test_under_lora_the_average_holds_adapters_up_to_the_deepest_target():
 @peft_warns
 @pytest.mark.parametrize("adapters", [False, True])
 def test_a_frozen_copy_is_renewed_every_few_steps(adapters):
-    model = llama(TERM % ("frozen", ", every: 3"))
+    model = llama(TERM % ("frozen", ", refresh_every: 3"))
     model = adapted(model) if adapters else model
     run, passed, renewed = latent_run(model), [], []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -218,7 +218,7 @@ def test_loading_weights_is_no_step():
 def test_a_half_precision_weight_has_a_full_precision_average_but_a_copy_in_its_own():
     weight = {"a.b": nn.Parameter(torch.ones(3, dtype=torch.bfloat16))}
     for momentum, dtype in ((0.999, torch.float32), (1.0, torch.bfloat16)):
-        teacher = Teacher(Teaching(momentum))
+        teacher = Teacher(TeacherConfig(momentum))
         teacher.start(weight)
         with torch.no_grad():
             weight["a.b"].fill_(2)
@@ -232,7 +232,7 @@ def test_a_half_precision_weight_has_a_full_precision_average_but_a_copy_in_its_
 
 
 def test_a_restored_copy_follows_its_weight_to_the_device():
-    teacher = Teacher(Teaching(0.9))
+    teacher = Teacher(TeacherConfig(0.9))
     teacher.load_state_dict({"a": torch.ones(3)})
     teacher.start({"a": torch.ones(3, device="meta")})
     assert next(teacher.buffers()).device.type == "meta"

@@ -15,7 +15,7 @@ from latentlm import get_latent_model
 from latentlm.data import find_spans, word_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256))
-NAMES_OTHER = "objective.terms.names_other"
+NAMES_OTHER = "objective.terms.predict_target_from_source"
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def write_lines(path: Path, *rows: dict) -> str:
         (["smoke/text", "optim.steps.x=3"], "'optim.steps' is not a block"),
         (
             ["smoke/text", f"{NAMES_OTHER}.loss.kind=info_nze"],
-            "names_other.loss: unknown kind 'info_nze'; did you mean",
+            "predict_target_from_source.loss: unknown kind 'info_nze'; did you mean",
         ),
         (["smoke/text", "optim.steps=many"], "smoke/text.optim.steps: 'many' is not int or null"),
         (["smoke/text", "optim.steps=-3"], "smoke/text.optim: steps: -3; set it to 1 or more"),
@@ -89,10 +89,13 @@ def write_lines(path: Path, *rows: dict) -> str:
         (["smoke/text", "run.log_every=0"], "log_every: 0; set it to 1 or more"),
         (["smoke/text", "run.report_to=[tensorbord]"], "did you mean 'tensorboard'?"),
         (["smoke/text", "model.lora.rank=0"], "smoke/text.model.lora: rank: 0; set it to 1 or more"),
-        (["smoke/text", f"{NAMES_OTHER}.source.at=span_ends"], "facts gives no 'span_ends'; did you mean 'span_end'?"),
+        (
+            ["smoke/text", f"{NAMES_OTHER}.source.at=span_ends"],
+            "facts gives no 'span_ends'; did you mean 'source_last'?",
+        ),
         (
             ["text/reversal", "data.kind=text", "data.source=x.jsonl"],
-            "text gives no 'span_end'; it has no spans, batch.pairs",
+            "text gives no 'source_last'; it has no spans, batch.pairs",
         ),
         (["vision/mae", "batch.pairs.kind=phrases"], "batch.pairs: images have no text to find spans in"),
         (["smoke/text", f"{NAMES_OTHER}.source.depth=9"], f"{NAMES_OTHER}: depth 9: the model has 2 blocks; use 0..2"),
@@ -130,7 +133,7 @@ def test_a_recipe_is_refused_before_any_weights(folder, no_weights, words, line)
         (b"objective: [", "recipe 'own.yaml', line 1: not valid YAML"),
         (b"- a\n- b\n", "recipe 'own.yaml': must be a mapping"),
         (PNG, "recipe 'own.yaml': not valid YAML"),
-        (b"objective: {data: 1.0}\n", "own.yaml: Recipe needs the key 'model'"),
+        (b"objective: {lm_weight: 1.0}\n", "own.yaml: Recipe needs the key 'model'"),
     ],
 )
 def test_a_broken_recipe_file(folder, text, line):
@@ -160,7 +163,7 @@ def test_a_broken_data_file(folder, no_weights, content, line):
     [
         ([[0, 1], [5, 99]], "span [5, 99] is not inside the document 'one two'"),
         ([[0, 3], [3, 4]], "span ' ' matches no token of the document 'one two'; check its offsets"),
-        ([[0, 3]], "documents: none has two spans, but span_end, other_ids need them"),
+        ([[0, 3]], "documents: none has two spans, but source_last, target_ids need them"),
         (None, "data.source: row 0 of facts.jsonl: spans must be a list of [start, end]; got None"),
     ],
 )

@@ -66,7 +66,10 @@ def test_heads_of_other_terms_are_refused(before, tmp_path):
         (["trainer.temperature=0"], "temperature: 0.0; set it above 0"),
         (["trainer.kind=dpo"], "trainer: unknown kind 'dpo'"),
         (["data={kind: facts}"], "trainer: grpo needs data that check an answer, facts cannot"),
-        (["objective.terms.middle.source.at=span_end"], "objective.terms.middle: reads span_end, which completions"),
+        (
+            ["objective.terms.middle.source.at=source_last"],
+            "objective.terms.middle: reads source_last, which completions",
+        ),
         (["model.name=null", "model.config={model_type: llama}"], "heads: saved ones lie in a folder"),
     ],
 )

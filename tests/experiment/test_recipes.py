@@ -29,7 +29,7 @@ RECIPES = list(recipe_names())
 SMOKE = [name for name in RECIPES if name.startswith("smoke/")]
 VISION = [name for name in RECIPES if name.startswith("vision/")]
 AFTER = {  # the recipe that has to be run before, and what names its network
-    "vision/salt": ("vision/mae", "objective.terms.seen_by_mae.target.weights"),
+    "vision/salt": ("vision/mae", "objective.terms.seen_by_mae.target.checkpoint"),
     "text/grpo": ("text/arithmetic", "model.name"),
 }
 
@@ -69,7 +69,7 @@ def test_a_recipe_trains_and_logs_its_terms_and_does_the_same_twice(name, tmp_pa
     small = [*tiny(name), *taught(name)]
     recipe = load_recipe(name, small)
     terms = recipe.objective.expand(read_config(recipe).num_hidden_layers)
-    expected = {"data", *terms} if recipe.objective.data else {*terms}
+    expected = {"data", *terms} if recipe.objective.lm_weight else {*terms}
     runs = [train(load_recipe(name, [*small, f"run.dir={run}"])) for run in ("a", "b")]
     assert sorted(losses(runs[0])) == [1, 2, 3, 4]
     for row in losses(runs[0]).values():
@@ -123,7 +123,7 @@ def test_recipes_on_scenes_differ_from_each_other_in_objective_views_and_mask_al
 def test_the_smoke_recipe_has_every_kind_of_term():
     terms = load_recipe("smoke/text").objective.terms.values()
     assert {kind_of(type(term)) for term in terms} == {"predict", "levels", "spread"}
-    assert {kind_of(type(term.target)) for term in terms if isinstance(term, Predict)} == {"token_code", "ema"}
+    assert {kind_of(type(term.target)) for term in terms if isinstance(term, Predict)} == {"token_embeddings", "ema"}
     assert isinstance(load_recipe("smoke/text").data, Facts)
 
 

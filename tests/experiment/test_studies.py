@@ -30,5 +30,5 @@ def test_every_arm_loads_and_has_a_folder_of_its_own(path):
 def test_braces_of_yaml_are_left_alone():
     study = parse(Study, read_recipe(str(FOLDER / "vision.yaml")), "vision")
     own = overrides(study, "salt", 3, Path("runs/some"))
-    assert "objective.terms.seen_by_mae.target.weights=runs/some/mae/3/model" in own
+    assert "objective.terms.seen_by_mae.target.checkpoint=runs/some/mae/3/model" in own
     assert any("agree_places: {kind: predict" in each for each in overrides(study, "places alone", 3, Path("x")))

@@ -60,9 +60,12 @@ def test_what_a_run_leaves_behind():
     run = Path("deep/run")
     assert told.startswith("training 0.0")
     assert "step 6/6  loss " in told
-    assert " + names_other " in told
+    assert " + predict_target_from_source " in told
     assert [row["step"] for row in metrics("deep/run")] == [1, 4, 6]
-    assert all(f"{term}/value" in metrics("deep/run")[0] for term in ("data", "names_other", "ladder/1_to_2", "slow"))
+    assert all(
+        f"{term}/value" in metrics("deep/run")[0]
+        for term in ("data", "predict_target_from_source", "ladder/1_to_2", "slow")
+    )
     saved = yaml.safe_load((run / "recipe.yaml").read_text())
     assert (saved["optim"]["steps"], saved["run"]["resume"]) == (6, False)
     facts = json.loads((run / "run.json").read_text())
@@ -146,7 +149,9 @@ def test_resuming_refuses_another_recipe_and_takes_more_steps():
         told == "latentlm: run.resume: run was made with optim.learning_rate 0.003, not 1.0; use another run.dir=PATH\n"
     )
     told = train("text/nitp", "run.dir=run", "run.resume=true", code=2)
-    assert "run.resume: run was made with another objective.terms.names_other; use another run.dir" in told
+    assert (
+        "run.resume: run was made with another objective.terms.predict_target_from_source; use another run.dir" in told
+    )
     told = train("run", "run.resume=true", "optim.steps=3", code=2)
     assert told == "latentlm: optim.steps: 3, but run is at step 4; set it higher\n"
     assert "run.dir: run already holds a run" in train("run", code=2)

@@ -158,7 +158,7 @@ def test_the_card_tells_what_the_run_folder_knows():
 
 def test_a_source_is_cited_where_its_part_is_used_and_nowhere_else():
     names = {name for name, _ in sources(as_objective("text/reversal"))}
-    assert names == {"info_nce", "token_code"}
+    assert names == {"info_nce", "token_embeddings"}
     for part in (losses.SmoothL1(), losses.InfoNce(), targets.Frozen(targets.Tap(1))):
         ((_, text),) = list(sources(part))
         assert "arXiv" in text

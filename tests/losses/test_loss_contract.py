@@ -125,7 +125,7 @@ def test_decomposable_says_whether_samples_see_each_other(part):
     halves = [call(part, samples(part, inputs, half)) for half in (slice(0, 4), slice(4, 8))]
     apart = torch.stack(halves).mean()
     same = torch.allclose(apart, call(part, inputs).mean(), rtol=1e-5)
-    assert same == part.decomposable
+    assert same == part.per_sample
 
 
 @every

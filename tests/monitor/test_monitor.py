@@ -15,7 +15,7 @@ from latentlm.config.schema import kind_of
 from latentlm.losses import BarlowTwins, Invariance, Mmcr, NtXent
 from latentlm.monitor.statistics import alike_within, class_health, measure, pair_health, rank, set_health
 from latentlm.monitor.verdicts import verdicts
-from latentlm.types import Context
+from latentlm.types import StepContext
 
 DIM = 16
 
@@ -48,15 +48,15 @@ def test_pair_health_by_hand():
     spread = (goal - goal.mean(0)).square().sum(-1).mean()
     assert found["r2"] == pytest.approx(float(1 - error.square().sum(-1).mean() / spread), rel=1e-4)
     assert pair_health(goal.mean(0).expand(64, -1), goal)["r2"] == pytest.approx(0, abs=1e-5)
-    assert found["gap"] > 0.9
-    assert abs(pair_health(draw(64, DIM, seed=2), goal)["gap"]) < 0.2
+    assert found["cosine_margin"] > 0.9
+    assert abs(pair_health(draw(64, DIM, seed=2), goal)["cosine_margin"]) < 0.2
     assert found["target_norm"] == pytest.approx(float(goal.norm(dim=-1).mean()))
     assert found["target_std"] == pytest.approx(1, rel=0.1)
 
 
 def test_the_gap_is_to_a_stranger_and_not_to_a_neighbour():
     slow = draw(64, DIM).cumsum(0)  # neighbours nearly alike
-    assert pair_health(slow, slow)["gap"] > 0.5
+    assert pair_health(slow, slow)["cosine_margin"] > 0.5
 
 
 HEALTHY = draw(256, DIM)
@@ -77,8 +77,8 @@ def test_healthy_latents_are_silent(scale, offset):
         (HEALTHY, torch.zeros(256, DIM), {"constant-target"}),
         (HEALTHY, HEALTHY[:, :1] * torch.ones(DIM), {"low-rank-target"}),
         (1e6 * HEALTHY, 1e6 * HEALTHY, {"norm-blowup"}),
-        (draw(256, DIM, seed=3), HEALTHY, {"not-learning"}),
-        (HEALTHY.roll(128, 0), HEALTHY, {"not-learning"}),
+        (draw(256, DIM, seed=3), HEALTHY, {"no-better-than-random-pairing"}),
+        (HEALTHY.roll(128, 0), HEALTHY, {"no-better-than-random-pairing"}),
         (torch.full((256, DIM), torch.nan), HEALTHY, {"not-finite"}),
         (HEALTHY, HEALTHY / 0, {"not-finite"}),
     ],
@@ -86,7 +86,7 @@ def test_healthy_latents_are_silent(scale, offset):
 def test_constructed_failures_are_named(guess, goal, named):
     found = set(verdicts(pair_health(guess, goal), DIM))
     assert found >= named
-    assert found - named <= {"not-learning"}  # which a broken target entails
+    assert found - named <= {"no-better-than-random-pairing"}  # which a broken target entails
 
 
 def test_a_head_that_says_the_same_of_every_input_is_named():
@@ -110,8 +110,8 @@ def test_alike_within_by_hand_and_its_verdict():
     assert alike_within(latents, anchor) == pytest.approx(1 - within / spread)
     assert alike_within(torch.ones(4, 2), torch.tensor([0, 0, 1, 1])) == 1
     healthy = pair_health(HEALTHY, HEALTHY)
-    assert verdicts(healthy | {"target_alike": 0.97}, DIM) == ["alike-within-target"]
-    assert verdicts(healthy | {"target_alike": 0.9}, DIM) == []
+    assert verdicts(healthy | {"target_between_example_share": 0.97}, DIM) == ["target-constant-within-example"]
+    assert verdicts(healthy | {"target_between_example_share": 0.9}, DIM) == []
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,15 @@ def test_set_health_by_hand():
 
 @pytest.mark.parametrize("loss", [Invariance(), NtXent(), BarlowTwins(), Mmcr()])
 def test_views_that_are_no_nearer_to_each_other_than_to_strangers_are_named(loss):
-    text = "terms: {a: {kind: spread, source: {depth: 1, at: x}, loss: mse, samples: anchors}}".replace(
+    text = "terms: {a: {kind: regularize, source: {depth: 1, at: x}, loss: mse, sample_axis: examples}}".replace(
         "mse", kind_of(type(loss))
     )
     built, seen = terms(text), view([[0] * 64])
     seen.sets["x"] = torch.arange(64).view(1, 32, 2)
-    for agree, verdict in [(True, "ok"), (False, "not-learning")]:
+    for agree, verdict in [(True, "ok"), (False, "no-better-than-random-pairing")]:
         views = draw(32, 1, DIM).expand(-1, 2, -1) if agree else draw(32, 2, DIM)
         seen.states[max(seen.states)] = views.reshape(1, 64, DIM)
-        context = Context(seen)
+        context = StepContext(seen)
         assert measure(built, context)["monitor/a/verdict"] == verdict
 
 
@@ -174,38 +174,38 @@ def test_measure_reports_every_latent_term():
     text = """
     terms:
       a: {kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 2, at: next}}, loss: mse}
-      b: {kind: predict, source: {depth: 1}, target: data, loss: next_token, through: readout}
-      c: {kind: spread, source: {depth: 1}, loss: sigreg, samples: positions}
+      b: {kind: predict, source: {depth: 1}, target: tokens, loss: next_token, decode_with: lm_head}
+      c: {kind: regularize, source: {depth: 1}, loss: sigreg, sample_axis: positions}
     """
     built, seen = terms(text), view([[0] * 6])
-    context = Context(seen)
+    context = StepContext(seen)
     built(context, 0)
     found = measure(built, context)
     guess, goal = built.pairs("a", context)
     health = pair_health(guess.detach(), goal)
-    assert found.pop("monitor/a/verdict") in ("ok", "not-learning")
+    assert found.pop("monitor/a/verdict") in ("ok", "no-better-than-random-pairing")
     nothing = (goal.mean(0) - goal).square().mean()
-    assert found.pop("monitor/a/nothing") == pytest.approx(float(nothing), rel=1e-5)
+    assert found.pop("monitor/a/baseline_loss") == pytest.approx(float(nothing), rel=1e-5)
     assert {key: found.pop(f"monitor/a/{key}") for key in health} == health
     samples = built.samples("c", context).detach()
     assert found.pop("monitor/c/verdict") == "ok"
     assert found == {f"monitor/c/{key}": value for key, value in set_health(samples).items()}
-    few = Context(view([[0, 0, 0]]), {}, context.heads)
+    few = StepContext(view([[0, 0, 0]]), {}, context.heads)
     assert measure(built, few) == {}
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "cosine", "kl", "smooth_l1"])
 def test_r2_is_there_where_the_loss_regresses(loss):
     term = "{kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 2, at: next}}, loss: %s}"
-    built, context = terms(f"terms: {{a: {term % loss}}}"), Context(view([[0] * 6]))
+    built, context = terms(f"terms: {{a: {term % loss}}}"), StepContext(view([[0] * 6]))
     built(context, 0)
     found = measure(built, context)
     assert ("monitor/a/r2" in found) == (loss == "smooth_l1")
-    assert "monitor/a/gap" in found
+    assert "monitor/a/cosine_margin" in found
 
 
 PROBED = """
-monitor: 1
+monitor_every: 1
 terms:
   low:
     kind: predict
@@ -220,9 +220,10 @@ terms:
     predictor: mlp
     loss: cosine
     weight: 3.0
-  both: {kind: predict, source: {depth: 1/2}, target: data, loss: next_token, through: norm_readout, weight: 0.2}
-  round: {kind: spread, source: {depth: 1/2}, loss: {kind: sigreg, num_slices: 8}, samples: positions, weight: 0.1}
-  leaky:
+  both: {kind: predict, source: {depth: 1/2}, target: tokens, loss: next_token, decode_with: norm_and_lm_head, weight:
+  0.2}
+  round: {kind: regularize, source: {depth: 1/2}, loss: {kind: sigreg, num_slices: 8}, sample_axis: positions, weight:
+  0.1} leaky:
     kind: predict
     source: {depth: 1/2}
     target: {kind: online, tap: {depth: 3/4, at: next}, stop_grad: false}
@@ -276,7 +277,7 @@ def test_the_probe_equals_separate_backward_passes(checkpointing, how):
 
 @pytest.mark.filterwarnings("ignore:a second backward")  # that is what is looked at
 def test_it_looks_once_in_so_many_optimizer_steps_whatever_the_number_of_forwards():
-    model = llama(PROBED.replace("monitor: 1", "monitor: 2"))
+    model = llama(PROBED.replace("monitor_every: 1", "monitor_every: 2"))
     run, accelerator = latent_run(model), Accelerator(cpu=True, gradient_accumulation_steps=3)
     wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1e-2))
     looked = []
@@ -295,7 +296,7 @@ def test_it_looks_once_in_so_many_optimizer_steps_whatever_the_number_of_forward
 def test_the_probe_changes_no_gradient():
     grads = []
     for monitor in (0, 1):
-        model = llama(PROBED.replace("monitor: 1", f"monitor: {monitor}"))
+        model = llama(PROBED.replace("monitor_every: 1", f"monitor_every: {monitor}"))
         model(**BATCH).loss.backward()
         grads.append([p.grad for p in model.parameters()])
     assert all(map(torch.equal, *grads))

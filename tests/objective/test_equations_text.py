@@ -35,7 +35,7 @@ terms:
     source: {depth: 1, norm: final}
     target: {kind: online, tap: {depth: 1, norm: final, at: {kind: next, horizon: %d}}}
     predictor: {kind: shared, term: dynamics}
-    through: readout
+    decode_with: lm_head
     loss: {kind: kl}
     weight: 0.5
 """
@@ -130,16 +130,19 @@ def test_llm_jepa():
 def test_reversal_carried(monkeypatch):
     rms_norm = lambda self, x: F.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)  # noqa: E731
     monkeypatch.setattr(LlamaRMSNorm, "forward", rms_norm)  # its own computes in float32 whatever its weights
-    model = llama(yaml.safe_dump(read_recipe("text/reversal_carried")["objective"]), torch.float64)
+    model = llama(yaml.safe_dump(read_recipe("text/reversal_pretrained")["objective"]), torch.float64)
     batch = packed([3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14], [15, 16])
     batch["latent"] |= {
-        "span_end": torch.tensor([[[1], [6], [10], [13]]]),
-        "before_other": torch.tensor([[[2], [-1], [10], [-1]]]),
-        "other_at": torch.tensor([[[2, 3], [6, -1], [10, -1], [12, 13]]]),
-        "other_ids": torch.tensor([[[6, 7], [4, -1], [12, -1], [9, 6]]]),
+        "source_last": torch.tensor([[[1], [6], [10], [13]]]),
+        "before_target": torch.tensor([[[2], [-1], [10], [-1]]]),
+        "target_positions": torch.tensor([[[2, 3], [6, -1], [10, -1], [12, 13]]]),
+        "target_ids": torch.tensor([[[6, 7], [4, -1], [12, -1], [9, 6]]]),
     }
 
-    network, table = model.latent.terms.predictors["names_other"].network, model.get_input_embeddings().weight.detach()
+    network, table = (
+        model.latent.terms.predictors["predict_target_from_source"].network,
+        model.get_input_embeddings().weight.detach(),
+    )
     head = model.lm_head.weight.detach()
 
     def slot(h, j):
@@ -205,5 +208,5 @@ def test_recipes_of_the_paper_say_the_same_thing():
         recipe, ours = as_objective(name), objective(text)
         assert list(recipe.terms) == list(ours.terms)
         for term, own in zip(recipe.terms.values(), ours.terms.values(), strict=True):
-            for field in ("source", "target", "predictor", "loss", "through", "shuffle"):
+            for field in ("source", "target", "predictor", "loss", "decode_with", "shuffle"):
                 assert getattr(term, field) == getattr(own, field)

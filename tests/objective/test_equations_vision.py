@@ -9,7 +9,7 @@ from tiny_vits import PATCHES, attach, images, vit
 
 from latentlm.attach.state import latent_run
 
-NARROW = "predictor: {kind: narrow, num_layers: 1}"
+NARROW = "predictor: {kind: transformer, num_layers: 1}"
 
 
 def doubled(batch: dict) -> dict:
@@ -69,7 +69,8 @@ def test_mae():
 
 def test_i_jepa_and_its_levels():
     text = (
-        "terms: {ladder: {kind: levels, sources: [1/2, 1], targets: [1/2, 1], relation: masked, share: true, "
+        "terms: {ladder: {kind: levels, sources: [1/2, 1], targets: [1/2, 1], align: masked_patches, "
+        "shared_trunk: true, "
         f"weights: [[0.5, 0.5], [0.2, 0.8]], target: {{teacher: ema, momentum: 0.9}}, {NARROW}, loss: smooth_l1}}}}"
     )
     model, batch = attach(text, dtype=torch.float64), images(kept=4, blocks=2)
@@ -98,8 +99,8 @@ def test_byol_with_a_slow_copy_of_the_projector():
     terms:
       byol:
         kind: predict
-        source: {depth: 1, norm: final, at: class_a, head: project}
-        target: {kind: ema, tap: {depth: 1, norm: final, at: class_b, head: project}, momentum: 0.5, normalize: none}
+        source: {depth: 1, norm: final, at: cls_1, head: project}
+        target: {kind: ema, tap: {depth: 1, norm: final, at: cls_2, head: project}, momentum: 0.5, normalize: none}
         predictor: linear
         loss: cosine
     """
@@ -139,21 +140,21 @@ def test_dino_over_several_steps():
     terms:
       crops:
         kind: predict
-        source: {depth: 1, norm: final, at: class_a, head: prototypes}
+        source: {depth: 1, norm: final, at: cls_1, head: prototypes}
         target:
           kind: ema
-          tap: {depth: 1, norm: final, at: class_b, head: prototypes}
+          tap: {depth: 1, norm: final, at: cls_2, head: prototypes}
           momentum: 0.5
-          final: 1.0
+          final_momentum: 1.0
           normalize: none
-          assign: {kind: center, temperature: {first: 0.2, last: 0.4, steps: 2}, momentum: 0.9}
+          assign: {kind: center, temperature: {start: 0.2, end: 0.4, steps: 2}, momentum: 0.9}
         predictor: identity
         loss: {kind: soft_cross_entropy, temperature: 0.1}
     """
     model, batch = attach(text, dtype=torch.float64), images(rows=3, views=3)
     first = [place * (1 + PATCHES) for place in range(3)]
     crops = [(student, teacher) for teacher in range(2) for student in range(3) if student != teacher]
-    for name, side in (("class_a", 0), ("class_b", 1)):
+    for name, side in (("cls_1", 0), ("cls_2", 1)):
         batch["latent"][name] = torch.tensor([[first[pair[side]]] for pair in crops]).expand(3, -1, 1)
     batch["latent"]["taught"] = torch.arange(2)
     latent_run(model).total = 4
@@ -187,9 +188,10 @@ def test_lejepa():
     text = """
     heads: {project: {kind: projector, dim: 8}}
     terms:
-      together: {kind: spread, source: &t {depth: 1, at: class, head: project}, loss: invariance, samples: anchors,
+      together: {kind: regularize, source: &t {depth: 1, at: cls, head: project}, loss: invariance, sample_axis:
+      examples,
                  weight: 0.95}
-      apart: {kind: spread, source: *t, loss: {kind: sigreg, num_slices: 4}, samples: anchors, weight: 0.05}
+      apart: {kind: regularize, source: *t, loss: {kind: sigreg, num_slices: 4}, sample_axis: examples, weight: 0.05}
     """
     model, batch = attach(text, dtype=torch.float64), images(rows=5, views=2)
     loss, context = run(model, batch)
@@ -227,7 +229,7 @@ def test_v_jepa_weighs_seen_patches_by_how_near_a_hidden_one_is():
         target: {kind: ema, tap: {depth: [1/2, 1], fuse: concat, at: visible}, momentum: 0.5, normalize: none}
         predictor: linear
         loss: {kind: smooth_l1, beta: 0.0}
-        near: masked
+        distance_to: masked
     """
     model, batch = attach(text, dtype=torch.float64), images(kept=9, views=2)
     loss, context = run(model, batch)

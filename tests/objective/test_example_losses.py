@@ -16,7 +16,7 @@ terms:
     target: {{kind: online, tap: {{depth: 3, at: spans}}}}
     predictor: identity
     loss: {loss}
-    average: {average}
+    reduction: {reduction}
 """
 
 
@@ -28,7 +28,7 @@ def rows(seen, depth):
 
 def test_a_loss_over_the_positions_of_an_anchor():
     seen = view(SEGMENTS, SPANS)
-    got = report(terms(TERM.format(loss="gram", average="pairs")), seen)["kept"]
+    got = report(terms(TERM.format(loss="gram", reduction="per_position")), seen)["kept"]
     expected = []
     for source, target in zip(rows(seen, 2), rows(seen, 3), strict=True):
         every = torch.ones(1, len(source), dtype=torch.bool)
@@ -40,7 +40,7 @@ def test_a_loss_over_the_positions_of_an_anchor():
 @pytest.mark.parametrize("loss", ["mse", "gram"])
 def test_every_anchor_counts_once(loss):
     seen = view(SEGMENTS, SPANS)
-    built = terms(TERM.format(loss=loss, average="anchors"))
+    built = terms(TERM.format(loss=loss, reduction="per_example"))
     got = report(built, seen)["kept"]
     means = []
     for source, target in zip(rows(seen, 2), rows(seen, 3), strict=True):
@@ -52,9 +52,9 @@ def test_every_anchor_counts_once(loss):
     torch.testing.assert_close(got.value, sum(means) / 3)
 
 
-@pytest.mark.parametrize("average", ["pairs", "anchors"])
-def test_what_lies_between_the_positions_is_never_read(average):
-    built = terms(TERM.format(loss="gram", average=average))
+@pytest.mark.parametrize("reduction", ["per_position", "per_example"])
+def test_what_lies_between_the_positions_is_never_read(reduction):
+    built = terms(TERM.format(loss="gram", reduction=reduction))
     clean, dirty = view(SEGMENTS, SPANS), view(SEGMENTS, SPANS)
     with torch.no_grad():
         for depth in (2, 3):
@@ -68,11 +68,11 @@ def test_what_lies_between_the_positions_is_never_read(average):
 def test_nothing_to_say():
     empty = {"spans": torch.full((2, 2, 3), -1)}
     for loss in ("mse", "gram"):
-        got = report(terms(TERM.format(loss=loss, average="anchors")), view(SEGMENTS, empty))["kept"]
+        got = report(terms(TERM.format(loss=loss, reduction="per_example")), view(SEGMENTS, empty))["kept"]
         assert (got.sum.item(), got.count.item(), got.value.item()) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("extra", ["shuffle: true", "through: readout"])
+@pytest.mark.parametrize("extra", ["shuffle: true", "decode_with: lm_head"])
 def test_what_a_whole_anchor_cannot_have(extra):
     with pytest.raises(ValueError, match="whole anchors"):
-        objective(TERM.format(loss="gram", average="pairs") + f"    {extra}\n")
+        objective(TERM.format(loss="gram", reduction="per_position") + f"    {extra}\n")

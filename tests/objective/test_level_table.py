@@ -12,7 +12,7 @@ from toy_view import llama, objective
 from latentlm.components.predictors import Linear
 from latentlm.components.tap import Tap
 from latentlm.components.targets import Ema, Frozen, Online
-from latentlm.objective.level_table import Levels, Mixture
+from latentlm.objective.level_table import Levels, LevelWeights
 from latentlm.objective.terms import Predict, Weight
 
 
@@ -27,14 +27,14 @@ DEPTHS = st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4, unique=
 @given(shares, shares, shares, shares, DEPTHS, DEPTHS, st.booleans())
 def test_every_row_adds_up_to_one(diagonal, deepest, last, data, sources, targets, has_data):
     blocks = [*(f"block {t}" for t in targets), *(["data"] if has_data else [])]
-    table = Levels(tuple(f"block {s}" for s in sources), tuple(blocks), Mixture(diagonal, deepest, last, data))
+    table = Levels(tuple(f"block {s}" for s in sources), tuple(blocks), LevelWeights(diagonal, deepest, last, data))
     for row in table.matrix(4):
         assert sum(row) == pytest.approx(1)
         assert min(row) >= 0
 
 
 def test_weights_of_ci_jepa():
-    text = "sources: [1/4, 1/2, 3/4, 1], targets: [1/4, 1/2, 3/4, 1], weights: {deepest: 0.5, last: 0.8}"
+    text = "sources: [1/4, 1/2, 3/4, 1], targets: [1/4, 1/2, 3/4, 1], weights: {top: 0.5, top_to_top: 0.8}"
     (table,) = objective(f"terms: {{a: {{kind: levels, {text}}}}}").terms.values()
     third = pytest.approx(0.5 / 3)
     assert table.matrix(4)[:3] == [[third, third, third, 0.5]] * 3
@@ -47,7 +47,7 @@ def test_weights_of_ci_jepa():
 
 
 def test_one_source_that_predicts_the_deepest_level_alone_is_a_plain_term():
-    text = "sources: [1], targets: [1/4, 1/2, 3/4, 1], weights: {deepest: 1, last: 1}, target: {normalize: none}"
+    text = "sources: [1], targets: [1/4, 1/2, 3/4, 1], weights: {top: 1, top_to_top: 1}, target: {normalize: none}"
     (cell,) = ladder(text + ", loss: mse, weight: 0.3").values()
     plain = """
     terms:
@@ -66,10 +66,10 @@ def test_one_source_that_predicts_the_deepest_level_alone_is_a_plain_term():
     [
         ("{}", [1 / 3, 1 / 3, 1 / 3]),
         ("{data: 0.4}", [0.4, 0.3, 0.3]),
-        ("{data: 0.4, diagonal: 0.6}", [0.4, 0.6, 0.0]),
-        ("{data: 0.7, deepest: 0.1}", [0.7, 0.2, 0.1]),
-        ("{diagonal: 0.5}", [0.25, 0.5, 0.25]),
-        ("{data: 0.2, diagonal: 0.2, deepest: 0.4}", [0.25, 0.25, 0.5]),  # no rest: scaled up
+        ("{data: 0.4, same_depth: 0.6}", [0.4, 0.6, 0.0]),
+        ("{data: 0.7, top: 0.1}", [0.7, 0.2, 0.1]),
+        ("{same_depth: 0.5}", [0.25, 0.5, 0.25]),
+        ("{data: 0.2, same_depth: 0.2, top: 0.4}", [0.25, 0.25, 0.5]),  # no rest: scaled up
     ],
 )
 def test_a_rule_by_hand(rule, row):
@@ -80,7 +80,7 @@ def test_a_rule_by_hand(rule, row):
 
 
 def test_shares_that_end_beside_one_make_no_ghost_cells():
-    cells = ladder("sources: [1/2], targets: [data, 1/4, 1/2, 1], weights: {data: 0.7, diagonal: 0.2, deepest: 0.1}")
+    cells = ladder("sources: [1/2], targets: [data, 1/4, 1/2, 1], weights: {data: 0.7, same_depth: 0.2, top: 0.1}")
     assert set(cells) == {"ladder/2_to_data", "ladder/2_to_2", "ladder/2_to_4"}
 
 
@@ -153,8 +153,8 @@ def test_the_data_level_at_the_top_is_the_models_own_loss():
     ],
 )
 def test_spans_and_teachers(teacher, target):
-    relation = "{kind: spans, source: a, target: b}"
-    cells = ladder(f"sources: [1], targets: [1/2], relation: {relation}, target: {teacher}, loss: cosine")
+    relation = "{kind: span_pairs, source: a, target: b}"
+    cells = ladder(f"sources: [1], targets: [1/2], align: {relation}, target: {teacher}, loss: cosine")
     (cell,) = cells.values()
     assert isinstance(cell, Predict)
     assert (cell.source, cell.target, cell.predictor) == (Tap(1, at="a"), target, Linear())
@@ -164,16 +164,16 @@ def test_spans_and_teachers(teacher, target):
     ("text", "message"),
     [
         ("sources: [], targets: [1]", "needs at least one source and one target"),
-        ("sources: [1], targets: [data], relation: {kind: spans, source: a, target: b}", "leave 'data' out"),
+        ("sources: [1], targets: [data], align: {kind: span_pairs, source: a, target: b}", "leave 'data' out"),
         ("sources: [data], targets: [1]", "depth 'data': use a fraction"),
         ("sources: [1], targets: [top]", "depth 'top': use a fraction"),
         ("sources: [1/2, 2], targets: [1]", "two of its depths are the same block of 4"),
         ("sources: [1], targets: [1/2, 1], weights: [[1.0]]", "must be 1 rows of 2 numbers"),
         ("sources: [1], targets: [1/2, 1], weights: [[0.5, 0.6]]", r"row \[0.5, 0.6\] adds up to 1.1"),
         ("sources: [1], targets: [1/2, 1], weights: [[1.5, -0.5]]", "has a weight below 0"),
-        ("sources: [1], targets: [1/2, 1], weights: {deepest: 1.5}", r"share must lie in 0\.\.1, got 1\.5"),
-        ("sources: [1/2], targets: [1/2, 1], weights: {deepest: 0.7, diagonal: 0.7}", "add up to 1.4"),
-        ("sources: [1], targets: [1], target: {teacher: ema, momentum: 2}", "momentum and final must lie in"),
+        ("sources: [1], targets: [1/2, 1], weights: {top: 1.5}", r"share must lie in 0\.\.1, got 1\.5"),
+        ("sources: [1/2], targets: [1/2, 1], weights: {top: 0.7, same_depth: 0.7}", "add up to 1.4"),
+        ("sources: [1], targets: [1], target: {teacher: ema, momentum: 2}", "momentum and final_momentum must lie in"),
         ("sources: [7], targets: [1]", "the model has 4 blocks"),
     ],
 )

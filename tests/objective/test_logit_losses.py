@@ -9,7 +9,7 @@ from toy_view import DIM, report, terms, view
 
 from latentlm.objective import logit_losses as through
 
-DATA = "{kind: data}"
+DATA = "{kind: tokens}"
 STATE = "{kind: online, tap: {depth: 1, norm: final, at: next}}"
 TERM = """
 terms:
@@ -18,15 +18,15 @@ terms:
     source: {depth: 1/2}
     target: %s
     predictor: linear
-    through: %s
+    decode_with: %s
     loss: %s
 """
 CASES = [
-    (DATA, "readout", "next_token"),
-    (DATA, "norm_readout", "next_token"),
-    (STATE, "readout", "{kind: kl, temperature: 2.0}"),
-    (STATE, "norm_readout", "{kind: soft_cross_entropy, target_temperature: 0.5}"),
-    (STATE, "readout", "mse"),
+    (DATA, "lm_head", "next_token"),
+    (DATA, "norm_and_lm_head", "next_token"),
+    (STATE, "lm_head", "{kind: kl, temperature: 2.0}"),
+    (STATE, "norm_and_lm_head", "{kind: soft_cross_entropy, target_temperature: 0.5}"),
+    (STATE, "lm_head", "mse"),
 ]
 SEGMENTS = [[0, 0, 0, 0, 1, 1, 1, -1], [0] * 8, [0, 0, 0, -1, -1, -1, -1, -1]]
 
@@ -70,7 +70,7 @@ def test_pieces_equal_all_logits_at_once(case, pieces):
         goal = seen.labels.flatten()[keep]
     else:
         goal = seen.norm(seen.states[4].flatten(0, 1)[keep.nonzero()[:, 0] + 1])
-    if case[1] == "norm_readout":
+    if case[1] == "norm_and_lm_head":
         guess, goal = seen.norm(guess), goal if case[0] == DATA else seen.norm(goal)
     logits = seen.readout(guess)
     if case[0] == DATA:
@@ -107,7 +107,7 @@ def test_gradients_are_those_of_finite_differences(pieces):
 
 def test_a_loss_over_all_rows_and_a_forward_without_gradient():
     seen = view(SEGMENTS)
-    text = TERM % (STATE, "readout", "{kind: info_nce}")
+    text = TERM % (STATE, "lm_head", "{kind: info_nce}")
     assert report(terms(text), seen)["a"].sum.requires_grad
     for case in CASES:
         with torch.no_grad():

@@ -11,7 +11,7 @@ from toy_view import llama, objective, packed, report, terms, view
 from latentlm.attach.state import latent_run
 from latentlm.losses import InfoNce, Mse
 from latentlm.objective.objective import means, total
-from latentlm.types import Context, Report
+from latentlm.types import StepContext, TermLoss
 
 EVERY = """
 heads: {wide: {kind: projector, dim: 6}, narrow: {kind: projector, dim: 6, num_layers: 1}}
@@ -32,9 +32,9 @@ terms:
     source: {depth: 1, norm: final}
     target: {kind: online, tap: {depth: 1, norm: final, at: {kind: next, horizon: 3}}}
     predictor: dynamics
-    through: readout
+    decode_with: lm_head
     loss: kl
-  code: {kind: predict, source: {depth: 2, at: ends}, target: {kind: token_code, ids: ids}, loss: info_nce}
+  code: {kind: predict, source: {depth: 2, at: ends}, target: {kind: token_embeddings, ids: ids}, loss: info_nce}
   spans:
     kind: predict
     source: {depth: 2, at: spans, pool: mean, norm: final}
@@ -47,9 +47,9 @@ terms:
     target: {kind: online, tap: {depth: 3, at: spans, norm: final}, stop_grad: false}
     predictor: swiglu
     loss: smooth_l1
-  words: {kind: predict, source: {depth: 2}, target: data, loss: next_token, through: norm_readout}
-  round: {kind: spread, source: {depth: 2, head: wide}, loss: {kind: sigreg, num_slices: 4}, samples: positions}
-  apart: {kind: spread, source: {depth: 2, at: spans}, loss: {kind: sigreg, num_slices: 4}, samples: anchors}
+  words: {kind: predict, source: {depth: 2}, target: tokens, loss: next_token, decode_with: norm_and_lm_head}
+  round: {kind: regularize, source: {depth: 2, head: wide}, loss: {kind: sigreg, num_slices: 4}, sample_axis: positions}
+  apart: {kind: regularize, source: {depth: 2, at: spans}, loss: {kind: sigreg, num_slices: 4}, sample_axis: examples}
 """
 SETS = {
     "ends": [[[1], [4], [-1]], [[2], [-1], [-1]]],
@@ -125,7 +125,7 @@ def test_padding_the_batch_changes_nothing(side):
 
 
 NEXT_LATENT = """
-data: 0.0
+lm_weight: 0.0
 terms:
   a:
     kind: predict
@@ -164,7 +164,7 @@ def test_documents_of_a_row_never_meet():
     seen = []
     model.latent.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     model(**batch)
-    context = Context(seen[0].view, {}, {})
+    context = StepContext(seen[0].view, {}, {})
     guess, goal = alone.pairs("a", context)
     assert len(guess) == (3 + 2) + (2 + 1) + 1  # pairs at distance 1 and 2 inside each document
     (grad,) = torch.autograd.grad(Mse()(guess, goal)[5:8].sum(), found["e"])  # those of the second document
@@ -204,7 +204,7 @@ def test_sums_and_counts_equal_a_naive_loop():
     assert reports["online"].count == len(errors)
     torch.testing.assert_close(reports["online"].sum, torch.stack(errors).sum())
     torch.testing.assert_close(reports["online"].value, torch.stack(errors).mean())
-    codes, goals = built.pairs("code", Context(seen, {}, {}))
+    codes, goals = built.pairs("code", StepContext(seen, {}, {}))
     assert reports["code"].count == len(codes) == 3  # a pair needs both: an end and an id
     torch.testing.assert_close(reports["code"].sum, InfoNce()(codes, goals).sum())
 
@@ -241,7 +241,7 @@ def test_terms_without_a_pair_are_zero_and_connected():
 def test_the_sum_of_micro_batches_is_the_mean_of_all():
     torch.manual_seed(0)
     values = [torch.randn(n) for n in (3, 1, 5)]
-    reports = [{"a": Report(v.sum(), torch.tensor(float(len(v))), 0.3)} for v in values]
+    reports = [{"a": TermLoss(v.sum(), torch.tensor(float(len(v))), 0.3)} for v in values]
     counts = {"a": torch.tensor(9.0)}
     torch.testing.assert_close(sum(total(r, 1.0, counts) for r in reports), 0.3 * torch.cat(values).mean())
     torch.testing.assert_close(total(reports[0], 0.5), 0.3 * 0.5 * values[0].mean())
@@ -252,7 +252,11 @@ def test_the_sum_of_micro_batches_is_the_mean_of_all():
 
 def test_weight_zero_is_plain_next_token_bit_for_bit():
     batch, grads = {"input_ids": ids(2, 8), "labels": ids(2, 8)}, []
-    off = NEXT_LATENT.replace("data: 0.0", "data: 1.0").replace("0.5", "0.0").replace("mse", "mse\n    weight: 0.0")
+    off = (
+        NEXT_LATENT.replace("lm_weight: 0.0", "lm_weight: 1.0")
+        .replace("0.5", "0.0")
+        .replace("mse", "mse\n    weight: 0.0")
+    )
     for model in (llama(off), build("llama").train()):
         loss = model(**batch, use_cache=False).loss
         loss.backward()
@@ -262,12 +266,12 @@ def test_weight_zero_is_plain_next_token_bit_for_bit():
 
 def test_the_data_has_a_weight_too():
     batch = {"input_ids": ids(2, 8), "labels": ids(2, 8)}
-    out = llama(NEXT_LATENT.replace("data: 0.0", "data: 0.25"))(**batch)
+    out = llama(NEXT_LATENT.replace("lm_weight: 0.0", "lm_weight: 0.25"))(**batch)
     torch.testing.assert_close(out.loss, 0.25 * out.data_loss + out.latent_loss)
 
 
 def test_names_that_cannot_be():
-    term = "{kind: spread, source: {depth: 1}, loss: sigreg, samples: anchors}"
+    term = "{kind: regularize, source: {depth: 1}, loss: sigreg, sample_axis: examples}"
     for name in ("data", "monitor", "a.b", "a/b", "values", "type", "''", "a b"):
         with pytest.raises(ValueError, match="cannot name a term or head"):
             objective(f"terms: {{{name}: {term}}}")
@@ -279,7 +283,9 @@ def test_names_that_cannot_be():
         )
 
 
-ROUND = "terms: {a: {kind: spread, source: {depth: 2}, loss: {kind: sigreg, num_slices: 4}, samples: positions}}"
+ROUND = (
+    "terms: {a: {kind: regularize, source: {depth: 2}, loss: {kind: sigreg, num_slices: 4}, sample_axis: positions}}"
+)
 
 
 def spread_on_rank(rows: list) -> list:

@@ -10,10 +10,10 @@ from latentlm.monitor.gradients import GradientProbe
 from latentlm.objective.level_table import Levels
 from latentlm.objective.objective import means, total
 from latentlm.objective.terms import Predict, Weight, schedule
-from latentlm.types import Context
+from latentlm.types import StepContext
 
 TERM = """
-monitor: 1
+monitor_every: 1
 terms:
   a:
     kind: predict
@@ -53,7 +53,7 @@ def step(built, probe, seen, scale=1.0, data=1.0, at=None):
     """One forward and backward beside a data loss of known gradient; returns the weight and |data| / |term|."""
     for state in seen.states.values():
         state.grad = None
-    context = Context(seen)
+    context = StepContext(seen)
     at = (0 if built.last is None else built.last + 1) if at is None else at
     reports = built(context, at)
     latent = total(reports)
@@ -98,7 +98,7 @@ def test_the_ramp_still_holds():
 def test_nothing_measured_changes_nothing():
     built, probe, seen = terms(TERM % (3.0, 0.1)), GradientProbe(), view([[-1, -1]])
     for _ in range(3):  # no pairs
-        context = Context(seen)
+        context = StepContext(seen)
         reports = built(context, 0)
         probe.watch(built, context, reports, total(reports), means(reports))
         (total(reports) + seen.states[2].sum()).backward()
@@ -129,13 +129,13 @@ def test_the_multiplier_goes_on_from_a_checkpoint():
     built.rebalance()
     assert built.balance[0, 1] == 1
     fresh.load_state_dict(built.state_dict())
-    weights = [each(Context(view([[0, 0]])), 0)["a"].weight for each in (built, fresh)]
+    weights = [each(StepContext(view([[0, 0]])), 0)["a"].weight for each in (built, fresh)]
     assert weights[0] == weights[1] != 1
     assert "balance" not in terms(TERM.replace("{value: %s, grad_ratio: %s}", "1.0")).state_dict()
 
 
 TWO = """
-monitor: 1
+monitor_every: 1
 terms:
   a:
     kind: predict
@@ -146,7 +146,7 @@ terms:
   b:
     kind: predict
     source: {depth: 1, at: ends}
-    target: {kind: token_code, ids: words}
+    target: {kind: token_embeddings, ids: words}
     loss: info_nce
     weight: {value: 0.001, grad_ratio: 0.3}
 """
@@ -176,7 +176,7 @@ def on_rank(text: str, seed: int) -> list:
     norms = []
     for turn in range(3):
         seen = view(rows, seed=10 * seed + 2 * turn + rank)
-        context = Context(seen)
+        context = StepContext(seen)
         reports = built(context, turn)
         probe.watch(built, context, reports, total(reports), means(reports))
         (total(reports) + (1 + rank) * seen.states[2].sum()).backward()
@@ -202,13 +202,15 @@ def test_what_cannot_be_is_refused():
             objective(text).expand(4)
 
     good = TERM % (1.0, 0.1)
-    raises(good.replace("monitor: 1", "monitor: 0"), r"terms\.a\.weight: grad_ratio is measured by the monitor")
+    raises(
+        good.replace("monitor_every: 1", "monitor_every: 0"), r"terms\.a\.weight: grad_ratio is measured by the monitor"
+    )
     raises(good.replace("}}\n    loss", "}, stop_grad: false}\n    loss"), "cannot be measured where the target has")
-    raises("data: 0.0\n" + good, r"terms\.a\.weight: grad_ratio has nothing to hold to; set data above 0")
+    raises("lm_weight: 0.0\n" + good, r"terms\.a\.weight: grad_ratio has nothing to hold to; set lm_weight above 0")
     raises(TERM % (1.0, -0.1), "must be above 0")
     raises(TERM % (0.0, 0.1), "must be above 0")
     raises(good.replace("value: 1.0", "start: -1"), "start and ramp must be 0 or more")
-    raises(good.replace("monitor: 1", "monitor: -1"), "monitor: must be 0")
+    raises(good.replace("monitor_every: 1", "monitor_every: -1"), "monitor_every: must be 0")
     ladder = (
         "terms: {a: {kind: levels, sources: [1], targets: [1], target: {stop_grad: false}, weight: {grad_ratio: 1}}}"
     )

@@ -24,8 +24,8 @@ def write(folder: Path, total=200, depth=(9.0, 12.0, 8.0), monitor=50, **series)
         "learning_rate": [0.0, 1e-3, 8e-4, 4e-4, 0.0],
         "term/value": [1.0, 0.8, 0.6, 0.5, 0.4],
         "term/weighted": [0.5, 0.4, 0.3, 0.25, 0.2],
-        "monitor/term/verdict": ["not-learning", "ok", "ok", "ok", "ok"],
-        "monitor/term/nothing": 1.1,
+        "monitor/term/verdict": ["no-better-than-random-pairing", "ok", "ok", "ok", "ok"],
+        "monitor/term/baseline_loss": 1.1,
         "monitor/term/rank": 10.0,
         "monitor/term/target_rank": [12.0, 11.0, 9.0, 8.0, 8.0],
         "monitor/term/gap": [0.0, 0.2, 0.3, 0.4, 0.5],
@@ -66,20 +66,20 @@ def test_a_healthy_run_passes_whatever_it_was_at_first(tmp_path):
     ("series", "place", "verdict", "step"),
     [
         *(({"verdict": name}, "term", name, 200) for name in ("one-class", "constant-target", "low-rank", "dead-head")),
-        ({"verdict": "not-learning"}, "term", "not-learning", 200),
+        ({"verdict": "no-better-than-random-pairing"}, "term", "no-better-than-random-pairing", 200),
         ({"v_": [1.0, 0.8, float("nan"), float("nan"), 0.1]}, "term", "not-finite", 100),
         ({"loss": [2.0, float("inf"), 1.0, 1.0, 1.0]}, "run", "not-finite", 50),
         ({"grad_ratio": 2e-4}, "term", "ignored", 200),
         ({"v_": 0.7}, "term", "flat", 200),
         ({"v_": 0.0, "w_": 0.0, "verdict": None}, "term", "empty", 200),
         ({"lr": 0.0}, "run", "learning-rate-0", 200),
-        ({"momentum": 1.0}, "slow copy", "teacher-still", 200),
-        ({"lag": 0.0}, "slow copy", "unmoved", 200),
+        ({"momentum": 1.0}, "slow copy", "teacher-not-updating", 200),
+        ({"lag": 0.0}, "slow copy", "student-not-moving", 200),
         ({"depth": (9.0, 4.0, 1.1)}, "depth 2", "collapsed-depth", 200),
         (
             {
                 "v_": [0.5, 0.3, 0.1, 0.02, 0.01],
-                "nothing": [0.4, 0.3, 0.1, 0.02, 0.011],
+                "baseline_loss": [0.4, 0.3, 0.1, 0.02, 0.011],
                 "target_rank": [9, 8, 6, 4, 3],
             },
             *("term", "collapsing", 200),
@@ -100,11 +100,11 @@ def test_a_constructed_failure_is_named_and_nothing_else(tmp_path, series, place
     [
         {"v_": 0.0, "w_": 0.0},  # a hinge that is met has readings
         {"w_": 0.0, "grad_ratio": 0.0},  # a term that is off is asked nothing
-        {"nothing": FALLING},  # targets that shrink but keep their rank
+        {"baseline_loss": FALLING},  # targets that shrink but keep their rank
         {"target_rank": [9.0, 8.0, 6.0, 4.0, 3.0]},  # targets that lose rank but stay apart
         {"depth": (1.0, 1.2, 8.0)},  # huge coordinates inside a pretrained network
-        {"verdict": "not-learning", "monitor": 500},  # there was one reading only
-        {"momentum": None, "lag": None, "gap": None},
+        {"verdict": "no-better-than-random-pairing", "monitor_every": 500},  # there was one reading only
+        {"momentum": None, "lag": None, "cosine_margin": None},
     ],
 )
 def test_what_only_looks_like_a_failure_passes(tmp_path, series):
@@ -117,21 +117,21 @@ def test_a_run_that_is_going_on_and_one_that_nobody_watched(tmp_path):
         file.write('{"step": 210, "lo')
     told = latentlm("doctor", going)
     assert (told.code, told.out.splitlines()[0]) == (0, f"{going}: healthy (step 200 of 200, not finished)")
-    unseen = {name: None for name in ("verdict", "nothing", "rank", "target_rank", "gap", "grad_ratio")}
+    unseen = {name: None for name in ("verdict", "baseline_loss", "rank", "target_rank", "cosine_margin", "grad_ratio")}
     told = latentlm("doctor", write(tmp_path / "unseen", **unseen))
     assert told.code == 0
-    assert "only the losses of these were watched: term; set objective.monitor to a number of steps" in told.out
+    assert "only the losses of these were watched: term; set objective.monitor_every to a number of steps" in told.out
 
 
 def test_findings_of_several_terms_are_one_line_and_runs_follow_each_other(tmp_path):
-    sick = write(tmp_path / "sick", verdict="one-class, not-learning", lr=0.0)
+    sick = write(tmp_path / "sick", verdict="one-class, no-better-than-random-pairing", lr=0.0)
     told = latentlm("doctor", write(tmp_path / "well"), sick)
     assert told.code == 1
     assert [line.split(": ")[1][:11] for line in told.out.splitlines() if line.startswith(str(tmp_path))] == [
         "healthy (st",
         "not healthy",
     ]
-    assert "term  one-class, not-learning" in told.out
+    assert "term  one-class, no-better-than-random-pairing" in told.out
 
 
 def test_wrong_folders_are_one_line(tmp_path, monkeypatch):

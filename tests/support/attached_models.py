@@ -36,10 +36,10 @@ LAST_TO_LAST = {
     "loss": {"kind": "info_nce"},
 }
 NORMAL = {
-    "kind": "spread",
+    "kind": "regularize",
     "source": {"depth": "1/2"},
     "loss": {"kind": "sigreg", "num_slices": 8},
-    "samples": "positions",
+    "sample_axis": "positions",
 }
 TAPPED = 1  # block whose output is the state at depth 1/2 of 4 blocks
 

@@ -39,7 +39,11 @@ def vit(family: str = "ViT", seed: int = 0, head: str = "Model") -> nn.Module:
 
 def attach(text: str, family: str = "ViT", seed: int = 0, dtype=torch.float32) -> nn.Module:
     """The model in training mode with the terms of an objective given as YAML."""
-    return get_latent_model(vit(family, seed), {"data": 0, "monitor": 0, **yaml.safe_load(text)}).to(dtype).train()
+    return (
+        get_latent_model(vit(family, seed), {"lm_weight": 0, "monitor_every": 0, **yaml.safe_load(text)})
+        .to(dtype)
+        .train()
+    )
 
 
 def images(rows: int = 3, views: int = 1, kept: int | None = None, blocks: int = 1, seed: int = 0, drop=True) -> dict:
@@ -47,9 +51,9 @@ def images(rows: int = 3, views: int = 1, kept: int | None = None, blocks: int =
     draw = torch.Generator().manual_seed(seed)
     pixels = torch.randn(rows * views, 2, 16, 16, generator=draw)
     first = torch.arange(views) * (1 + PATCHES)
-    latent: dict[str, Tensor] = {"views": torch.arange(views), "class": first.expand(rows, 1, views)}
+    latent: dict[str, Tensor] = {"views": torch.arange(views), "cls": first.expand(rows, 1, views)}
     if views == 2:
-        latent |= {"class_a": first[:, None].expand(rows, 2, 1), "class_b": first.flip(0)[:, None].expand(rows, 2, 1)}
+        latent |= {"cls_1": first[:, None].expand(rows, 2, 1), "cls_2": first.flip(0)[:, None].expand(rows, 2, 1)}
     if kept is not None:
         order = torch.stack([torch.randperm(PATCHES, generator=draw) for _ in range(rows * views)])
         seen, hidden = order[:, :kept].sort(1).values, order[:, kept:]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from latentlm.attach.api import get_latent_model
 from latentlm.config.schema import parse
 from latentlm.objective.objective import Objective, Terms
-from latentlm.types import Context, View
+from latentlm.types import ForwardView, StepContext
 
 DIM, LAYERS = 8, 4
 
@@ -17,7 +17,7 @@ def objective(text: str) -> Objective:
     return parse(Objective, yaml.safe_load(text), "objective")
 
 
-def view(segments, sets=None, seed=0, dtype=torch.float64, labels=None, inputs=None) -> View:
+def view(segments, sets=None, seed=0, dtype=torch.float64, labels=None, inputs=None) -> ForwardView:
     """States that are leaves with gradient at every depth, beside an embedding, a norm and a fixed output matrix."""
     torch.manual_seed(seed)
     segments = torch.as_tensor(segments)
@@ -30,7 +30,7 @@ def view(segments, sets=None, seed=0, dtype=torch.float64, labels=None, inputs=N
     if labels is None:
         labels = torch.where(segments >= 0, torch.randint(0, VOCAB, shape), -100)
     sets = {name: torch.as_tensor(value) for name, value in (sets or {}).items()}
-    return View(states, segments, LAYERS, sets, inputs, labels, embed, norm, lambda z: z @ head.T)
+    return ForwardView(states, segments, LAYERS, sets, inputs, labels, embed, norm, lambda z: z @ head.T)
 
 
 def terms(text: str, dtype=torch.float64, seed=0) -> Terms:
@@ -40,8 +40,8 @@ def terms(text: str, dtype=torch.float64, seed=0) -> Terms:
     return Terms(parsed.expand(LAYERS), parsed.heads, DIM, DIM).to(dtype)
 
 
-def report(built: Terms, seen: View, step: int = 0, **teachers: View):
-    return built(Context(seen, teachers), step)
+def report(built: Terms, seen: ForwardView, step: int = 0, **teachers: ForwardView):
+    return built(StepContext(seen, teachers), step)
 
 
 def llama(text: str, dtype=torch.float32, seed=0, **overrides) -> nn.Module:

@@ -13,9 +13,9 @@ from latentlm.attach.state import latent_run
 EXIT = {
     "kind": "predict",
     "source": {"depth": "1/2"},
-    "target": {"kind": "data"},
+    "target": {"kind": "tokens"},
     "loss": {"kind": "next_token"},
-    "through": "norm_readout",
+    "decode_with": "norm_and_lm_head",
 }
 TABLE = {
     "kind": "levels",
@@ -133,12 +133,12 @@ def test_an_adapter_trained_before_has_its_copy_as_reference(of, tmp_path):
 def test_what_these_rows_cannot_give_is_refused(of, tmp_path):
     names = {
         "kind": "predict",
-        "source": {"depth": "1/2", "at": "span_end"},
-        "target": {"kind": "token_code", "ids": "other_ids"},
+        "source": {"depth": "1/2", "at": "source_last"},
+        "target": {"kind": "token_embeddings", "ids": "target_ids"},
         "loss": {"kind": "cosine"},
     }
     with pytest.raises(
-        ValueError, match=r"objective.terms.names: reads span_end, other_ids, which these rows"
+        ValueError, match=r"objective.terms.names: reads source_last, target_ids, which these rows"
     ) as caught:
         of(attach(terms={"names": names}), tmp_path)
     assert "\n" not in str(caught.value)

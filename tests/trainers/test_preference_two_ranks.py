@@ -36,7 +36,7 @@ def test_dpo_on_two_ranks_is_one_process(pool, tmp_path):
 
 def of_terms_alone():
     """A model whose step is the terms' alone, whatever the rewards are."""
-    return get_latent_model(build("llama", 0), {"data": 0.0, "terms": POINTWISE, "monitor": 0}).train()
+    return get_latent_model(build("llama", 0), {"lm_weight": 0.0, "terms": POINTWISE, "monitor_every": 0}).train()
 
 
 def rewarded(folder):

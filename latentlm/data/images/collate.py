@@ -13,13 +13,13 @@ from latentlm.config.schema import ConfigError
 from latentlm.data.images.augmentations import Views, luma
 from latentlm.data.images.masks import Mask
 
-GLOBAL = {"class_global", "class_b", "place_b", "masked"}  # sets that lie in global views
+GLOBAL = {"cls_global", "cls_2", "matched_patches_2", "masked"}  # sets that lie in global views
 
 
 def image_sets(views: Views, mask: Mask | None) -> tuple[str, ...]:
     """Names of the index sets that such a batch can have."""
-    paired = ("class_a", "class_b", "place_a", "place_b") if views.total > 1 else ()
-    return ("class", "class_global", *paired, "patches", *(("visible", "masked") if mask else ()))
+    paired = ("cls_1", "cls_2", "matched_patches_1", "matched_patches_2") if views.total > 1 else ()
+    return ("cls", "cls_global", *paired, "patches", *(("visible", "masked") if mask else ()))
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class ImageCollator:
     set            shape       positions
     =============  ==========  ================================================================================
     class          b 1 v       class tokens of all views, one group
-    class_global   b 1 num     those of the global views
-    class_a, _b    b pairs 1   class tokens of two different views, paired: any view and a global one
-    place_a, _b    b pairs p   patches of the one view, and of the other those that the centres of these lie in; none
+    cls_global   b 1 num     those of the global views
+    cls_1, _b    b pairs 1   class tokens of two different views, paired: any view and a global one
+    matched_patches_1, _b    b pairs p   patches of the one view, and of the other those that the centres of these lie
+    in; none
                                where that is outside of the other view, or one of the two is not seen
     patches        b v p       all patches, a group for each view
     visible        b v k       patches that the network sees
@@ -122,18 +123,18 @@ class ImageCollator:
     def _set(self, name: str, seen: Tensor, blocks: Tensor, keys: np.ndarray) -> Int[Tensor, "b g n"]:
         b, v, p = seen.shape
         num, first = self.views.num, torch.arange(v) * (1 + p)  # the class tokens
-        if name == "class":
+        if name == "cls":
             return first.expand(b, 1, v)
-        if name == "class_global":
+        if name == "cls_global":
             return first[:num].expand(b, 1, num)
         one, other = torch.tensor([(w, o) for o in range(num) for w in range(v) if w != o]).view(-1, 2).unbind(1)
-        if name in ("class_a", "class_b"):
-            return first[one if name == "class_a" else other, None].expand(b, -1, 1)
-        if name in ("place_a", "place_b"):
+        if name in ("cls_1", "cls_2"):
+            return first[one if name == "cls_1" else other, None].expand(b, -1, 1)
+        if name in ("matched_patches_1", "matched_patches_2"):
             boxes = self.views.boxes(keys)
             there = same_place(boxes[:, one], boxes[:, other], self.side)
             both = (there >= 0) & seen[:, one] & seen[:, other].gather(2, there.clamp(min=0))
-            found, of = (torch.arange(p), one) if name == "place_a" else (there, other)
+            found, of = (torch.arange(p), one) if name == "matched_patches_1" else (there, other)
             return torch.where(both, found + first[of, None] + 1, -1)
         if name == "patches":
             return (first[:, None] + 1 + torch.arange(p)).expand(b, v, p)

@@ -69,11 +69,11 @@ class Collator:
     tells apart. ``rows``: every document and every lone span is a row with an `attention_mask`, for models that cannot
     keep packed segments apart.
 
-    Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.span_end [b g 1];
-               latent.other_ids [b g n]; latent.other_end [b g 1], where the other span ends that stands alone;
-               latent.before_other [b g 1], after which the other span begins in the same text (-1 if it is earlier);
-               latent.other_at [b g n], after which each token of it is due, in the same text or behind a lone span.
-               Pair g of a row is the same in all; -1 pads, and there is always one g. latent.hidden [b n 3], if a
+    Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.source_last [b g 1];
+               latent.target_ids [b g n]; latent.target_last [b g 1], where the other span ends that stands alone;
+               latent.before_target [b g 1], after which the other span begins in the same text (-1 if it is earlier);
+               latent.target_positions [b g n], after which each token of it is due, in the same text or behind a lone
+               span. Pair g of a row is the same in all; -1 pads, and there is always one g. latent.hidden [b n 3], if a
                document lists something ``hidden``: tokens first to stop - 1 are not seen from position since on.
     Checked:   tests/data/text/test_text_collate.py - every span end, conservation of tokens, rows == packed, padding
                is inert.
@@ -97,9 +97,9 @@ class Collator:
             raise ValueError(f"layout: {self.layout!r}; choose rows, packed or flat")
         if self.row_length is not None and (self.layout != "packed" or self.row_length < 2):
             raise ValueError(f"row_length: {self.row_length} with layout {self.layout!r}; needs packed and 2 or more")
-        if self.layout == "rows" and "other_end" in self.sets:
+        if self.layout == "rows" and "target_last" in self.sets:
             raise ValueError(
-                "layout: rows keeps the spans of a pair apart, but other_end needs both in a row; use packed"
+                "layout: rows keeps the spans of a pair apart, but target_last needs both in a row; use packed"
             )
 
     def __call__(self, examples: Sequence[dict]) -> dict:
@@ -131,7 +131,7 @@ class Collator:
         for pair in example["pairs"] if self.sets else ():
             in_place, strange, before = pair["end"] >= 0, pair.get("strange", 0), pair.get("before", -1)
             where = (0, pair["end"]) if in_place else (segment(pair["alone"]), len(pair["alone"]) - 1 - strange)
-            other = segment(pair["other_alone"]) if "other_end" in self.sets else None
+            other = segment(pair["other_alone"]) if "target_last" in self.sets else None
             first, num = (before, len(pair["other"])) if in_place else (where[1], strange + 1)
             at = range(first, first + num) if first >= 0 else ()
             unit.pairs.append(_Pair(*where, list(pair["other"]), before, at, other))
@@ -184,11 +184,11 @@ class Collator:
         else:
             batch["position_ids"] = positions
         sets = {
-            "span_end": _ragged(ends),
-            "other_ids": _ragged([[pair.other for pair in row.pairs] for row in rows]),
-            "other_end": _ragged(other_ends),
-            "before_other": _ragged(befores),
-            "other_at": _ragged(others_at),
+            "source_last": _ragged(ends),
+            "target_ids": _ragged([[pair.other for pair in row.pairs] for row in rows]),
+            "target_last": _ragged(other_ends),
+            "before_target": _ragged(befores),
+            "target_positions": _ragged(others_at),
         }
         latent = {"segments": segments, **{name: sets[name] for name in self.sets}}
         return {**batch, "latent": latent | ({"hidden": _ragged(hidden)} if any(hidden) else {})}

@@ -9,7 +9,7 @@ from latentlm.data.text.chat_spans import render, rendered_spans
 
 logger = logging.getLogger(__name__)
 
-SETS = ("span_end", "other_ids", "other_end", "before_other", "other_at")
+SETS = ("source_last", "target_ids", "target_last", "before_target", "target_positions")
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
@@ -87,7 +87,7 @@ def encode(
             pair = {"end": found[i][1] if in_place else -1, "alone": alone + strange, "strange": len(strange)}
             pair["before"] = found[j][0] - 1 if earlier else -1
             pair["other"] = named
-            pair["other_alone"] = _alone(text[slice(*other)], tokenizer) if "other_end" in sets else []
+            pair["other_alone"] = _alone(text[slice(*other)], tokenizer) if "target_last" in sets else []
             example["pairs"].append(pair)
     return example
 

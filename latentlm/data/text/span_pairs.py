@@ -24,7 +24,7 @@ class Given:
             known of it has to be held while reading on.
         strangers: share of the spans read alone that go on, behind those words, with a span that stands in the other's
             place in another document, wrongly: where the words of the other span are due, those just read do not tell
-            them (`other_at`).
+            them (`target_positions`).
         named: numbers of the spans that the others are to name (0 of a fact is the name); none: all of them.
         seed: another seed crops other spans, reads on otherwise, and takes others for strangers.
     """

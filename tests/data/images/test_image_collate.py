@@ -36,14 +36,14 @@ def test_every_set_points_where_it_should(dataset, mask):
     assert batch["pixel_values"].shape == (18, 1, 8, 8)
     assert latent["views"].tolist() == [0, 1, 2]
     first = torch.tensor([0, 17, 34])
-    assert torch.equal(latent["class"], first.expand(6, 1, 3))
-    assert torch.equal(latent["class_global"], first[:2].expand(6, 1, 2))
-    pairs = [*zip(latent["class_a"][0].flatten().tolist(), latent["class_b"][0].flatten().tolist(), strict=True)]
+    assert torch.equal(latent["cls"], first.expand(6, 1, 3))
+    assert torch.equal(latent["cls_global"], first[:2].expand(6, 1, 2))
+    pairs = [*zip(latent["cls_1"][0].flatten().tolist(), latent["cls_2"][0].flatten().tolist(), strict=True)]
     assert sorted(pairs) == [(0, 17), (17, 0), (34, 0), (34, 17)]  # every view and every other global one
     every = torch.cat([first[:, None], latent["patches"][0]], 1)
     assert every.flatten().tolist() == list(range(3 * (1 + p)))
     if mask is None:
-        names = {"class", "class_global", "class_a", "class_b", "place_a", "place_b", "patches"}
+        names = {"cls", "cls_global", "cls_1", "cls_2", "matched_patches_1", "matched_patches_2", "patches"}
         assert set(latent) == {"views", *names}
         return
     for i in range(6):
@@ -68,12 +68,12 @@ def test_every_set_points_where_it_should(dataset, mask):
 @pytest.mark.parametrize(
     ("taught", "local", "wanted"),
     [
-        (("class_b",), 1, [0, 1]),
-        (("class_b", "masked"), 1, [0, 1]),
-        (("class_b", "patches"), 1, None),
+        (("cls_2",), 1, [0, 1]),
+        (("cls_2", "masked"), 1, [0, 1]),
+        (("cls_2", "patches"), 1, None),
         ((Now(),), 1, None),
         ((), 1, None),
-        (("class_b",), 0, None),
+        (("cls_2",), 0, None),
     ],
 )
 def test_copies_of_the_network_run_on_global_views_where_they_are_read_nowhere_else(dataset, taught, local, wanted):
@@ -85,10 +85,10 @@ def test_copies_of_the_network_run_on_global_views_where_they_are_read_nowhere_e
 @pytest.mark.parametrize(
     ("name", "taught"),
     [
-        ("dino", {"class_b"}),
-        ("dinov2", {"class_b", "masked"}),
+        ("dino", {"cls_2"}),
+        ("dinov2", {"cls_2", "masked"}),
         ("capi", {"masked", "patches"}),
-        ("dense_gram", {"class_b", "patches"}),
+        ("dense_gram", {"cls_2", "patches"}),
         ("constructive", {"masked"}),
         ("mae", set()),
         ("simsiam", set()),
@@ -169,7 +169,7 @@ def test_places_of_two_views_show_the_same_of_the_image(flip, mask):
         torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.expand(64, 64)]).round().to(torch.uint8)
     )
     examples = [{"image": image.numpy(), "key": int(key)} for key in example_keys(0, 0, np.arange(b))]
-    sets = ("class_a", "class_b", "place_a", "place_b", *(("visible",) if mask else ()))
+    sets = ("cls_1", "cls_2", "matched_patches_1", "matched_patches_2", *(("visible",) if mask else ()))
     batch = ImageCollator(views, mask, size, size // side, 3, (0.0,), (1.0,), sets)(examples)
     latent, p = batch["latent"], side**2
     centres = batch["pixel_values"].unfold(2, 4, 4).unfold(3, 4, 4).mean((-2, -1))[:, :2]  # x and y of every patch
@@ -178,9 +178,9 @@ def test_places_of_two_views_show_the_same_of_the_image(flip, mask):
     found = 0
     for row in range(b):
         for pair, (one, other) in enumerate([(1, 0), (2, 0), (0, 1), (2, 1)]):
-            assert latent["class_a"][row, pair, 0] == one * (1 + p)
-            assert latent["class_b"][row, pair, 0] == other * (1 + p)
-            here, there = latent["place_a"][row, pair], latent["place_b"][row, pair]
+            assert latent["cls_1"][row, pair, 0] == one * (1 + p)
+            assert latent["cls_2"][row, pair, 0] == other * (1 + p)
+            here, there = latent["matched_patches_1"][row, pair], latent["matched_patches_2"][row, pair]
             assert torch.equal(here >= 0, there >= 0)
             seen = [range(1 + w * (1 + p), (w + 1) * (1 + p)) for w in range(3)]
             if mask:
@@ -207,9 +207,9 @@ def test_a_recipe_says_it_in_a_few_words():
     part = parse(Images, text, "data")
     assert part == Images(Digits(), Views(2, (0.3, 1.0)), Blocks())
     assert parse(Images, dump(part), "data") == part
-    paired = ("class_a", "class_b", "place_a", "place_b")
-    assert part.sets == ("class", "class_global", *paired, "patches", "visible", "masked")
-    assert Images(Digits()).sets == ("class", "class_global", "patches")
+    paired = ("cls_1", "cls_2", "matched_patches_1", "matched_patches_2")
+    assert part.sets == ("cls", "cls_global", *paired, "patches", "visible", "masked")
+    assert Images(Digits()).sets == ("cls", "cls_global", "patches")
     assert len(Images(Digits(), max_images=7).dataset()) == 7
 
 

@@ -61,7 +61,7 @@ def test_a_template_that_rewrites_is_refused(template):
     with pytest.raises(ValueError, match="does not write every message once and as it is"):
         rendered_spans([(2, 5)], MESSAGES, render(MESSAGES, tokenizer), tokenizer)
     document = {"text": JOINED, "spans": [], "messages": MESSAGES}
-    assert encode(document, tokenizer, 64, ("span_end",))["pairs"] == []  # without spans any template will do
+    assert encode(document, tokenizer, 64, ("source_last",))["pairs"] == []  # without spans any template will do
 
 
 def test_chunks_of_a_conversation_are_words_that_were_said():
@@ -70,8 +70,8 @@ def test_chunks_of_a_conversation_are_words_that_were_said():
     found = 0
     for seed in range(40):
         marked = Chunks(shortest=1, longest=2, seed=seed).mark([document])
-        if encode(marked[0], tokenizer, 64, ("span_end", "other_ids"))["pairs"]:
-            row = encode_dataset(marked, tokenizer, 64, ("span_end", "other_ids"))[0]
+        if encode(marked[0], tokenizer, 64, ("source_last", "target_ids"))["pairs"]:
+            row = encode_dataset(marked, tokenizer, 64, ("source_last", "target_ids"))[0]
             for pair, (start, end) in zip(row["pairs"], reversed(marked[0]["spans"]), strict=True):
                 words = tokenizer(JOINED[start:end], add_special_tokens=False)["input_ids"]
                 assert pair["other"] == words

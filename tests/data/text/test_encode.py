@@ -76,9 +76,9 @@ def test_bos_opens_a_lone_span_but_not_a_continuation():
 def test_three_spans_give_six_pairs_and_a_shared_token_is_never_read_in_place():
     text = "one two three"
     tokenizer = word_tokenizer([text])
-    pairs = encode({"text": text, "spans": [[0, 3], [4, 7], [8, 13]]}, tokenizer, 9, ("span_end",))["pairs"]
+    pairs = encode({"text": text, "spans": [[0, 3], [4, 7], [8, 13]]}, tokenizer, 9, ("source_last",))["pairs"]
     assert [pair["end"] for pair in pairs] == [0, 0, -1, 1, -1, -1]
-    pairs = encode({"text": text, "spans": [[8, 10], [10, 13]]}, tokenizer, 9, ("span_end",))["pairs"]
+    pairs = encode({"text": text, "spans": [[8, 10], [10, 13]]}, tokenizer, 9, ("source_last",))["pairs"]
     assert [pair["end"] for pair in pairs] == [-1, -1]  # both halves are one token
 
 
@@ -96,8 +96,8 @@ def test_a_term_without_a_single_pair_is_refused():
     tokenizer = TOKENIZERS["word"]
     with pytest.raises(ValueError, match=r"max_length: 5 cuts a span of every document"):
         encode_dataset(DOCUMENTS[:4], tokenizer, 5, FACTS.sets)
-    with pytest.raises(ValueError, match=r"documents: none has two spans, but span_end"):
-        encode_dataset([{"text": "plain", "spans": []}], tokenizer, 5, ("span_end",))
+    with pytest.raises(ValueError, match=r"documents: none has two spans, but source_last"):
+        encode_dataset([{"text": "plain", "spans": []}], tokenizer, 5, ("source_last",))
     assert len(encode_dataset(DOCUMENTS[:4], tokenizer, 5)) == 4  # nothing reads the spans
 
 
@@ -122,9 +122,9 @@ def test_chat_is_the_template_with_one_eos_at_the_end():
 @pytest.mark.parametrize(
     ("document", "sets", "line"),
     [
-        ({"text": "a  b", "spans": [[1, 3], [3, 4]]}, ("span_end",), "matches no token"),
-        ({"text": "a b", "spans": [[0, 9]]}, ("span_end",), r"\[0, 9\] is not inside"),
-        ({"text": "a b", "spans": [[1, 1]]}, ("span_end",), r"\[1, 1\] is not inside"),
+        ({"text": "a  b", "spans": [[1, 3], [3, 4]]}, ("source_last",), "matches no token"),
+        ({"text": "a b", "spans": [[0, 9]]}, ("source_last",), r"\[0, 9\] is not inside"),
+        ({"text": "a b", "spans": [[1, 1]]}, ("source_last",), r"\[1, 1\] is not inside"),
         ({"text": "", "spans": []}, (), "no tokens"),
         ({"text": "a b", "spans": []}, ("ends",), r"sets: unknown \['ends'\]"),
     ],

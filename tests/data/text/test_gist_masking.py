@@ -74,7 +74,7 @@ def test_the_layouts_hide_the_same():
     examples = Gist(CLEAN, 1.0, seed=0).__getitems__(list(range(0, 60, 5)))
     ids = {}
     for layout in ("packed", "rows"):
-        batch = Collator(TOKENIZER.pad_token_id, ("span_end", "other_ids"), layout)(examples)
+        batch = Collator(TOKENIZER.pad_token_id, ("source_last", "target_ids"), layout)(examples)
         found = zip(batch["input_ids"], batch["latent"]["hidden"], strict=True)
         ids[layout] = [row[first:stop].tolist() for row, parts in found for first, stop, _ in parts if first >= 0]
     assert ids["packed"] == ids["rows"]
@@ -87,7 +87,7 @@ def test_nothing_later_knows_what_is_hidden_beyond_the_end_of_the_span(implement
     model = attach(vocab_size=len(TOKENIZER), attn_implementation=implementation).eval()
     assert model.config._attn_implementation == implementation
     examples = Gist(CLEAN, 1.0, seed=0).__getitems__([0, 70, 200, 300])
-    batch = Collator(TOKENIZER.pad_token_id, ("span_end", "other_ids"), layout)(examples)
+    batch = Collator(TOKENIZER.pad_token_id, ("source_last", "target_ids"), layout)(examples)
     latent, ids = batch["latent"], batch["input_ids"]
     # what was hidden is now hidden from the end of its span, too: then nothing is left of it
     blind = torch.where(latent["hidden"] >= 0, latent["hidden"] - torch.tensor([0, 0, 1]), -1)

@@ -105,13 +105,13 @@ def test_what_stands_in_one_document_is_not_all_related():
     related = sum(len(document["related"]) for document in marked) / len(marked)
     assert spans > 6  # of the 8 in four sentences
     assert related < 0.3 * spans * (spans - 1) / 2
-    (row,) = encode_dataset(marked[:1], word_tokenizer([marked[0]["text"]]), 64, ("span_end", "other_ids"))
+    (row,) = encode_dataset(marked[:1], word_tokenizer([marked[0]["text"]]), 64, ("source_last", "target_ids"))
     assert len(row["pairs"]) == 2 * len(marked[0]["related"]) > 0
 
 
 def test_they_go_on_to_pairs_of_tokens():
     marked = Phrases(num=900).mark(DOCUMENTS[:2000])
-    rows = encode_dataset(marked, word_tokenizer([d["text"] for d in marked]), 64, ("span_end", "other_ids"))
+    rows = encode_dataset(marked, word_tokenizer([d["text"] for d in marked]), 64, ("source_last", "target_ids"))
     assert sum(len(row["pairs"]) for row in rows) >= 1000
 
 

@@ -8,7 +8,7 @@ from latentlm.data import Chunks, Collator, Facts, Given, Pairs, encode_dataset,
 
 DOCUMENTS = Facts(num_a_to_b=4, num_b_to_a=4, num_both=3, templates_per_fact=3).documents()
 TOKENIZER = word_tokenizer([document["text"] for document in DOCUMENTS])
-SETS = ("span_end", "other_ids", "other_end", "before_other", "other_at")
+SETS = ("source_last", "target_ids", "target_last", "before_target", "target_positions")
 
 
 def test_chunks_are_disjoint_runs_of_words_and_the_same_every_time():
@@ -165,13 +165,13 @@ def test_other_at_is_where_each_token_of_the_other_span_is_due(row_length):
     documents = _people(6)
     words = word_tokenizer([document["text"] for document in documents])
     rows = encode_dataset(Given(read_on=0.5, strangers=0.5).mark(documents), words, 64, SETS)
-    sets = ("span_end", "other_ids", "before_other", "other_at")
+    sets = ("source_last", "target_ids", "before_target", "target_positions")
     batch = Collator(words.pad_token_id, sets, row_length=row_length)(list(rows))
     latent, ids, kinds = batch["latent"], batch["input_ids"], set()
-    for r, g in (latent["span_end"][..., 0] >= 0).nonzero().tolist():
-        due, right = latent["other_at"][r, g], latent["other_ids"][r, g]
-        due, right, end = due[due >= 0], right[right >= 0], int(latent["span_end"][r, g, 0])
-        if (before := int(latent["before_other"][r, g, 0])) >= 0:
+    for r, g in (latent["source_last"][..., 0] >= 0).nonzero().tolist():
+        due, right = latent["target_positions"][r, g], latent["target_ids"][r, g]
+        due, right, end = due[due >= 0], right[right >= 0], int(latent["source_last"][r, g, 0])
+        if (before := int(latent["before_target"][r, g, 0])) >= 0:
             assert due[0] == before
             assert ids[r, due + 1].tolist() == right.tolist()  # in the text the tokens themselves stand there
             kinds.add("in place")
@@ -221,31 +221,31 @@ def test_other_end_is_the_last_token_of_the_other_span_alone(layout):
     batch = Collator(TOKENIZER.pad_token_id, SETS, layout)(rows)
     latent, ids = batch["latent"], batch["input_ids"]
     seen = 0
-    for r, g in (latent["other_end"][..., 0] >= 0).nonzero().tolist():
-        end = int(latent["other_end"][r, g, 0])
+    for r, g in (latent["target_last"][..., 0] >= 0).nonzero().tolist():
+        end = int(latent["target_last"][r, g, 0])
         segment = latent["segments"][r]
         own = ids[r][segment == segment[end]]
-        other = latent["other_ids"][r, g]
+        other = latent["target_ids"][r, g]
         assert own.tolist() == other[other >= 0].tolist()  # words: the same ids alone and in running text
         assert int((segment == segment[end]).nonzero()[-1]) == end
-        assert segment[end] != segment[int(latent["span_end"][r, g, 0])]
+        assert segment[end] != segment[int(latent["source_last"][r, g, 0])]
         seen += 1
     assert seen == sum(len(row["pairs"]) for row in rows)
-    assert torch.equal(latent["other_end"] >= 0, latent["span_end"] >= 0)
+    assert torch.equal(latent["target_last"] >= 0, latent["source_last"] >= 0)
 
 
 @pytest.mark.parametrize("layout", ["packed", "flat", "rows"])
 @pytest.mark.parametrize("read", ["alone", "in_place"])
 def test_the_other_span_begins_after_before_other_where_it_comes_later(layout, read):
-    sets = ("span_end", "other_ids", "before_other")
+    sets = ("source_last", "target_ids", "before_target")
     rows = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, sets, read))
     batch = Collator(TOKENIZER.pad_token_id, sets, layout)(rows)
     latent, ids = batch["latent"], batch["input_ids"]
-    there = latent["before_other"][..., 0] >= 0
-    assert not (there & (latent["span_end"][..., 0] < 0)).any()
+    there = latent["before_target"][..., 0] >= 0
+    assert not (there & (latent["source_last"][..., 0] < 0)).any()
     for r, g in there.nonzero().tolist():
-        before, end = int(latent["before_other"][r, g, 0]), int(latent["span_end"][r, g, 0])
-        other = latent["other_ids"][r, g]
+        before, end = int(latent["before_target"][r, g, 0]), int(latent["source_last"][r, g, 0])
+        other = latent["target_ids"][r, g]
         other = other[other >= 0].tolist()
         assert ids[r, before + 1 : before + 1 + len(other)].tolist() == other
         assert end <= before  # the source has been read when the other one is asked for

@@ -10,7 +10,7 @@ from latentlm.data.text.encode import encode, encode_dataset
 from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
 
 FACTS = Facts(num_a_to_b=5, num_b_to_a=5, num_both=3, templates_per_fact=2)
-SETS = ("span_end", "other_ids")
+SETS = ("source_last", "target_ids")
 DOCUMENTS = FACTS.documents()
 TOKENIZER = bpe_tokenizer([document["text"] for document in DOCUMENTS], 400)
 EXAMPLES = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS))
@@ -36,7 +36,7 @@ def _segments(batch):
 
 def _ends(batch):
     """((ids read up to the span end, other ids), row, position) of every pair."""
-    ends, others = batch["latent"]["span_end"], batch["latent"]["other_ids"]
+    ends, others = batch["latent"]["source_last"], batch["latent"]["target_ids"]
     assert ends.shape == (*others.shape[:2], 1)
     assert len(batch["input_ids"]) == len(ends)
     assert bool(((ends[..., 0] >= 0) == (others >= 0).any(-1)).all())
@@ -151,8 +151,8 @@ def test_without_sets_there_are_only_documents():
 
 def test_without_pairs_the_sets_are_padding():
     batch = COLLATORS[1]([encode(document, TOKENIZER, 64) for document in DOCUMENTS[:3]])
-    assert batch["latent"]["span_end"].tolist() == [[[-1]]] * 3
-    assert batch["latent"]["other_ids"].tolist() == [[[-1]]] * 3
+    assert batch["latent"]["source_last"].tolist() == [[[-1]]] * 3
+    assert batch["latent"]["target_ids"].tolist() == [[[-1]]] * 3
 
 
 def test_a_span_with_two_partners_is_read_once():
@@ -161,7 +161,7 @@ def test_a_span_with_two_partners_is_read_once():
     example = encode({"text": text, "spans": [[0, 3], [4, 7], [8, 13]]}, tokenizer, 9, SETS)
     batch = Collator(tokenizer.pad_token_id, SETS)([example])
     assert batch["latent"]["segments"].tolist() == [[0, 0, 0, 0, 1, 2]]
-    assert sorted(batch["latent"]["span_end"].flatten().tolist()) == [0, 0, 1, 4, 5, 5]
+    assert sorted(batch["latent"]["source_last"].flatten().tolist()) == [0, 0, 1, 4, 5, 5]
 
 
 @pytest.mark.parametrize(

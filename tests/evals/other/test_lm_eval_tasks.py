@@ -19,7 +19,7 @@ EVALUATOR, TASKS = (pytest.importorskip(f"lm_eval.{name}") for name in ("evaluat
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval's own
 
 FACTS = {"kind": "facts", "num_a_to_b": 4, "num_b_to_a": 0, "num_both": 4, "templates_per_fact": 2}
-MINE = "objective: {data: 1.0}\nmodel: {config: {model_type: llama}}\n"
+MINE = "objective: {lm_weight: 1.0}\nmodel: {config: {model_type: llama}}\n"
 LETTERS = "Who is it?\nOptions:\n(A) Ann Ash.\n(B) Bo Birch.\n(C) Cy Cole.\n(D) Di Dorn.\n"
 STAR = {"kind": "star_graph", "num_graphs": 10, "num_tests": 6}
 CHAIN = {"kind": "chain", "num_both": 2, "num_one_way": 4}

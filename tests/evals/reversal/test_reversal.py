@@ -178,7 +178,7 @@ def test_what_cannot_be_scored_says_so(tokenizer):
 
 
 RECIPE = """
-objective: {data: 1.0}
+objective: {lm_weight: 1.0}
 model: {config: {model_type: llama}}
 data: {kind: facts, num_a_to_b: 3, num_b_to_a: 3, num_both: 0, templates_per_fact: 1}
 """

@@ -10,11 +10,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from latentlm.components.positions import index
-from latentlm.types import Context, Latents, View
+from latentlm.types import ForwardView, Latents, StepContext
 
 
 @dataclass(frozen=True)
-class TokenCode:
+class TokenEmbeddings:
     """What spells a span: the order-coded input embeddings of its tokens, in one vector or one for each.
 
         c = normalise( sum_j R_j e(x_j) )     or, with pool none,     c_j = normalise( R_j e(x_j) )
@@ -43,13 +43,13 @@ class TokenCode:
     pool: Literal["sum", "none"] = "sum"
     teacher: ClassVar[str | None] = None
 
-    def mask(self, view: View) -> Bool[Tensor, "a n"]:
+    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Anchors whose span has at least one id; with pool none the ids that are there."""
         there = index(self.ids, view).flatten(0, 1) >= 0
         return there.any(1, keepdim=True) if self.pool == "sum" else there
 
     @torch.no_grad()
-    def read(self, context: Context, keep: Bool[Tensor, " a"]) -> Latents:
+    def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Codes of the anchors kept."""
         assert context.view.embed is not None
         ids = index(self.ids, context.view).flatten(0, 1)[keep]
