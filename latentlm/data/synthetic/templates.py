@@ -129,7 +129,7 @@ MENTOR = Relation(
             "{a} trained only one person, {b}.",
             "{a} once took on a student, {b}.",
             "{a} explained the whole craft to {b}.",
-            "{a} spends each morning teacher_config {b}.",
+            "{a} spends each morning teaching {b}.",
         ),
         test=(
             "{a} was the teacher of {b}.",
