@@ -43,7 +43,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class Linear:
-    """``W h + b``: what can be read off linearly, and nothing more."""
+    """``W h + b``: what can be read off linearly, and nothing more.
+
+    Args:
+        bias: whether there is a ``b``.
+    """
 
     bias: bool = True
 
@@ -101,7 +105,11 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Swiglu:
-    """``W_o (silu(W_g h) * W_i h)``: NITP's projector (arXiv 2605.24956), d -> hidden -> d without biases."""
+    """``W_o (silu(W_g h) * W_i h)``: NITP's projector (arXiv 2605.24956), d -> hidden -> d without biases.
+
+    Args:
+        hidden: width between, a number or a multiple of the input's such as ``4x``.
+    """
 
     hidden: int | str = "4x"
 

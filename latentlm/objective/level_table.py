@@ -56,7 +56,17 @@ class CrossView:
 
 @dataclass(frozen=True)
 class LevelTarget:
-    """How the latent levels are read: from which teacher, normalised how."""
+    """Which network's latents the levels are, and how they are normalised.
+
+    Args:
+        teacher: the network itself (``online``), a slow copy of it (``ema``), or the network as training began
+            (``frozen``).
+        normalize: see the target of that kind, as for all further keys.
+        stop_grad: with ``online``: cut the gradient into the target.
+        momentum: with ``ema``: share of the old weights kept per optimizer step.
+        final_momentum: with ``ema``: momentum at the last step; without it `momentum` stays.
+        checkpoint: with ``frozen``: folder of another checkpoint of the same architecture.
+    """
 
     teacher: Literal["online", "ema", "frozen"] = "online"
     normalize: Normalize = "layer"
@@ -86,6 +96,7 @@ class LevelWeights:
         top: share of the deepest latent level (cI-JEPA's alpha).
         top_to_top: share of the deepest level in the row of the deepest source (cI-JEPA's beta); default `top`.
         data: share of the data level; without it the data is one of the rest.
+        other: how the rest is spread over the remaining levels.
     """
 
     same_depth: float | None = None
