@@ -1,4 +1,4 @@
-"""What every network is to latent heads: blocks in a row, found by structure and never by the name of a family."""
+"""The blocks and final norm of any network, found by structure and never by the name of a model family."""
 
 import dis
 import inspect
@@ -22,7 +22,7 @@ class Backbone:
         num_layers: number of blocks.
         dim: width of the residual stream.
         grid: how pixels become positions, where the network reads those.
-        has_loss: whether the model can compute a loss of its own.
+        has_loss: whether the model can compute its own loss.
     """
 
     decoder: nn.Module
@@ -132,7 +132,7 @@ def _norm_width(norm: nn.Module) -> int | None:
     weight = getattr(norm, "weight", None)
     if not isinstance(weight, Tensor):
         return None  # a norm without weights fits every width
-    return getattr(weight, "ds_shape", weight.shape)[-1]  # ZeRO-3 keeps the true shape of a sharded weight aside
+    return getattr(weight, "ds_shape", weight.shape)[-1]  # ZeRO-3 keeps the whole shape here
 
 
 def block_width(model: PreTrainedModel, layers: list[nn.Module], dim: int | None) -> int:
@@ -165,8 +165,8 @@ def final_norm(model: PreTrainedModel, decoder: nn.Module, layers: list[nn.Modul
 def _applied_after(holder: nn.Module, child: str) -> list[nn.Module]:
     """Norms among the direct children of `holder` that its forward uses after `child`, in order of use.
 
-    Registration order does not tell: some models register the final norm before the blocks or the norm of the
-    embeddings behind them, and some apply one norm at both ends. The code of forward names them in order of use.
+    Registration order does not say: some models register the final norm before the blocks or the norm of the
+    embeddings after them, and some apply one norm at both ends. The code of forward names them in order of use.
     """
     norms = {name: module for name, module in holder.named_children() if _is_norm(name, module)}
     code = getattr(inspect.unwrap(type(holder).forward), "__code__", None)

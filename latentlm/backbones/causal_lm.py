@@ -47,7 +47,7 @@ def readout(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
     Gradient:  through the latents only; the weights of the head are detached, tied embeddings included.
 
-    To be made anew for each forward, because PEFT replaces modules and FSDP replaces parameters after attaching. The
+    Make a new one for each forward, because PEFT replaces modules and FSDP replaces parameters after attaching. The
     first call looks the head up, and gathers it where it is sharded.
     """
     assert isinstance(model, PreTrainedModel), "find_backbone accepts no other"
@@ -73,7 +73,7 @@ def _logits(model: PreTrainedModel, head: list[tuple[nn.Module, dict[str, Tensor
 
 
 def _head(model: PreTrainedModel) -> list[nn.Module]:
-    """Children of the model from behind the one that embeds the ids up to the one with the output matrix."""
+    """Children of the model after the one that embeds the ids, up to the one with the output matrix."""
     output = model.get_output_embeddings()
     if output is None:
         raise ValueError(f"{type(model).__name__} has no output head: load it with AutoModelForCausalLM")

@@ -1,4 +1,4 @@
-"""Which kind of network it is, told by what it reads."""
+"""Which kind of network it is, decided by what it reads."""
 
 from torch import nn
 

@@ -15,7 +15,7 @@ def holds_timm(model: PreTrainedModel) -> bool:
 
 
 def find_timm_vit(model: PreTrainedModel, has_loss: bool) -> Backbone:
-    """Find the parts of timm's plain ViTs (VisionTransformer): blocks in a row behind a patch embedding and a norm."""
+    """Find the parts of timm's plain ViTs (VisionTransformer): blocks in a row between a patch embedding and a norm."""
     inner: Any = model.timm_model
     parts = ("patch_embed.proj", "norm_pre", "blocks", "norm")
     known = {name for name, _ in inner.named_modules()}

@@ -39,10 +39,10 @@ def all_reduce_count(count: int, device: torch.device) -> int:
 
 
 def all_gather_rows(x: Shaped[Tensor, "m ..."]) -> tuple[Shaped[Tensor, "all_m ..."], int]:
-    """Rows of all ranks in rank order, and the place of the first own row.
+    """Rows of all ranks in rank order, and the index of this rank's first row.
 
     Ranks may hold different numbers of rows, none included. The gradient of every copy flows back to the rank that owns
-    the row, so own rows are also trained by what other ranks made of them.
+    the row, so a row is also trained by the losses of other ranks.
     """
     if world_size() == 1:
         return x, 0

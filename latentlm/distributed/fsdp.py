@@ -19,7 +19,7 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def alike(value: Tensor, like: Tensor | None) -> Tensor:
-    """A whole tensor, equal on all ranks, as this rank's shard where `like` is one; nothing is sent."""
+    """A whole tensor, equal on all ranks, as this rank's shard where `like` is a shard; without communication."""
     if not isinstance(like, DTensor) or isinstance(value, DTensor):
         return value
     return distribute_tensor(value.detach(), like.device_mesh, like.placements, src_data_rank=None)
@@ -35,7 +35,7 @@ def call_with(module: nn.Module, weights: dict[str, Tensor], args: tuple, kwargs
     """`functional_call` with weights that may be shards.
 
     A unit of FSDP puts the module's own weights in place when its forward begins, so the others are gathered and put in
-    their place right after that, unit by unit, and no more than a unit's lie whole in memory.
+    their place right after that, unit by unit; only one unit's weights are whole in memory at a time.
     """
     shards: dict[str, Any] = {name: weight for name, weight in weights.items() if isinstance(weight, DTensor)}
     units = _units(module, shards)

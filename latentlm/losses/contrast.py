@@ -1,4 +1,4 @@
-"""Losses that tell what belongs to a sample from what belongs to others."""
+"""Contrastive losses: latents of the same sample against those of all others."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,10 +23,11 @@ class InfoNce:
         L_i = - log( exp(s_ii / tau) / sum_j exp(s_ij / tau) ),   s_ij = cos(p_i, t_j)   (<p_i, t_j> if not normalize)
 
     Shapes:    pred [m d], target [m d] -> [m]; row i of both is one pair.
-    Gradient:  through both arguments; a target also receives what rows of other ranks made of it.
-    Scale:     nats; log m when all targets are alike, so values of different batch sizes do not compare. One row
+    Gradient:  through both arguments; a target also receives the gradients of rows on other ranks.
+    Scale:     nats; log m when all targets are equal, so values of different batch sizes do not compare. One row
                without negatives gives 0.
-    Ranks:     negatives are the targets of all ranks (`gather`), rows per rank may differ; values are of own rows only.
+    Ranks:     negatives are the targets of all ranks (`gather`), rows per rank may differ; values are
+               those of this rank's rows.
     Source:    van den Oord et al. 2018, arXiv:1807.03748, eq. 4, with the cosine and temperature of Chen et al. 2020
                (SimCLR), arXiv:2002.05709, eq. 1. Differs: one direction only (negatives are targets, not predictions);
                `skip_duplicates`; lengths below 1e-6 count as 1e-6.
@@ -75,11 +76,11 @@ class NtXent:
 
     Shapes:    z [g m d] -> []; g counts views.
     Gradient:  through every view, as anchor, positive and negative.
-    Scale:     nats; log(g M - 1) when all latents are alike, so values of different batch sizes do not compare.
+    Scale:     nats; log(g M - 1) when all latents are equal, so values of different batch sizes do not compare.
     Ranks:     negatives are all ranks' samples, uneven counts allowed. Not a sum over micro-batches. No samples
                anywhere give 0, and so does one sample with two views.
     Source:    Chen et al. 2020 (SimCLR), arXiv:2002.05709, eq. 1. Differs: more than two views (the mean over positives
-               stands outside the logarithm, Khosla et al. 2020, arXiv:2004.11362, eq. 2); all ranks' samples.
+               is outside the logarithm, Khosla et al. 2020, arXiv:2004.11362, eq. 2); all ranks' samples.
     Checked:   tests/losses/test_contrastive.py - naive float64 loop; closed forms;
                tests/losses/test_losses_two_ranks.py -
                2 ranks == 1.
@@ -103,7 +104,7 @@ class NtXent:
         samples, views = count(self, z, least=1), z.shape[0]
         if samples == 0:
             return z.sum()
-        unit = F.normalize(z, dim=-1, eps=1e-6).transpose(0, 1)  # m g d: views of a sample side by side
+        unit = F.normalize(z, dim=-1, eps=1e-6).transpose(0, 1)  # m g d: the views of a sample next to each other
         everyone, start = all_gather_rows(unit)
         logits = unit.flatten(0, 1) @ everyone.flatten(0, 1).T / self.temperature
         anchor = torch.arange(len(logits), device=z.device)
@@ -117,8 +118,8 @@ class NtXent:
 def _duplicates(
     target: Float[Tensor, "m d"], others: Float[Tensor, "all_m d"], own: Int[Tensor, "m"]
 ) -> Bool[Tensor, "m all_m"]:
-    """Which of `others` point where the row's own target points, its own place excepted."""
+    """Which of `others` point in the direction of the row's own target, except that target itself."""
     cosine = F.normalize(target, dim=-1) @ F.normalize(others, dim=-1).T
-    # against the own product rather than 1: both were rounded alike, also where matrix products are not full float32
+    # against the own product rather than 1: both are rounded in the same way, also without full float32 products
     same = cosine >= cosine.gather(1, own[:, None]) - _SAME
     return same.scatter(1, own[:, None], False)

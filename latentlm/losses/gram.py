@@ -1,4 +1,4 @@
-"""Losses of the relations among the positions of one anchor."""
+"""Losses on the similarities among the positions of one anchor."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,12 +20,12 @@ class Gram:
     Gradient:  through both arguments; masked positions receive exactly 0, whatever they hold (even NaN).
     Scale:     zero at equality, at most 4; 1 - 1/n where one side is collapsed and the other orthogonal. Blind to
                rotations of all latents and to their lengths.
-    Ranks:     every anchor by itself, no communication.
+    Ranks:     each anchor separately, no communication.
     Source:    Simeoni et al. 2025 (DINOv3), arXiv:2508.10104, Gram anchoring. Differs: mean over the entries
                of each image, as in its code (the paper writes the squared Frobenius norm); lengths below 1e-6 count as
                1e-6.
     Checked:   tests/losses/test_gram.py - naive float64 loop; closed forms; rotation; masked positions.
-    See also:  Mse, Cosine (every position by itself).
+    See also:  Mse, Cosine (each position separately).
     """
 
     per_sample: ClassVar[bool] = True
@@ -35,7 +35,7 @@ class Gram:
         self, pred: Float[Tensor, "a n d"], target: Float[Tensor, "a n e"], mask: Bool[Tensor, "a n"]
     ) -> Float[Tensor, "a n"]:
         """One value per position."""
-        gap = _cosines(pred, mask) - _cosines(target, mask)  # a n n, 0 beside masked positions
+        gap = _cosines(pred, mask) - _cosines(target, mask)  # a n n, 0 at masked positions
         return gap.square().sum(-1) / mask.sum(-1, keepdim=True).clamp(min=1)
 
 

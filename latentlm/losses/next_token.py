@@ -34,7 +34,7 @@ class NextToken:
     def __call__(self, logits: Float[Tensor, "*b v"], ids: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """One value per position; 0 where ids are `ignore`."""
         keep = ids != self.ignore
-        if bool(keep.all()):  # no copy of all logits where every one counts
+        if bool(keep.all()):  # no copy of the logits where every position counts
             return _cross_entropy(logits.flatten(0, -2), ids.flatten()).view(ids.shape)
         # selecting first keeps the float32 copy to the positions that count, and NaN elsewhere out of the gradient
         values = _cross_entropy(logits[keep], ids[keep])

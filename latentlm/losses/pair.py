@@ -104,7 +104,7 @@ class SoftCrossEntropy:
     Ranks:     pointwise, no communication.
     Source:    Caron et al. 2021 (DINO), arXiv:2104.14294, eq. 2. Differs: no centring, which belongs to the target.
     Checked:   tests/losses/test_pairwise.py - naive float64 loop; uniform target gives log d.
-    See also:  Kl (the same gradient to `pred`, with the target's entropy taken off).
+    See also:  Kl (the same gradient to `pred`, without the target's entropy).
 
     Args:
         temperature: divides the predicted logits.
@@ -136,8 +136,8 @@ class Kl:
     Gradient:  through both arguments.
     Scale:     nats; zero at equality. Gradients shrink about as temperature^-2.
     Ranks:     pointwise, no communication.
-    Source:    Hinton et al. 2015, arXiv:1503.02531, sec. 2. Differs: target entropy taken off; no temperature^2 factor,
-               so a weight found at one temperature does not carry over to another.
+    Source:    Hinton et al. 2015, arXiv:1503.02531, sec. 2. Differs: the target's entropy is subtracted; no
+               temperature^2 factor, so a weight found at one temperature does not carry over to another.
     Checked:   tests/losses/test_pairwise.py - naive float64 loop; SoftCrossEntropy minus the target's entropy.
     See also:  SoftCrossEntropy (two temperatures).
 

@@ -1,4 +1,4 @@
-"""Losses compute in float32 or better, whatever the precision around them."""
+"""Losses compute in float32 or better, whatever the precision of the model."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,8 +13,8 @@ P = ParamSpec("P")
 def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Hand `function` its floating tensors in at least float32, with autocast off.
 
-    Exponentials, squares and means over many samples lose their value in half precision, and autocast would bring the
-    matrix products back to it. float64 stays float64, so that gradients can be checked numerically.
+    Exponentials, squares and means over many samples lose their accuracy in half precision, and autocast would bring
+    the matrix products back to it. float64 stays float64, so that gradients can be checked numerically.
     """
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""Assignments to prototypes that are all wanted equally often.
+"""Balanced assignments: every prototype is used equally often.
 
 Beyond the legend: ``k`` prototypes, ``M`` rows of all ranks.
 """
@@ -14,13 +14,13 @@ from latentlm.losses.samples import gathered
 def sinkhorn(
     logits: Float[Tensor, "*g m k"], temperature: float = 0.05, iterations: int = 3
 ) -> Float[Tensor, "*g m k"]:
-    """Log-probabilities of a balanced assignment: every row sums to 1, every prototype is wanted about M / k times.
+    """Log-probabilities of a balanced assignment: every row sums to 1, every prototype is used about M / k times.
 
         Q = exp(l / T);   repeat: Q_ij /= sum_i Q_ij over the M rows,  Q_ij /= sum_j Q_ij
 
     In logarithms, so nothing overflows (``exp(l / T)`` leaves float32 at l / T = 88). Adding a constant to a prototype
-    changes nothing; adding one to a row does, so a row's own maximum must not be taken off first, and is not. Each
-    leading index g is balanced by itself: with positions there, that is CAPI's position-wise assignment. Rows of all
+    changes nothing; adding one to a row does, so a row's own maximum must not be subtracted first, and is not. Each
+    leading index g is balanced separately: with positions there, this is CAPI's position-wise assignment. Rows of all
     ranks count. Caron et al. 2020 (SwAV), arXiv:2006.09882, sec. 3.1; Darcet et al. 2025 (CAPI), arXiv:2502.08769.
     """
     balanced = logits / temperature

@@ -1,4 +1,4 @@
-"""Regularize as a normality test. Beyond the legend: ``j`` quadrature knots, ``M`` samples of all ranks."""
+"""Regularization as a normality test. Beyond the legend: ``j`` quadrature knots, ``M`` samples of all ranks."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,7 +24,7 @@ class Sigreg:
     Gradient:  through z; at most of order t per sample, and zero at exact collapse. Directions a_k are redrawn from
                (seed, step), equal on all ranks and devices.
     Scale:     grows with M (paper); about 1.05 under N(0, I), whatever M and d. `scale_by_samples=False` divides M out;
-               weights do not carry over between the two. Mean and scale of z are tested, nothing is standardised first.
+               weights do not carry over between the two. Mean and scale of z are tested, z is not standardised first.
     Ranks:     characteristic functions are averaged over ranks with their counts before squaring; M counts all ranks.
                Not a sum over micro-batches. No samples anywhere give 0; one sample is defined.
     Source:    Balestriero & LeCun 2025 (LeJEPA), arXiv:2511.08544, SIGReg with the Epps-Pulley statistic. Differs: the

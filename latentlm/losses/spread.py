@@ -1,4 +1,4 @@
-"""Spread through second moments and through nearest neighbours. Beyond the legend: ``M`` samples of all ranks."""
+"""Regularization by second moments and by nearest neighbours. Beyond the legend: ``M`` samples of all ranks."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -32,7 +32,7 @@ class Variance:
     See also:  Covariance (its companion), Sigreg (all moments).
 
     Args:
-        floor: gamma, the standard deviation asked for.
+        floor: gamma, the standard deviation that every coordinate should have.
         eps: added to the variance, so that the root has a gradient at 0.
     """
 
@@ -61,7 +61,7 @@ class Covariance:
         L(z) = mean_g  sum_{i != j} C_ij^2 / norm,   C the unbiased covariance over the M samples
 
     Shapes:    z [*g m d] -> []. m is the sample axis; statistics are taken per leading index g, then averaged.
-    Gradient:  through z. Vanishes at collapse, so it needs Variance beside it.
+    Gradient:  through z. Vanishes at collapse, so it is used together with Variance.
     Scale:     grows with the fourth power of the latents' scale; with norm "d" also with d, with "d(d-1)" it is the
                mean squared off-diagonal entry.
     Ranks:     mean and covariance are those of all ranks' samples, uneven counts allowed. Not a sum over micro-batches.
@@ -103,13 +103,13 @@ class Koleo:
 
         L(z) = - mean_g mean_m log( |u_m - u_nearest(m)| + eps ),   u = z / |z|
 
-    Shapes:    z [*g m d] -> []. m is the sample axis; neighbours are looked for within a leading index g.
-    Gradient:  through both of a pair, growing as 1 / distance (2e7 for exact copies); to no one else.
+    Shapes:    z [*g m d] -> []. m is the sample axis; neighbours are searched within a leading index g.
+    Gradient:  through both of a pair, growing as 1 / distance (2e7 for exact copies); no other latent has any.
     Scale:     -0.35 for orthogonal latents, -0.69 for a lone opposite pair, 16.8 for copies in 16 dimensions.
-    Ranks:     neighbours are looked for among all ranks' samples, uneven counts allowed. Not a sum over micro-batches.
+    Ranks:     neighbours are searched among all ranks' samples, uneven counts allowed. Not a sum over micro-batches.
                No samples anywhere give 0; one is an error.
     Source:    Sablayrolles et al. 2018, arXiv:1806.03198, as used by DINOv2, arXiv:2304.07193 (weight 0.1).
-               Differs: all ranks' samples, where DINOv2 looks among each rank's own; a latent is never its own
+               Differs: all ranks' samples, where DINOv2 searches each rank's own; a latent is never its own
                neighbour (the official code marks it with -1, which an opposite latent ties with).
     Checked:   tests/losses/test_variance_covariance_koleo.py - naive float64 loop; closed forms;
                tests/losses/test_losses_two_ranks.py - 2 ranks == 1.

@@ -1,4 +1,4 @@
-"""Losses of views of the same samples: the groups ``g`` of the set are the views, sample i of each is the same thing.
+"""Losses on views of the same samples: the groups ``g`` of the set are the views; sample i is the same in each.
 
 Beyond the legend: ``M`` samples of all ranks.
 """
@@ -19,7 +19,7 @@ from latentlm.losses.samples import centred, count, require_views
 
 @dataclass(frozen=True)
 class Invariance:
-    """Draw the views of a sample together, to their common mean.
+    """Draw the views of a sample to their common mean.
 
         L(z) = mean_g mean_m mean_d (z_gmd - mu_md)^2,   mu the mean of the first `num_global` views
 
@@ -34,7 +34,7 @@ class Invariance:
     See also:  Mse (two views, either may be a teacher's), Sigreg and Visreg (what keeps it from collapse).
 
     Args:
-        num_global: views that make the mean, the first ones; 0 takes all.
+        num_global: how many of the first views the mean is taken over; 0 takes all.
     """
 
     num_global: int = 0
@@ -108,7 +108,7 @@ class BarlowTwins:
 
 @dataclass(frozen=True)
 class Mmcr:
-    """Regularize the samples' centroids over as many directions as there are, with the views of each close together.
+    """Spread the samples' centroids over all directions, and keep the views of each sample close together.
 
         L(z) = - |C|_* + weight_views mean_m |Z_m|_*,   C [M d] the mean over views, Z_m [g d] the views of one sample
 

@@ -1,4 +1,4 @@
-"""Regularize in three parts that do not fade at collapse. Beyond the legend: ``M`` samples of all ranks."""
+"""Regularization in three parts that do not fade at collapse. Beyond the legend: ``M`` samples of all ranks."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,13 +15,13 @@ from latentlm.losses.samples import centred, count, directions, gathered
 
 @dataclass(frozen=True)
 class Visreg:
-    """Push a batch of latents towards an isotropic Gaussian: its mean, its deviations and its shape apart.
+    """Push a batch of latents towards an isotropic Gaussian: its mean, its deviations and its shape separately.
 
         L(z) = center mean_d mean_m(z_d)^2 + scale mean_d (1 - std_d)^2 + shape mean_k mean_i (u_k,(i) - q_i)^2
         u_k = <(z - mean) / (sg(std) + eps), a_k>, sorted;   q_i = Phi^-1(i / (M + 1));   std biased
 
     Shapes:    z [*g m d] -> []. m is the sample axis; statistics are taken per leading index g, then averaged.
-    Gradient:  through z; the deviations in the third part are held still, so that shape does not steer scale. The
+    Gradient:  through z; the deviations in the third part are detached, so that shape does not change scale. The
                second tends to -2/d per coordinate's std at collapse instead of vanishing; at exact collapse it is zero.
     Scale:     0 to 2 near collapse, whatever M and d; a perfect sample has a small shape left (.003 at M = 64).
     Ranks:     all samples of all ranks, uneven counts allowed, the same directions everywhere. Not a sum over
@@ -33,7 +33,7 @@ class Visreg:
     See also:  Sigreg (one statistic, fades at collapse), Variance and Covariance (second moments only).
 
     Args:
-        center, scale, shape: weights of the three parts; three terms with one part each show them apart.
+        center, scale, shape: weights of the three parts; three terms with one part each log them separately.
         num_slices: directions per step.
         eps: added to the deviation that the shape divides by.
         chunk: directions held in memory at once (M * chunk numbers, twice); changes nothing else.
