@@ -40,9 +40,10 @@ def train(
     read_recipe(recipe)
     from latentlm.experiment.recipe import load_recipe
     from latentlm.experiment.run_dir import check_folder
+    from latentlm.experiment.run_lock import check_free
 
     loaded = load_recipe(recipe, overrides or [])
-    check_folder(loaded)  # before the slow imports: a mistake should cost nothing
+    check_free(check_folder(loaded))  # before the slow imports: a mistake should cost nothing
     _quiet(data=True)
     from latentlm.experiment.train import train as run
 
@@ -144,16 +145,25 @@ def doctor(
 def export(
     run: Annotated[str, typer.Argument(help="run folder, or a model or adapter folder saved with heads")],
     out: Annotated[str, typer.Argument(help="new folder")],
-    merge: Annotated[bool, typer.Option("--merge", help="merge a trained adapter into its base")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="merge a trained adapter into its base, in float32")] = False,
+    dtype: Annotated[str | None, typer.Option(help="of the weights: float32, bfloat16 or float16")] = None,
 ) -> None:
     """Write a plain Hugging Face folder without heads.
 
-    A model or a PEFT adapter, with a model card; it loads without latentlm.
+    A model or a PEFT adapter, with a model card; it loads without latentlm. A merged adapter is written in float32,
+    because bfloat16 would round most of a small update away; --dtype bfloat16 halves the folder at that price.
     """
+    from latentlm.config.schema import ConfigError, suggest
+
+    kinds = ("float32", "bfloat16", "float16")
+    if dtype is not None and dtype not in kinds:
+        raise ConfigError(f"--dtype: no {dtype}{suggest(dtype, kinds)}")
     _quiet()
+    import torch
+
     from latentlm.export.export import export as write
 
-    write(Path(run), Path(out), merge)
+    write(Path(run), Path(out), merge, None if dtype is None else getattr(torch, dtype))
     typer.echo(out)
 
 
@@ -234,9 +244,10 @@ def main() -> None:
         # usage errors can format themselves, our own are ValueErrors; anything else is a bug and keeps its traceback
         if hasattr(error, "format_message"):
             sys.exit(_say(error.format_message(), 2))  # type: ignore[attr-defined]
-        if os.environ.get("LATENTLM_DEBUG") or not isinstance(error, ValueError | OSError):
+        if os.environ.get("LATENTLM_DEBUG") or not isinstance(error, ValueError | OSError | FloatingPointError):
             raise
-        sys.exit(_say(" ".join(str(error).split()), 2))
+        # a training that diverged is no mistake in what was typed
+        sys.exit(_say(" ".join(str(error).split()), 1 if isinstance(error, FloatingPointError) else 2))
 
 
 def _say(line: str, code: int) -> int:
@@ -269,6 +280,7 @@ def _check_file(key: str, value: str | None, runs: int) -> None:
 
 def _check_run(run: str) -> None:
     """Refuse what cannot be scored before the slow imports."""
+    from latentlm.config.run_files import is_finished, unfinished
     from latentlm.config.schema import ConfigError
 
     folder = Path(run)
@@ -277,8 +289,8 @@ def _check_run(run: str) -> None:
             raise ConfigError(f"{run}: no such run folder")
     elif not any((folder / file).is_file() for file in ("recipe.yaml", "config.json", "adapter_config.json")):
         raise ConfigError(f"{run}: neither a run folder (recipe.yaml) nor a model or adapter folder (config.json)")
-    elif (folder / "recipe.yaml").is_file() and not (folder / "model").is_dir():
-        raise ConfigError(f"{run}: has no model yet; finish it with: latentlm train {run} run.resume=true")
+    elif (folder / "recipe.yaml").is_file() and not is_finished(folder):
+        raise ConfigError(unfinished(run))
 
 
 def _quiet(data: bool = False) -> None:

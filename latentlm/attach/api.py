@@ -4,21 +4,21 @@ Hooks on the blocks only store. The heads run in a forward hook of the decoder, 
 and sharding, and which also fires when a trainer replaces the output head. The hook on the model adds to the loss.
 """
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.utils import logging
 
 from latentlm.attach.hooks import add_hooks
 from latentlm.attach.state import Run, latent_run
 from latentlm.backbones import Backbone, find_backbone
+from latentlm.backbones.load import load_config, load_weights, readable, some
 from latentlm.components.teacher import Teacher
 from latentlm.config.catalog import read_recipe
 from latentlm.config.schema import ConfigError, dump, parse
@@ -89,6 +89,21 @@ def get_latent_model(
         layers_path: dotted name of the list of blocks, where it cannot be found.
         seed: of the heads' first weights; the global random state is left alone.
     """
+    if hasattr(getattr(model, "config", None), CONFIG_KEY) and not hasattr(model, "latent"):
+        folder = Path(str(getattr(model, "name_or_path", "")))
+        if folder.is_dir() and any(name != "_extra_state" for name, _ in saved_heads(folder)):
+            warnings.warn(
+                f"{folder}: holds trained latent heads, and they start again; load them with the weights by "
+                "latentlm.from_pretrained, or model.load_latent_heads=true",
+                stacklevel=2,
+            )
+    return attach(model, objective, layers_path=layers_path, seed=seed)
+
+
+def attach(
+    model: AnyModel, objective: str | Path | dict | Objective, *, layers_path: str | None = None, seed: int = 0
+) -> AnyModel:
+    """As `get_latent_model`, for heads that are loaded next."""
     objective = as_objective(objective)
     if hasattr(model, "latent"):
         raise ValueError(f"{type(model).__name__} already has a child named 'latent'; attach to a fresh model")
@@ -127,42 +142,72 @@ def as_objective(objective: str | Path | dict | Objective) -> Objective:
 def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     """Load a model saved with its heads, and attach them again.
 
+    Weights that are missing, or of another size than the config says, are refused: they would be random.
+
     Args:
         path: folder written by `save_pretrained` of a model with heads.
-        kwargs: for `from_pretrained` of the model's class.
+        kwargs: for `from_pretrained` of the model's class; ``dtype`` is float32 where it is not given.
     """
     if not Path(path).is_dir():
         raise ConfigError(f"{path}: no such folder; name one that save_pretrained has written")
-    with quiet_loading():
-        config = AutoConfig.from_pretrained(path)
-        text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
-        auto = AutoModelForCausalLM if text else getattr(transformers, (config.architectures or ["AutoModel"])[0])
-        model = auto.from_pretrained(path, **kwargs)
-    saved = getattr(model.config, CONFIG_KEY, None)
+    dtype, trusted = kwargs.pop("dtype", torch.float32), bool(kwargs.pop("trust_remote_code", False))
+    config = load_config(path, trusted)
+    saved = getattr(config, CONFIG_KEY, None)
     if saved is None:
         raise ConfigError(f"{path}: has no latent heads (no {CONFIG_KEY} in config.json); use get_latent_model")
-    get_latent_model(model, saved["objective"], layers_path=saved["layers_path"])
-    latent_run(model).model.latent.load_state_dict(dict(saved_heads(Path(path))))
+    auto = AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else _own_class(path, config)
+    model = load_weights(auto, path, dtype=dtype, trust_remote_code=trusted, **kwargs)
+    attach(model, saved["objective"], layers_path=saved["layers_path"])
+    load_heads(model, Path(path))
     return model
+
+
+def _own_class(path: str | Path, config: Any) -> type[PreTrainedModel]:
+    """The class that a folder says it was saved from."""
+    name = (getattr(config, "architectures", None) or ["AutoModel"])[0]
+    found = getattr(transformers, str(name), None)
+    if found is not transformers.AutoModel and not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        raise ConfigError(f"{path}: config.json names the architecture {name}, which is not a model of transformers")
+    return found
+
+
+def load_heads(model: Any, folder: Path) -> None:
+    """Give an attached model the heads that were saved in a folder; all of them must be there."""
+    heads = latent_run(model).model.latent
+    with readable(folder):
+        saved = dict(saved_heads(folder))
+    own = heads.state_dict()
+    if missing := own.keys() - saved.keys():
+        raise ConfigError(
+            f"{folder}: lacks {len(missing)} weights of the latent heads ({some(missing)}); save it whole"
+        )
+    try:
+        heads.load_state_dict(saved)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:150]
+        raise ConfigError(f"{folder}: its latent heads belong to other terms ({reason})") from error
 
 
 def restore(model: Any, folder: str | Path) -> None:
     """Load the weights of a checkpoint whose names are not the model's, heads included; else there is nothing to do.
 
     transformers saves some families, ViT among them, under the names of their released checkpoints, and its trainer
-    loads a checkpoint by name: it would go on with fresh weights.
+    loads a checkpoint by name: it would go on with fresh weights. What a checkpoint lacks is refused in both cases.
     """
     files = sorted(Path(folder).glob("model*.safetensors"))
-    own = model.state_dict().keys()
-    if all(name in own for file in files for name in _names(file)):
+    own, names = model.state_dict(), {name for file in files for name in _names(file)}
+    if names <= own.keys():
+        have = {own[name].data_ptr() for name in names}  # tied weights are saved once
+        missing = {name for name, weight in own.items() if name not in names and weight.data_ptr() not in have}
+        if files and missing:
+            raise ConfigError(f"{folder}: lacks {len(missing)} of the weights ({some(missing)}); resume from another")
         return
-    with quiet_loading():
-        saved = type(model).from_pretrained(folder).state_dict()
+    saved = load_weights(type(model), folder, dtype=model.dtype).state_dict()
     with torch.no_grad():
         for name, weight in (*model.named_parameters(), *model.named_buffers()):
             if name in saved:
                 weight.copy_(saved[name])
-    model.latent.load_state_dict(dict(saved_heads(Path(folder))))
+    load_heads(model, Path(folder))
 
 
 def _names(file: Path) -> list[str]:
@@ -170,17 +215,6 @@ def _names(file: Path) -> list[str]:
 
     with safe_open(file, framework="pt") as tensors:
         return list(tensors.keys())
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Without transformers' report of a load, which lists the heads beside the network as unexpected."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def saved_heads(folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentlm.backbones.load import load_weights
 from latentlm.components.teacher import trained
 from latentlm.distributed.fsdp import alike, call_with, norm
 
@@ -126,7 +127,8 @@ def _copied(run: Any, kind: str) -> dict[str, Tensor]:
 
 def _loaded(run: Any, folder: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same weights of another checkpoint."""
-    other = dict(type(run.backbone.decoder).from_pretrained(folder).named_parameters())
+    # compared and kept in the network's own type, whatever that of the files
+    other = dict(load_weights(type(run.backbone.decoder), folder, dtype=torch.float32, part=True).named_parameters())
     found = {name: other.get(name.swapcase()) for name in like}
     for name, weight in found.items():
         if weight is None or weight.shape != like[name].shape:

@@ -12,13 +12,21 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
-from latentlm.attach.api import get_latent_model, quiet_loading, saved_heads
+from latentlm.attach.api import attach, get_latent_model, load_heads, saved_heads
+from latentlm.attach.peft import latent_lora_config
 from latentlm.attach.state import latent_run
+from latentlm.backbones.load import load_config, load_weights
 from latentlm.components.tap import Depth, resolve_depth
 from latentlm.config.schema import ConfigError, suggest
 from latentlm.data import Images, bpe_tokenizer, word_tokenizer
 from latentlm.experiment.recipe import Lora, Model, Recipe, Words
 from latentlm.objective.terms import teachers
+
+# what transformers and PEFT raise of values that they cannot use
+FOREIGN = (
+    ValueError, OSError, ImportError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError,
+    ArithmeticError, StrictDataclassError,
+)  # fmt: skip
 
 
 def read_config(recipe: Recipe) -> PreTrainedConfig:
@@ -31,6 +39,8 @@ def read_config(recipe: Recipe) -> PreTrainedConfig:
         raise ConfigError(f"model.name: {spec.name} is a {config.model_type}, not a causal language model; use one")
     num_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if num_layers is not None:
+        if num_layers < 1:
+            raise ConfigError(f"model.config.num_hidden_layers: {num_layers}; set it to 1 or more")
         recipe.objective.expand(num_layers)
         _check_train_up_to(spec, num_layers)
     return config
@@ -52,9 +62,7 @@ def _vision_config(recipe: Recipe) -> Any:
         raise ConfigError("model.lora: is for language models; leave it out with images")
     _check_train_up_to(spec, config.num_hidden_layers)
     if objective.lm_weight > 0:
-        raise ConfigError(
-            "objective.lm_weight: a ViT has no own loss; set it to 0 (pixels are a target of terms)"
-        )
+        raise ConfigError("objective.lm_weight: a ViT has no own loss; set it to 0 (pixels are a target of terms)")
     if not objective.terms:
         raise ConfigError("objective.terms: there is nothing to train; give a term")
     for kind, teacher_config in teachers(objective.expand(config.num_hidden_layers)).items():
@@ -89,8 +97,7 @@ def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.
     """The network with heads, and adapters where the recipe has them."""
     spec = recipe.model
     options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "trust_remote_code": spec.trust_remote_code}
-    if spec.attn_implementation:
-        options["attn_implementation"] = spec.attn_implementation
+    options |= {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
     auto = AutoModelForCausalLM if tokenizer else AutoModel
     with _told("model"):
         if spec.name is None:
@@ -99,13 +106,13 @@ def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.
                     setattr(config, key, value)
             model = auto.from_config(config, **options)
         else:
-            with quiet_loading():
-                model = auto.from_pretrained(spec.name, **options)
+            model = load_weights(auto, spec.name, **options)
     if tokenizer:
         rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
         if len(tokenizer) > rows:
             raise ConfigError(f"model: {rows} embeddings for the {len(tokenizer)} tokens of the tokenizer; give more")
-    get_latent_model(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
+    place = attach if spec.heads == "saved" else get_latent_model
+    place(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
     if spec.heads == "saved":
         _load_heads(model, str(spec.name))
     if spec.train_up_to is not None:
@@ -125,13 +132,12 @@ def _hold_above(model: Any, depth: Depth) -> None:
 
 
 def _load_heads(model: Any, name: str) -> None:
-    saved = dict(saved_heads(Path(name)))
-    if not saved:
+    if not any(True for _ in saved_heads(Path(name))):
         raise ConfigError(f"model.heads: there are none in {name}; use heads: fresh")
     try:
-        model.latent.load_state_dict(saved)
-    except RuntimeError as error:
-        raise ConfigError(f"model.heads: those in {name} belong to other terms; use heads: fresh") from error
+        load_heads(model, Path(name))
+    except ConfigError as error:
+        raise ConfigError(f"model.heads: {error}; or use heads: fresh") from error
 
 
 def _with_adapters(model: nn.Module, lora: Lora) -> nn.Module:
@@ -166,8 +172,8 @@ def _config_from_scratch(given: dict[str, Any], vision: bool = False) -> PreTrai
 def _config_of(name: str, spec: Model, key: str = "model.name") -> PreTrainedConfig:
     if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).exists():
         raise ConfigError(f"{key}: there is no folder {name}; check the path")
-    with _told(key, f"cannot load {name}; check the name, or go online once to fetch it"):
-        return AutoConfig.from_pretrained(name, trust_remote_code=spec.trust_remote_code)
+    with _told(key):
+        return load_config(name, spec.trust_remote_code)
 
 
 def _fitted(tokenizer: Any) -> dict[str, Any]:
@@ -181,7 +187,9 @@ def _told(key: str, what: str = "") -> Iterator[None]:
     """One line under the recipe's key instead of another library's words alone."""
     try:
         yield
-    except (ValueError, OSError, ImportError, KeyError, StrictDataclassError) as error:
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    except FOREIGN as error:
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason:
             told = "comes with code of its own; read it, then allow it with model.trust_remote_code=true"

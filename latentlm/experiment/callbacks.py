@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from latentlm.distributed.collectives import all_reduce_count, rank, world_size
 from latentlm.objective.objective import Objective
+from latentlm.whole_files import write_text, writing
 
 console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
@@ -31,10 +32,7 @@ class Lines(TrainerCallback):
         if not state.is_world_process_zero or not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-        whole = self.path.with_suffix(".partial")
-        whole.write_text("".join(kept), encoding="utf-8")
-        whole.replace(self.path)  # a run killed here must not lose its past
+        write_text(self.path, "".join(line for line in lines if _step(line) <= state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have the first and the last step logged as well, and what a checkpoint would forget."""
@@ -43,8 +41,16 @@ class Lines(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Append a line on the first process; the trainer's closing summary repeats a step and is left out."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
-            with self.path.open("a", encoding="utf-8") as file:
+            with writing(self.path, "free space and resume"), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _step(line: str) -> float:
+    """Of a line of metrics; one that was not written to its end belongs to no step."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 class Bar(TrainerCallback):
@@ -59,11 +65,13 @@ class Bar(TrainerCallback):
         """Say what starts, and start the bar."""
         shown = state.is_world_process_zero
         # ZeRO-3 leaves nothing in a sharded weight but its size
-        sizes = [getattr(weight, "ds_numel", weight.numel()) for weight in model.parameters() if weight.requires_grad]
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        size = sum(getattr(weight, "ds_numel", weight.numel()) for weight in weights)
+        kinds = " and ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights}))
         since = f" from step {state.global_step}" if state.global_step else ""
         if shown:
             console.print(
-                f"training {sum(sizes) / 1e6:.3g} M weights for {state.max_steps} steps{since} in {self.folder}"
+                f"training {size / 1e6:.3g} M weights ({kinds}) for {state.max_steps} steps{since} in {self.folder}"
             )
         flexible = TextColumn("{task.fields[losses]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
         self.bar = Progress(

@@ -20,7 +20,8 @@ from latentlm.experiment.batch import Batch
 from latentlm.experiment.build_model import build_tokenizer
 from latentlm.experiment.callbacks import console
 from latentlm.experiment.recipe import Recipe
-from latentlm.experiment.run_dir import is_first, write_json
+from latentlm.experiment.run_dir import is_first
+from latentlm.whole_files import write_json
 
 
 @dataclass(frozen=True)

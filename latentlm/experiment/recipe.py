@@ -17,6 +17,7 @@ from latentlm.experiment.batch import Batch
 from latentlm.experiment.training import Grpo, Supervised, at_least
 from latentlm.objective.index_sets import places_read, sets_read
 from latentlm.objective.objective import Objective
+from latentlm.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,5 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the resolved recipe; it is itself a valid one. A kill meanwhile leaves the old file, not half of one."""
-    whole = path.with_suffix(".partial")
-    whole.write_text(yaml.safe_dump(dump(recipe), sort_keys=False, width=120), encoding="utf-8")
-    whole.replace(path)
+    """Write the resolved recipe; it is itself a valid one."""
+    write_text(path, yaml.safe_dump(dump(recipe), sort_keys=False, width=120))

@@ -1,7 +1,6 @@
 """The run folder: whether a recipe may write there, where it goes on, and where the run came from."""
 
 import dataclasses
-import json
 import os
 import platform
 import shlex
@@ -12,13 +11,15 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from latentlm.config.run_files import DEPTH, FACTS, LOCK, RECIPE, is_run
+from latentlm.config.run_files import is_finished as went_to_its_end
 from latentlm.config.schema import ConfigError, dump
 from latentlm.experiment.recipe import Optim, Recipe, Run, load_recipe, save_recipe
+from latentlm.trainers.checkpoints import is_sealed, newest_whole, step_of
+from latentlm.whole_files import PARTIAL, is_whole_json, read_json, write_json
 
 PACKAGES = ("latentlm", "torch", "transformers", "accelerate", "peft", "trl", "datasets")
 
@@ -33,73 +34,74 @@ def check_folder(recipe: Recipe) -> Path:
         raise ConfigError(f"run.dir: {above} is a file; use another run.dir=PATH")
     if not os.access(above, os.W_OK):
         raise ConfigError(f"run.dir: cannot write to {above}; use another run.dir=PATH")
-    if (folder / "recipe.yaml").exists():
+    if foreign := _foreign(folder):
+        told = f"holds files that latentlm has not made ({', '.join(foreign[:3])}{', ...' * (len(foreign) > 3)})"
+        raise ConfigError(f"run.dir: {folder} {told}; use another run.dir=PATH")
+    if (folder / RECIPE).exists():
         if not recipe.run.resume:
             raise ConfigError(f"run.dir: {folder} already holds a run; use run.resume=true or another run.dir=PATH")
-        before = load_recipe(folder / "recipe.yaml")
+        before = load_recipe(folder / RECIPE)
         if difference := _difference(dump(_lasting(before)), dump(_lasting(recipe))):
             raise ConfigError(f"run.resume: {folder} was made with {difference}; use another run.dir=PATH")
-        done = _step(Path(newest_checkpoint(folder) or "checkpoint-0"))
+        whole, passed = newest_whole(folder / "checkpoints")
+        if whole is None and (damaged := next(filter(is_sealed, passed), None)):
+            raise ConfigError(
+                f"run.resume: no checkpoint of {folder} is whole ({damaged.name}: {passed[damaged]}); put it back, or "
+                f"remove {folder / 'checkpoints'} to start again"
+            )
+        done = step_of(whole) if whole else 0
         if recipe.optim.steps is not None and recipe.optim.steps < done:
             raise ConfigError(f"optim.steps: {recipe.optim.steps}, but {folder} is at step {done}; set it higher")
     return folder
 
 
+def _foreign(folder: Path) -> list[str]:
+    """Names in a folder that no run has made; what a run is interrupted in leaves before its recipe is none."""
+    if not folder.exists() or is_run(folder):
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.name not in (FACTS, LOCK) and PARTIAL not in path.name)
+
+
 def is_finished(folder: Path, recipe: Recipe) -> bool:
     """Whether a run that is to be resumed has reached its end."""
-    if not recipe.run.resume or not (folder / "depth.json").exists():
+    if not recipe.run.resume or not went_to_its_end(folder):
         return False
-    before = load_recipe(folder / "recipe.yaml").optim
+    before = load_recipe(folder / RECIPE).optim
     return (before.steps, before.epochs) == (recipe.optim.steps, recipe.optim.epochs)
 
 
-def newest_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end and is whole."""
-    for checkpoint in sorted((folder / "checkpoints").glob("checkpoint-*"), key=_step, reverse=True):
-        if _is_whole(checkpoint):
-            return str(checkpoint)
-    return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Its state file, which comes last, is there, and no file was cut short: both formats say where they end."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        for file in checkpoint.glob("*.safetensors"):
-            with safe_open(file, framework="pt"):
-                pass
-    except (OSError, ValueError, SafetensorError):  # the run was killed while it wrote, or the disk was full
-        return False
-    return all(is_zipfile(file) for file in checkpoint.glob("*.pt*"))
+def resume_point(folder: Path) -> tuple[str | None, list[str]]:
+    """The checkpoint that a run goes on from, and a line for everything that is there but not whole."""
+    whole, passed = newest_whole(folder / "checkpoints")
+    then = f"resuming from {whole.name}" if whole else "starting at step 0"
+    lines = [f"{checkpoint} is not whole ({why}); {then}" for checkpoint, why in passed.items()]
+    for name in (DEPTH, FACTS):
+        if (folder / name).exists() and not is_whole_json(folder / name):
+            lines.append(f"{folder / name} was cut short; making it again")
+    return str(whole) if whole else None, lines
 
 
 def open_folder(folder: Path, recipe: Recipe) -> None:
     """Make the folder, and write what is known before the first step; the last file of a finished run goes."""
     if not is_first():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "depth.json").unlink(missing_ok=True)
-    save_recipe(dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, resume=False)), folder / "recipe.yaml")
-    file, facts = folder / "run.json", _origin() | {"seconds": 0}
-    if recipe.run.resume and file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
+    (folder / DEPTH).unlink(missing_ok=True)
+    file, facts = folder / FACTS, _origin() | {"seconds": 0}
+    if recipe.run.resume and is_whole_json(file):
+        before = {"commit": None, "seconds": 0} | read_json(file)
         commits = dict.fromkeys([*before.get("earlier_commits", []), before["commit"]])
         facts |= {
             "seconds": before["seconds"],
             "earlier_commits": [each for each in commits if each != facts["commit"]],
         }
     write_json(file, facts)
+    save_recipe(dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, resume=False)), folder / RECIPE)
 
 
 def add_seconds(folder: Path, seconds: float) -> None:
     """Count the time of this part of the run."""
-    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    write_json(folder / "run.json", facts | {"seconds": round(facts["seconds"] + seconds, 1)})
-
-
-def write_json(path: Path, data: dict) -> None:
-    """Readable JSON."""
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    facts = read_json(folder / FACTS)
+    write_json(folder / FACTS, facts | {"seconds": round(facts["seconds"] + seconds, 1)})
 
 
 def is_first() -> bool:
@@ -123,10 +125,6 @@ def _difference(before: Any, now: Any, path: str = "") -> str:
                 return found
     told = not isinstance(before, dict) and not isinstance(now, dict)
     return f"{path} {before!r}, not {now!r}" if told else f"another {path}"
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _origin() -> dict[str, Any]:

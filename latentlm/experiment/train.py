@@ -1,7 +1,7 @@
 """From a recipe to a trained run folder: data, network, checks, and the loop, which is transformers'."""
 
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,10 +22,11 @@ from latentlm.experiment.run_dir import (
     check_folder,
     is_finished,
     is_first,
-    newest_checkpoint,
     open_folder,
-    write_json,
+    resume_point,
 )
+from latentlm.experiment.run_lock import only_writer
+from latentlm.whole_files import whole_folder, write_json
 
 
 def train(recipe: Recipe) -> Path:
@@ -36,6 +37,12 @@ def train(recipe: Recipe) -> Path:
     and depth.json (rank of the latents at each depth).
     """
     folder = check_folder(recipe)
+    with only_writer(folder) if is_first() else nullcontext():
+        check_folder(recipe)  # whoever held it until now may have begun a run
+        return _train(recipe, folder)
+
+
+def _train(recipe: Recipe, folder: Path) -> Path:
     if is_finished(folder, recipe):
         console.print(f"{folder} is finished; nothing to do")
         return folder
@@ -51,13 +58,15 @@ def train(recipe: Recipe) -> Path:
         trainer.add_callback(callback)
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
+    checkpoint, lines = resume_point(folder) if recipe.run.resume else (None, [])
+    for line in lines if is_first() else ():
+        console.print(line)
     open_folder(folder, recipe)
     for callback in _trackers(recipe.run, folder):
         trainer.add_callback(callback)
     started = time.monotonic()
     with Interrupt() as interrupt, closing(bar):
         trainer.add_callback(interrupt)
-        checkpoint = newest_checkpoint(folder) if recipe.run.resume else None
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
         except UnpicklingError as error:
@@ -77,17 +86,21 @@ def train(recipe: Recipe) -> Path:
 def _save(trainer: Any, recipe: Recipe, folder: Path, prepared: Prepared) -> None:
     """Leave a Hugging Face folder, adapters also merged, and the rank of its latents; every process takes part."""
     model: Any = trainer.model
-    kept = folder / ("model" if recipe.model.lora is None else "adapter")
-    trainer.save_model(str(kept))  # gathers what an engine has spread over processes
-    if recipe.model.lora is not None:
-        model = model.merge_and_unload()
-    if is_first():
-        if recipe.model.lora is not None:
-            model.save_pretrained(folder / "model")
-        (kept / "training_args.bin").unlink(missing_ok=True)  # run.json and recipe.yaml say it in words
-        prepared.save(folder / "model")
+    first, is_adapter = is_first(), recipe.model.lora is not None
+    with whole_folder(folder / ("adapter" if is_adapter else "model"), owner=first) as kept:
+        trainer.save_model(str(kept))  # gathers what an engine has spread over processes
+        if first:
+            (kept / "training_args.bin").unlink(missing_ok=True)  # run.json and recipe.yaml say it in words
+            if not is_adapter:
+                prepared.save(kept)
+    if is_adapter:
+        model = model.float().merge_and_unload()  # in half precision a small update is rounded away
+        if first:
+            with whole_folder(folder / "model") as kept:
+                model.save_pretrained(kept)
+                prepared.save(kept)
     profile = rank_over_depth(model, prepared.sample())
-    if is_first():
+    if first:
         write_json(folder / "depth.json", profile)
 
 

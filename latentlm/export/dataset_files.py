@@ -7,6 +7,7 @@ from pathlib import Path
 
 from latentlm.config.schema import ConfigError, kind_of
 from latentlm.data import Data, Images
+from latentlm.whole_files import is_empty, whole_folder
 
 
 def write_texts(data: Data, folder: Path) -> dict[Path, int]:
@@ -22,11 +23,11 @@ def write_texts(data: Data, folder: Path) -> dict[Path, int]:
     """
     if isinstance(data, Images):
         raise ConfigError(f"texts: data {kind_of(type(data))} have no texts; name a recipe that trains on text")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_empty(folder):
         raise ConfigError(f"texts: {folder} is not empty; name a new folder")
     rows = {"train.jsonl": data.documents(), "test.jsonl": [asdict(item) for item in data.items()]}
-    folder.mkdir(parents=True, exist_ok=True)
-    return {folder / name: _write(folder / name, lines) for name, lines in rows.items() if lines}
+    with whole_folder(folder) as partial:
+        return {folder / name: _write(partial / name, lines) for name, lines in rows.items() if lines}
 
 
 def _write(path: Path, rows: Iterable[dict]) -> int:

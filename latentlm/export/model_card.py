@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from latentlm.config.schema import kind_of, parse
 from latentlm.objective.objective import Objective
+from latentlm.whole_files import read_json
 
 ARXIV = re.compile(r"arXiv[: ]\s*(\d{4}\.\d{4,5})")
 USE = {
@@ -25,7 +26,9 @@ USE = {
 }
 
 
-def write_card(out: Path, run: Path, library: str, objective: dict | None, base: str | None) -> None:
+def write_card(
+    out: Path, run: Path, library: str, objective: dict | None, base: str | None, *, name: str, step: int | None = None
+) -> None:
     """Write ``README.md`` into an exported folder from what lies in its run folder.
 
     Args:
@@ -34,6 +37,8 @@ def write_card(out: Path, run: Path, library: str, objective: dict | None, base:
         library: ``transformers`` or ``peft``.
         objective: plain data of what was trained, where the run folder does not say.
         base: name of the base model, where the run folder does not say.
+        name: what the exported folder is called.
+        step: of the weights, where they are not those of the run's end.
     """
     recipe = run / "recipe.yaml"
     whole: dict = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
@@ -50,13 +55,12 @@ def write_card(out: Path, run: Path, library: str, objective: dict | None, base:
     )
     parts = [
         f"---\n{about.to_yaml()}\n---",
-        f"# {out.name}",
-        f"{f'`{base}`' if base else 'A network from scratch'}, trained by latentlm. "
-        "The heads are removed; it loads without latentlm.",
+        f"# {name}",
+        f"{_start(whole, base)}, trained by latentlm. The heads are removed; it loads without latentlm.",
         f"```python\n{USE['vision' if (out / 'preprocessor_config.json').is_file() else library]}\n```",
         "## Training",
-        _training(run, whole, base),
-        *_section("## Final metrics", _table(["metric", "value"], _final(run / "metrics.jsonl"))),
+        _training(run, whole, base, step),
+        *_section("## Final metrics", _table(["metric", "value"], _final(run / "metrics.jsonl", step))),
         *_section("## Evaluations", _table(["task", "metric", "value", "standard error"], _scores(run / "eval"))),
         *_citations(objective),
         *_section("## Recipe", f"```yaml\n{yaml.safe_dump(whole, sort_keys=False, width=120)}```" if whole else ""),
@@ -79,13 +83,19 @@ def sources(part: Any) -> Iterator[tuple[str, str]]:
             yield from sources(getattr(part, field.name))
 
 
-def _training(run: Path, recipe: dict, base: str | None) -> str:
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8")) if (run / "run.json").is_file() else {}
+def _start(recipe: dict, base: str | None) -> str:
+    """What the training began with; a network is from scratch where the recipe says so, not where nobody says."""
+    return f"`{base}`" if base else "A network from scratch" if recipe else "A network whose base is not recorded"
+
+
+def _training(run: Path, recipe: dict, base: str | None, step: int | None) -> str:
+    facts = read_json(run / "run.json") if (run / "run.json").is_file() else {}
     if not recipe and not facts:
         return f"Base model: {base or 'not recorded'}. Data and settings lie in no run folder beside the weights."
     data, model = recipe.get("data", {}), recipe.get("model", {})
     rows = [
         ("base model", base or f"from scratch: {_inline(model.get('config', {}))}"),
+        ("weights", f"those of step {step}" if step is not None else None),
         ("adapters", _inline(model["lora"]) if model.get("lora") else None),
         ("data", _inline(data)),
         ("seeds", f"optim {recipe.get('optim', {}).get('seed')}, data {data.get('seed', '-')}"),
@@ -96,11 +106,12 @@ def _training(run: Path, recipe: dict, base: str | None) -> str:
     return _table(["", ""], [(key, str(value)) for key, value in rows if value])
 
 
-def _final(metrics: Path) -> list[tuple[str, str]]:
-    """The last value of every metric, the monitor's left out."""
+def _final(metrics: Path, step: int | None) -> list[tuple[str, str]]:
+    """The last value of every metric up to a step, the monitor's left out."""
     last: dict[str, Any] = {}
     for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
-        last |= json.loads(line)
+        row = json.loads(line)
+        last |= row if step is None or row.get("step", 0) <= step else {}
     numbers = {key: value for key, value in last.items() if isinstance(value, int | float)}
     return [(key, f"{value:.6g}") for key, value in numbers.items() if not key.startswith("monitor/")]
 
@@ -109,7 +120,7 @@ def _scores(folder: Path) -> list[tuple[str, ...]]:
     """Every number of the result files, which have lm-eval's shape."""
     rows = []
     for file in sorted(folder.glob("*.json")):
-        for task, values in json.loads(file.read_text(encoding="utf-8")).get("results", {}).items():
+        for task, values in read_json(file).get("results", {}).items():
             for key, value in values.items():
                 name, _, how = key.partition(",")
                 if isinstance(value, int | float) and not name.endswith("_stderr"):

@@ -1,11 +1,9 @@
 """Trainers: what a Hugging Face trainer would leave out of a model with latent terms, as a thin mixin."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import Trainer
 
 from latentlm.attach.api import restore
@@ -16,12 +14,13 @@ from latentlm.attach.teacher_forward import follow
 from latentlm.monitor.gradients import GradientProbe
 from latentlm.monitor.running_means import Metrics
 from latentlm.objective.index_sets import sets_read
+from latentlm.trainers.safe_training import SafeTrainingMixin
 
 # pyright cannot know which trainer the mixin is mixed into
 # pyright: reportAttributeAccessIssue=false
 
 
-class LatentTrainerMixin:
+class LatentTrainerMixin(SafeTrainingMixin):
     """Exact means over accumulation and ranks, and every term in the logs.
 
     For trainers that take `outputs.loss`; the terms are already in it. `compute_loss_func` and label smoothing take the
@@ -30,6 +29,7 @@ class LatentTrainerMixin:
     Args:
         head_learning_rate: of the heads, which start from nothing beside a network that may be trained long ago; the
             schedule scales both. None: that of the network.
+        when_not_finite: ``stop`` or ``skip``, see `SafeTrainingMixin`.
     """
 
     def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any):
@@ -88,7 +88,7 @@ class LatentTrainerMixin:
         """Train as ever; nothing is counted from before, and nothing outlives it."""
         self._latent.metrics, self._latent.probe = Metrics(), GradientProbe()
         try:
-            return super().train(*args, **kwargs)  # type: ignore[misc]
+            return super().train(*args, **kwargs)
         finally:
             self._latent.counts = self._latent.num_items = None
 
@@ -135,15 +135,9 @@ class LatentTrainerMixin:
             run.metrics.latest, run.probe.found = {}, {}  # said once, in the line after the look
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
-    def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Save as ever; a disk that is full is one line."""
-        with _writing(self.args.output_dir):
-            super().save_model(*args, **kwargs)  # type: ignore[misc]
-
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self._latent.model.latent.terms.rebalance()  # by all ranks, before the first of them writes
-        with _writing(self.args.output_dir):
-            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        super()._save_checkpoint(*args, **kwargs)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # PEFT restores only what exists, and teachers begin to exist with the first step
@@ -172,19 +166,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, weights: Iterable[torch.Tensor],
         if moved:
             group["params"] = [weight for weight in group["params"] if id(weight) not in theirs]
             optimizer.add_param_group({**group, "params": moved, "lr": rate})
-
-
-@contextmanager
-def _writing(folder: str | None) -> Iterator[None]:
-    """Tell failures to write from other errors: safetensors and torch have no OSError for them."""
-    try:
-        yield
-    except (SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-        told = f"{folder}: could not be written ({reason}); free space and resume, older checkpoints are whole"
-        raise OSError(told) from error
 
 
 class LatentTrainer(LatentTrainerMixin, Trainer):

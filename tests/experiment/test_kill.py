@@ -1,29 +1,34 @@
-"""A run killed without warning, again and again, ends where it would have ended, step by step."""
+"""A run killed without warning, anywhere and again and again, ends where it would have ended, step by step."""
 
 import json
 import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
+from run_cli import FEW, TINY
+from safetensors.torch import load_file
 
-from latentlm.experiment.recipe import load_recipe, save_recipe
-from latentlm.experiment.run_dir import newest_checkpoint
+from latentlm.config.run_files import is_finished
+from latentlm.experiment.recipe import load_recipe
 from latentlm.experiment.train import train
 
 KILLS = 20
 SETTINGS = ["optim.steps=250", "run.save_every=3", "run.log_every=1", "run.device=cpu", "run.resume=true"]
 
 
-def work(folder: str) -> None:
+def quiet() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
+
+
+def work(folder: str) -> None:
+    quiet()
     train(load_recipe("smoke/text", [*SETTINGS, f"run.dir={folder}"]))
 
 
@@ -69,44 +74,75 @@ def test_twenty_kills_change_nothing(tmp_path):
     assert all(value.equal(other[name]) for name, value in one.items())
 
 
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
-    for step, state in ((3, "{}"), (6, '{"global_step": 6'), (9, None)):
-        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "checkpoint-3")
+# what is renamed into its place last, in the order of a run, and what a kill there may cost
+WRITES = ["run.json", "recipe.yaml", "metrics.jsonl", "checkpoint_files.json", "model", "depth.json"]
+SHORT = ["smoke/text", FEW, TINY, "optim.steps=5", "run.save_every=2", "run.log_every=1", "run.device=cpu"]
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
-def test_a_file_cut_short_condemns_its_checkpoint(name, kept, tmp_path):
-    for step in (3, 6):
-        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        save_file({"weight": torch.arange(64.0)}, folder / "model.safetensors")
-        for file in ("optimizer.pt", "rng_state.pth"):
-            torch.save({"state": torch.arange(64.0)}, folder / file)
-        (folder / "trainer_state.json").write_text('{"global_step": 6}')
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "checkpoint-6")
-    damaged = tmp_path / "checkpoints" / "checkpoint-6" / name
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[: int(len(whole) * kept)])
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "checkpoint-3")
+def killed_at(folder: str, wanted: str, after: bool, number: int) -> None:
+    """Train, and die at the `number`-th time that the file or folder `wanted` takes its place, before or after it."""
+    quiet()
+    seen = 0
+
+    def watch(event: str, args: tuple) -> None:
+        nonlocal seen
+        if event == "os.rename" and (Path(args[1]).name == wanted or not wanted):
+            seen += 1
+            if seen == number and after:
+                os.rename(args[0], f"{args[0]}.moved")  # the event comes before the deed
+                os.rename(f"{args[0]}.moved", args[1])
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    train(load_recipe(SHORT[0], [*SHORT[1:], f"run.dir={folder}", "run.resume=true"]))
 
 
-def test_a_recipe_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    file = tmp_path / "recipe.yaml"
-    save_recipe(load_recipe("smoke/text"), file)
-    before = file.read_text(encoding="utf-8")
+def forked(target, *args) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    process.join()
+    return process.exitcode
 
-    def killed(path, text, **more):
-        path.open("w").close()  # opened, and nothing written
-        raise OSError("killed")
 
-    after = load_recipe("smoke/text", ["optim.steps=3"])
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", killed)
-        with pytest.raises(OSError, match="killed"):
-            save_recipe(after, file)
-    assert file.read_text(encoding="utf-8") == before
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert forked(killed_at, str(folder), "nothing", False, 1) == 0
+    return folder
+
+
+def assert_same(folder: Path, straight: Path) -> None:
+    assert lines(folder) == lines(straight)
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (straight, folder))
+    assert one.keys() == other.keys()
+    assert all(value.equal(other[name]) for name, value in one.items())
+    assert (folder / "depth.json").read_text() == (straight / "depth.json").read_text()
+    left = [path.name for path in folder.rglob("*") if "partial" in path.name and path.parent.name != folder.name]
+    assert not left
+
+
+@pytest.mark.parametrize(
+    "wanted", [pytest.param(name, marks=() if name == "model" else pytest.mark.slow) for name in WRITES]
+)
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_kill_at_any_write_costs_nothing(wanted, after, straight, tmp_path):
+    folder = tmp_path / "run"
+    number = 2 if wanted == "checkpoint_files.json" else 1  # the second: the first is still there
+    assert forked(killed_at, str(folder), wanted, after, number) == -signal.SIGKILL
+    assert not is_finished(folder) or (wanted, after) == ("depth.json", True)
+    assert forked(killed_at, str(folder), "nothing", False, 1) == 0
+    assert_same(folder, straight)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_run_killed_at_its_first_write_then_its_second_and_so_on_arrives(straight, tmp_path):
+    folder = tmp_path / "run"
+    for number in range(1, 100):
+        if (code := forked(killed_at, str(folder), "", False, number)) == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert number > 8
+    assert_same(folder, straight)

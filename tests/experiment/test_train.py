@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from latentlm.experiment import callbacks
 from latentlm.experiment.build_trainer import training_arguments
 from latentlm.experiment.recipe import load_recipe
-from latentlm.experiment.run_dir import newest_checkpoint
+from latentlm.trainers.checkpoints import newest_whole
 
 TEXTS = ["Paris is the capital of France.", "Water boils at 100 degrees.", "The quick brown fox jumps."]
 
@@ -93,7 +93,7 @@ def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch)
         told = train(*same, "run.dir=broken", code=130)
     assert "stopping after this step; press Ctrl-C again" in told
     assert told.splitlines()[-1] == "latentlm: stopped at step 6; go on with: latentlm train broken run.resume=true"
-    assert newest_checkpoint(Path("broken")) == "broken/checkpoints/checkpoint-6"
+    assert newest_whole(Path("broken/checkpoints"))[0] == Path("broken/checkpoints/checkpoint-6")
     assert signal.getsignal(signal.SIGINT) is handler
 
     class Killed(BaseException):
@@ -109,7 +109,7 @@ def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch)
     torn = Path("broken/checkpoints/checkpoint-10")  # killed while it wrote
     torn.mkdir(exist_ok=True)
     (torn / "trainer_state.json").write_text('{"global_')
-    assert newest_checkpoint(Path("broken")) == "broken/checkpoints/checkpoint-8"
+    assert newest_whole(Path("broken/checkpoints"))[0] == Path("broken/checkpoints/checkpoint-8")
     with Path("broken/metrics.jsonl").open("a") as file:
         file.write('{"step": 11, "lo')
     assert "from step 8 in broken" in train("broken", "run.resume=true")

@@ -10,6 +10,8 @@ from run_cli import FEW, TINY, latentlm
 from tiny_models import build
 from transformers import AutoModelForCausalLM
 
+from latentlm.trainers.checkpoints import seal
+
 
 class Bomb:
     def __init__(self, marker):
@@ -31,12 +33,15 @@ def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path):
         file = run / "checkpoints" / "checkpoint-2" / name
         whole = file.read_bytes()
         torch.save(Bomb(marker), file)
+        assert "no checkpoint of" in latentlm(*words, "optim.steps=4", "run.resume=true").err  # of another size
+        seal(file.parent)
         told = latentlm(*words, "optim.steps=4", "run.resume=true")
         assert not marker.exists(), name
         assert told.code == 2
         assert "checkpoint-2: one of its .pt and .pth files holds more than tensors" in told.err
         file.write_bytes(whole)
     torch.save(Bomb(marker), run / "checkpoints" / "checkpoint-2" / "training_args.bin")
+    seal(run / "checkpoints" / "checkpoint-2")
     assert latentlm(*words, "optim.steps=4", "run.resume=true").code == 0
     assert not marker.exists()
 

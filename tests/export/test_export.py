@@ -76,6 +76,40 @@ def test_an_adapter_folder_stays_an_adapter_or_is_merged(name):
     assert Path("kept/tokenizer_config.json").exists()
 
 
+def test_a_small_update_survives_a_merge_into_a_base_in_half_precision():
+    """bfloat16 has steps larger than most of what a short fine-tuning changes: merged there, it would be gone."""
+    build("llama").to(torch.bfloat16).save_pretrained("base")
+    model = adapter_of(AutoModelForCausalLM.from_pretrained("base", dtype=torch.float32))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=1e-4)
+    model.save_pretrained("adapter")
+    exported("adapter", "merged", "--merge")
+    exported("adapter", "small", "--merge", "--dtype", "bfloat16")
+    base, merged, small = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
+        for folder in ("base", "merged", "small")
+    )
+    wanted = model.merge_and_unload().state_dict()
+    names = [name for name in base if "_proj" in name]
+    update, found, rounded = (
+        torch.cat([(weights[name] - base[name]).flatten() for name in names]) for weights in (wanted, merged, small)
+    )
+    assert (found - update).norm() < 1e-3 * update.norm()
+    assert (rounded - update).norm() > 0.5 * update.norm()  # so there was something to lose
+    assert load_file("small/model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
+    told = latentlm("export", "adapter", "other", "--merge", "--dtype", "int4")
+    assert (told.code, told.err) == (2, "latentlm: --dtype: no int4; known: bfloat16, float16, float32\n")
+
+
+def test_a_card_says_from_scratch_only_of_what_is():
+    get_latent_model(build("llama"), "text/nitp").save_pretrained("heads")
+    exported("heads", "plain")
+    card = Path("plain/README.md").read_text()
+    assert "from scratch" not in card
+    assert "base is not recorded" in card
+
+
 def test_a_run_with_lora_keeps_its_adapter_and_merges_on_request():
     build("llama", vocab_size=300).save_pretrained("base")
     bpe_tokenizer(["Paris is the capital of France."], 280).save_pretrained("base")
@@ -185,7 +219,7 @@ def test_exports_that_cannot_be_are_refused_in_one_line():
     Path("moved/adapter_config.json").write_text(json.dumps(config))
     assert "export: the base ./gone of moved is not there" in latentlm("export", "moved", "out").err
     Path("moved/adapter_config.json").write_text("{")
-    assert "adapter_config.json is not JSON" in latentlm("export", "moved", "out").err
+    assert "adapter_config.json: is cut short or not JSON" in latentlm("export", "moved", "out").err
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from paths import ROOT
 
 # packages of one line do not know each other; a package may import from every line above its own
 LADDER = """
-types config distributed
+types distributed whole_files
+config
 losses backbones
 components
 objective data

@@ -47,7 +47,7 @@ TAPPED = 1  # block whose output is the state at depth 1/2 of 4 blocks
 def attach(name: str = "llama", terms: dict | None = None, seed: int = 0, monitor: int = 0, **overrides) -> nn.Module:
     """A tiny model in training mode with heads."""
     model = build(name, seed, **overrides)
-    return get_latent_model(model, {"terms": POINTWISE if terms is None else terms, "monitor": monitor}).train()
+    return get_latent_model(model, {"terms": POINTWISE if terms is None else terms, "monitor_every": monitor}).train()
 
 
 def documents(lengths: tuple[int, ...] = (12, 5, 9, 7), seed: int = 0) -> list[dict]:

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import AutoModel
 
 from latentlm.backbones import find_backbone
+from latentlm.backbones.load import load_config, load_weights
 from latentlm_evals.models.hidden_states import check_depths, check_finite, fingerprint, kept, tapped
-from latentlm_evals.models.load import check_whole
+from latentlm_evals.models.load import dtype_of
 
 Place = Literal["mean", "cls", "both", "patches"]
 
@@ -122,9 +123,7 @@ def load_image_encoder(name: str, path: str, device: torch.device, data: Any) ->
         device: torch device.
         data: of the run that trained it, which says how pixels were standardised; None for other checkpoints.
     """
-    model, report = AutoModel.from_pretrained(path, output_loading_info=True)
-    # nothing below the states reads a pooler
-    check_whole(name, [key for key in report["missing_keys"] if "pooler" not in key])
+    model = load_weights(AutoModel, path, dtype=dtype_of(load_config(path), device), part=True)
     return ImageEncoder(name, model.to(device), _processor(path, model.config, data))
 
 
@@ -133,7 +132,7 @@ def _processor(path: str, config: Any, data: Any) -> Any:
     from transformers import AutoImageProcessor, ViTImageProcessor
 
     if not Path(path).is_dir() or (Path(path) / "preprocessor_config.json").is_file():
-        return AutoImageProcessor.from_pretrained(path)
+        return AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
     size, channels = config.image_size, config.num_channels
     high, wide = (size, size) if isinstance(size, int) else size
     mean, std = (list(getattr(data, key, None) or [0.5]) for key in ("mean", "std"))

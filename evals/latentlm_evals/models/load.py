@@ -2,17 +2,14 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
 
+from latentlm.backbones.load import load_config, load_weights, readable, with_adapter
 from latentlm.export.export import ADAPTER, export
 
 CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
@@ -27,13 +24,12 @@ def load(name: str, device: str | None = None) -> tuple[Any, PreTrainedTokenizer
 
 
 def _causal(name: str, place: torch.device) -> Any:
-    saved = AutoConfig.from_pretrained(name).architectures or []
+    config = load_config(name)
+    saved = config.architectures or []
     # AutoModelForCausalLM would give such a checkpoint a fresh random head and scores without a meaning
     if saved and not set(saved) & CAUSAL:
         raise ValueError(f"{name}: holds a {saved[0]}, not a causal language model: save it with its next-token head")
-    model, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **_dtype(place))
-    check_whole(name, report["missing_keys"])
-    return model
+    return load_weights(AutoModelForCausalLM, name, dtype=dtype_of(config, place))
 
 
 def is_adapter(name: str) -> bool:
@@ -43,25 +39,26 @@ def is_adapter(name: str) -> bool:
 
 def load_adapter(folder: Path, place: torch.device, heads: frozenset[str] | None = None) -> Any:
     """The base of an adapter with the adapter merged into it; `heads`: ValueError if the base has none of these."""
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(folder)
     if "latent" in (getattr(config, "modules_to_save", None) or ()):
         with tempfile.TemporaryDirectory() as merged:  # PEFT would look for the heads in the base model
             export(folder, Path(merged), merge=True)
-            return AutoModelForCausalLM.from_pretrained(merged, **_dtype(place))
+            return load_weights(AutoModelForCausalLM, merged, dtype=torch.float32)
     base = config.base_model_name_or_path
-    saved = AutoConfig.from_pretrained(base).architectures or []
+    saved = load_config(base).architectures or []
     if heads and saved and not set(saved) & heads:
         raise ValueError(f"{folder}: its base {base} is a {saved[0]}, not a causal language model")
     # weights of an adapter are named as they were in the class it was trained in
     kind = AutoModelForCausalLM if heads or config.task_type == "CAUSAL_LM" else AutoModel
-    return PeftModel.from_pretrained(kind.from_pretrained(base, **_dtype(place)), folder).merge_and_unload()
+    # merged in half precision a small update is rounded away
+    return with_adapter(load_weights(kind, base, dtype=torch.float32), folder).merge_and_unload()
 
 
-def _dtype(place: torch.device) -> dict[str, torch.dtype]:
-    # half precision is slow on a CPU, and an adapter merged in it is rounded
-    return {"dtype": torch.float32} if place.type == "cpu" else {}
+def dtype_of(config: Any, place: torch.device) -> torch.dtype:
+    """That of the files; on a CPU float32, where half precision is slow."""
+    return torch.float32 if place.type == "cpu" else getattr(config, "dtype", None) or torch.float32
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -73,36 +70,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         places = [str(run / "model")] if run and (run / "model" / "tokenizer_config.json").is_file() else []
         places += [base] if base else []
     try:
-        return AutoTokenizer.from_pretrained(places[0] if places else name)
+        return AutoTokenizer.from_pretrained(places[0] if places else name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:150]
         told = "its tokenizer cannot be loaded; save the one it was trained with beside the weights"
         raise ValueError(f"{name}: {told} ({reason}...)") from error
-
-
-def check_whole(name: str, missing: Any) -> None:
-    """Refuse a checkpoint that lacks weights: they would be drawn at random."""
-    if missing:
-        raise ValueError(f"{name}: lacks the weights {', '.join(sorted(missing)[:3])}: save it whole")
-
-
-@contextmanager
-def readable(name: str) -> Iterator[None]:
-    """One line that names what cannot be read, without the loading notes of other libraries."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # heads beside the network would be listed as unexpected
-    try:
-        yield
-    except (SafetensorError, EOFError) as error:
-        raise ValueError(f"{name}: its weights cannot be read ({error}): copy or save them again") from error
-    except (OSError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name}: cannot be loaded ({reason[:200]}{'...' * (len(reason) > 200)})") from error
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(reason if name in reason else f"{name}: {reason}") from error
-    finally:
-        logging.set_verbosity(level)
 
 
 def device_of(device: str | None) -> torch.device:

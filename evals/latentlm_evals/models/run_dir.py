@@ -1,15 +1,17 @@
 """What an evaluation is given: a run folder or a checkpoint; and where its result goes."""
 
-import json
 from pathlib import Path
+
+from latentlm.config.run_files import is_finished, unfinished
+from latentlm.whole_files import write_json
 
 
 def weights_of(run: str) -> str:
     """Where the weights of a run lie: ``model/`` of a run folder; a checkpoint's folder or hub name is its own."""
     if not is_run(run):
         return run
-    if not (Path(run) / "model").is_dir():
-        raise ValueError(f"{run}: has no model/ to score: let the training finish first")
+    if not is_finished(Path(run)):
+        raise ValueError(unfinished(run))
     return str(Path(run) / "model")
 
 
@@ -23,6 +25,5 @@ def write_result(result: dict, evaluation: str, run: str, out: str | None) -> Pa
     if out is None and not is_run(run):
         return None
     target = Path(out) if out is not None else Path(run) / "eval" / f"{evaluation}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(target, result)
     return target

@@ -8,22 +8,14 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from latentlm.backbones import find_backbone
+from latentlm.backbones.load import load_config, load_weights, readable
 from latentlm.experiment.recipe import load_recipe
 from latentlm_evals.models.hidden_states import check_depths, check_finite, fingerprint, kept, tapped
 from latentlm_evals.models.image_encoder import ImageEncoder, load_image_encoder
-from latentlm_evals.models.load import (
-    CAUSAL,
-    check_whole,
-    device_of,
-    is_adapter,
-    load,
-    load_adapter,
-    load_tokenizer,
-    readable,
-)
+from latentlm_evals.models.load import CAUSAL, device_of, dtype_of, is_adapter, load, load_adapter, load_tokenizer
 from latentlm_evals.models.run_dir import is_run, weights_of
 
 Place = Literal["last", "mean", "cls"]
@@ -153,7 +145,7 @@ def load_encoder(name: str, device: str | None = None) -> TextEncoder | ImageEnc
         if is_adapter(path):
             model: Any = load_adapter(Path(path), place)
         else:
-            config = AutoConfig.from_pretrained(path)
+            config = load_config(path)
             if getattr(config, "patch_size", None) is not None:
                 return load_image_encoder(name, path, place, load_recipe(name).data if is_run(name) else None)
             model = _plain(name, path, config, device)
@@ -167,7 +159,4 @@ def _plain(name: str, path: str, config: Any, device: str | None) -> Any:
         raise ValueError(f"{name}: holds a {config.model_type}, an encoder-decoder; name a causal LM, encoder or ViT")
     if set(config.architectures or []) & CAUSAL:
         return load(path, device)[0]
-    model, report = AutoModel.from_pretrained(path, output_loading_info=True)
-    # nothing below the states reads a pooler, and masked language models are saved without one
-    check_whole(name, [key for key in report["missing_keys"] if "pooler" not in key])
-    return model
+    return load_weights(AutoModel, path, dtype=dtype_of(config, device_of(device)), part=True)
