@@ -18,7 +18,7 @@ app = typer.Typer(
 OPTIONAL = {"sklearn": "evals", "lm_eval": "evals", "matplotlib": "report", "PIL": "vision", "trl": "trl"}
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key.path=value, e.g. optim.learning_rate=1e-4 run.dir=out")
+    list[str] | None, typer.Argument(help="key.path=value, e.g. training.learning_rate=1e-4 training.output_dir=out")
 ]
 
 
@@ -28,21 +28,22 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="a built-in recipe's name, a YAML file or a run folder")],
+    recipe: Annotated[str, typer.Argument(help="a method or experiment, a YAML file or a run folder")],
     overrides: Overrides = None,
 ) -> None:
     """Train a recipe into a run folder.
 
-    The folder is run.dir, by default runs/RECIPE. Ctrl-C saves a checkpoint; run.resume=true goes on from it.
+    The folder is training.output_dir, by default runs/RECIPE. Ctrl-C saves a checkpoint, and
+    training.resume_from_checkpoint=true continues from it.
     """
-    from latentlm.config.catalog import read_recipe
+    from latentlm.config.compose import compose
 
-    read_recipe(recipe)
-    from latentlm.experiment.recipe import load_recipe
+    plain = compose(recipe, overrides or [])  # a wrong name costs no slow import
+    from latentlm.experiment.recipe import build_recipe
     from latentlm.experiment.run_dir import check_folder
     from latentlm.experiment.run_lock import check_free
 
-    loaded = load_recipe(recipe, overrides or [])
+    loaded = build_recipe(plain, recipe, overrides or [])
     check_free(check_folder(loaded))  # before the slow imports: a mistake should cost nothing
     _quiet(data=True)
     from latentlm.experiment.train import train as run
@@ -167,27 +168,27 @@ def export(
     typer.echo(out)
 
 
-@app.command()
-def texts(
-    recipe: Annotated[str, typer.Argument(help="a built-in recipe's name, a YAML file or a run folder")],
+@app.command(name="export-data")
+def export_data(
+    recipe: Annotated[str, typer.Argument(help="a method or experiment, a YAML file or a run folder")],
     folder: Annotated[str, typer.Argument(help="new folder")],
     overrides: Overrides = None,
 ) -> None:
     """Write a recipe's training texts and test questions.
 
     FOLDER/train.jsonl and FOLDER/test.jsonl, to train or to ask elsewhere. Overrides are those of train, e.g.
-    data.kind=binding data.seed=3.
+    data.source.kind=binding data.source.seed=3.
     """
     from latentlm.config.schema import ConfigError
     from latentlm.experiment.recipe import load_recipe
 
     if "=" in folder:
-        raise ConfigError(f"texts: {folder} is an override; name the new folder before it")
+        raise ConfigError(f"export-data: {folder} is an override; name the new folder before it")
     loaded = load_recipe(recipe, overrides or [])
     _quiet(data=True)
     from latentlm.export.dataset_files import write_texts
 
-    for path, lines in write_texts(loaded.data, Path(folder)).items():
+    for path, lines in write_texts(loaded.source, Path(folder)).items():
         typer.echo(f"{path}  {lines}")
 
 
@@ -225,7 +226,11 @@ def lm_eval_path() -> None:
 
 def main() -> None:
     """One line and exit code 2 for a mistake of the user, 130 for Ctrl-C; LATENTLM_DEBUG=1 shows tracebacks."""
+    from latentlm.config.migration import COMMANDS
+
     try:
+        if (command := next(iter(sys.argv[1:]), "")) in COMMANDS:
+            sys.exit(_say(f"`latentlm {command}` is now `latentlm {COMMANDS[command]}`", 2))
         code = app(sys.argv[1:] or ["--help"], prog_name="latentlm", standalone_mode=False)
         if code == 130:  # Ctrl-C while nothing was being trained
             raise Stopped

@@ -88,13 +88,17 @@ def run(study: Study, arm: str, seed: int, folder: Path, more: list[str]) -> Non
     place = folder / slug(arm) / str(seed)
     place.parent.mkdir(parents=True, exist_ok=True)
     own = overrides(study, arm, seed, folder)
-    train = ["train", study.arms[arm].recipe, *own, *more, f"optim.seed={seed}", f"run.dir={place}", "run.resume=true"]
+    train = ["train", study.arms[arm].recipe, *own, *more, *_own(seed, place)]
     if not (place / "model").is_dir():
         with open(f"{place}.cpu", "a", encoding="utf-8") as file:
             print(latentlm(train, place), file=file)
     if not (place / "eval" / f"{study.evaluation}.json").is_file():
         latentlm(["eval", study.evaluation, str(place), *study.options], place)
     print(f"{arm}, seed {seed}: done", file=sys.stderr)
+
+
+def _own(seed: int, place: Path) -> list[str]:
+    return [f"training.seed={seed}", f"training.output_dir={place}", "training.resume_from_checkpoint=true"]
 
 
 def latentlm(words: list[str], place: Path) -> float:
@@ -160,7 +164,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, one thread each")
     asked = parser.parse_intermixed_args()
     if not asked.study.is_file():
-        parser.error(f"{asked.study}: no such file; the studies are {Path(__file__).parent}/studies/*.yaml")
+        parser.error(f"{asked.study}: no such file; the studies are recipes/studies/*.yaml")
     try:
         study = parse(Study, read_recipe(asked.study), str(asked.study))
     except ConfigError as error:

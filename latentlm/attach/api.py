@@ -21,6 +21,7 @@ from latentlm.backbones import Backbone, find_backbone
 from latentlm.backbones.load import load_config, load_weights, readable, some
 from latentlm.components.teacher import Teacher
 from latentlm.config.catalog import read_recipe
+from latentlm.config.migration import check_data
 from latentlm.config.schema import ConfigError, dump, parse
 from latentlm.objective.objective import Objective, Terms
 from latentlm.objective.terms import depths, teachers
@@ -85,7 +86,7 @@ def get_latent_model(
 
     Args:
         model: any `transformers` causal LM, or a ViT (then the objective has ``data: 0`` but for a model with labels).
-        objective: an `Objective`, a recipe's name (``text/nitp``), a path, or plain data (a recipe or its objective).
+        objective: an `Objective`, a method's name (``nitp``), a path, or plain data (a recipe or its objective).
         layers_path: dotted name of the list of blocks, where it cannot be found.
         seed: of the heads' first weights; the global random state is left alone.
     """
@@ -128,15 +129,17 @@ def attach(
     return model
 
 
-def as_objective(objective: str | Path | dict | Objective) -> Objective:
-    """Any way of naming an objective, checked."""
+def as_objective(objective: str | Path | dict | Objective, where: str | Path = "objective") -> Objective:
+    """Any way of naming an objective, checked; `where` is what to call plain data in a message."""
     if isinstance(objective, Objective):
         return objective
-    data = read_recipe(objective) if isinstance(objective, str | Path) else objective
-    path = str(objective) if isinstance(objective, str | Path) else "objective"
-    if "objective" in data:
-        data, path = data["objective"], f"{path}: objective"
-    return parse(Objective, data, path)
+    data, path = (read_recipe(objective), objective) if isinstance(objective, str | Path) else (objective, where)
+    if isinstance(named := data.get("objective"), str):  # an experiment names its method
+        return as_objective(named)
+    if named is not None:
+        data, path = named, f"{path}: objective"
+    check_data({"objective": data}, str(path))
+    return parse(Objective, data, str(path))
 
 
 def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
@@ -157,7 +160,7 @@ def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         raise ConfigError(f"{path}: has no latent heads (no {CONFIG_KEY} in config.json); use get_latent_model")
     auto = AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else _own_class(path, config)
     model = load_weights(auto, path, dtype=dtype, trust_remote_code=trusted, **kwargs)
-    attach(model, saved["objective"], layers_path=saved["layers_path"])
+    attach(model, as_objective(saved["objective"], Path(path) / "config.json"), layers_path=saved["layers_path"])
     load_heads(model, Path(path))
     return model
 

@@ -4,55 +4,64 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from latentlm.config.migration import check_data, renamed_recipe
 from latentlm.config.schema import ConfigError, suggest
+from latentlm.config.yaml_reader import read_yaml
+
+
+def _files(pattern: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(Path(str(files("latentlm_recipes"))).glob(pattern))}
+
+
+def method_names() -> dict[str, Path]:
+    """Every method, an objective and what it needs of the data: ``nitp`` -> its file."""
+    return _files("methods/text/*.yaml") | _files("methods/vision/*.yaml")
+
+
+def experiment_names() -> dict[str, Path]:
+    """Every experiment, a method with model, data and training: ``facts`` -> its file."""
+    return _files("experiments/*.yaml")
+
+
+def model_names() -> dict[str, Path]:
+    """Every model block that recipes can name: ``tiny_llama`` -> its file."""
+    return _files("models/*.yaml")
 
 
 def recipe_names() -> dict[str, Path]:
-    """Every recipe that comes with the package: ``text/nitp`` -> its file."""
-    root = Path(str(files("latentlm_recipes")))
-    found = sorted(path for path in root.glob("*/*.yaml") if path.parent.name not in ("accelerate", "studies"))
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
+    """Everything that `latentlm train` knows by name: experiments, then methods."""
+    return experiment_names() | method_names()
 
 
 def accelerate_configs() -> dict[str, Path]:
     """Every launch configuration that comes with the package: ``fsdp2`` -> its file."""
-    return {path.stem: path for path in sorted(Path(str(files("latentlm_recipes"))).glob("accelerate/*.yaml"))}
+    return _files("accelerate/*.yaml")
 
 
-def read_recipe(name: str | Path) -> dict:
-    """The plain data of a recipe: the name of a built-in one, a YAML file, or a run folder that holds recipe.yaml."""
+def read_recipe(name: str | Path) -> dict[str, Any]:
+    """The plain data of one file: that of a name, a YAML file, or the recipe.yaml of a run folder."""
     path = Path(name)
     if path.is_dir() and (path / "recipe.yaml").exists():
         path = path / "recipe.yaml"
     elif not path.is_file():
+        check_recipe(str(name), "recipe")
         known = recipe_names()
         if str(name) not in known:
             raise ConfigError(f"recipe '{name}': no such file and no built-in recipe{suggest(str(name), list(known))}")
         path = known[str(name)]
     try:
         text = path.read_text(encoding="utf-8")
-        data, twice = yaml.safe_load(text), _given_twice(yaml.compose(text, yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise ConfigError(f"recipe '{path}'{line}: not valid YAML ({problem})") from error
-    if twice is not None:
-        raise ConfigError(f"recipe '{path}', line {twice.start_mark.line + 1}: the key '{twice.value}' is given twice")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe '{path}': not valid YAML (it is not UTF-8 text)") from error
+    data = read_yaml(text, f"recipe '{path}'")
     if not isinstance(data, dict):
-        raise ConfigError(f"recipe '{path}': must be a mapping with the blocks objective, model, data, optim, run")
+        raise ConfigError(f"recipe '{path}': must be a mapping with the blocks objective, model, data, training")
+    check_data(data, f"recipe '{path}'")
     return data
 
 
-def _given_twice(node: Any) -> Any:
-    """First key that its mapping holds twice: YAML itself would silently take the last one."""
-    if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value]
-        again = (key for place, (key, _) in enumerate(node.value) if key.value in keys[:place])
-        inner = (_given_twice(value) for _, value in node.value)
-        return next(again, None) or next(filter(None, inner), None)
-    if isinstance(node, yaml.SequenceNode):
-        return next(filter(None, map(_given_twice, node.value)), None)
-    return None
+def check_recipe(name: str, where: str) -> None:
+    """Refuse an old name of a recipe, saying its new one."""
+    new = renamed_recipe(name)
+    if new in recipe_names():
+        raise ConfigError(f"{where} '{name}' is now '{new}'")

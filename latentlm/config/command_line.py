@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from latentlm.config.schema import ConfigError, dump, parse, suggest
+from latentlm.config.yaml_reader import read_value
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
@@ -63,10 +64,7 @@ def _value(key: str, text: str | None) -> Any:
         return True
     if not text:
         raise ConfigError(f"--{key}: needs a value")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
-        return text
+    value = read_value(text, f"--{key}")
     return value if isinstance(value, int | float | str | list | dict | None) else text  # a path may look like a date
 
 

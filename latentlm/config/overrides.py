@@ -4,21 +4,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from latentlm.config.schema import ConfigError
+from latentlm.config.yaml_reader import MAX_DEPTH, read_value
 
 
-def override(data: dict, assignments: Sequence[str]) -> dict:
-    """Apply ``a.b=value`` assignments (values are YAML) to a copy of plain data.
+def split(assignment: str) -> tuple[str, Any]:
+    """``a.b=value`` as its key and its value, which is YAML."""
+    key, separator, text = assignment.partition("=")
+    if not separator or not all(key.split(".")) or key.count(".") > MAX_DEPTH:
+        shown = assignment if len(assignment) < 80 else f"{assignment[:80]}..."
+        raise ConfigError(f"override '{shown}': write key.path=value, for example training.learning_rate=1e-4")
+    value = read_value(text, f"override '{key}'")
+    if isinstance(value, str) and value.startswith("~/"):  # the shell does not expand it after a key
+        value = str(Path(value).expanduser())
+    return key, value
 
-    A new ``kind`` starts its block afresh, wherever it stands: the keys of the old kind mean nothing to it.
+
+def apply(data: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Assign key paths in a copy of plain data.
+
+    A new ``kind`` starts its block afresh, wherever it is: the keys of the old kind mean nothing to it.
     """
     data = _copy(data)
-    for assignment in sorted(assignments, key=lambda text: not text.partition("=")[0].endswith(".kind")):
-        key, separator, text = assignment.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"override '{assignment}': write key.path=value, for example optim.learning_rate=1e-4")
+    for key, value in sorted(pairs, key=lambda pair: not pair[0].endswith(".kind")):
         *parents, last = key.split(".")
         node = data
         for depth, parent in enumerate(parents):
@@ -26,18 +34,17 @@ def override(data: dict, assignments: Sequence[str]) -> dict:
             if child is None or (last == "kind" and depth == len(parents) - 1 and isinstance(child, str)):
                 child = node[parent] = {}
             if not isinstance(child, dict):
-                raise ConfigError(f"override '{assignment}': '{'.'.join(parents[: depth + 1])}' is not a block")
+                raise ConfigError(f"override '{key}': '{'.'.join(parents[: depth + 1])}' is not a block")
             node = child
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
-            value = text
-        if isinstance(value, str) and value.startswith("~/"):  # the shell does not expand it behind a key
-            value = str(Path(value).expanduser())
         if last == "kind" and node.get("kind") != value:
             node.clear()
         node[last] = value
     return data
+
+
+def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply ``a.b=value`` assignments to a copy of plain data."""
+    return apply(data, [split(text) for text in assignments])
 
 
 def _copy(data: Any) -> Any:

@@ -19,6 +19,5 @@ def is_finished(folder: Path) -> bool:
 
 def unfinished(run: Path | str) -> str:
     """What to tell of a run that has no model of its last step yet."""
-    return (
-        f"{run}: is not finished; finish it with: latentlm train {run} run.resume=true, or name one of its checkpoints"
-    )
+    again = f"latentlm train {run} training.resume_from_checkpoint=true"
+    return f"{run}: is not finished; finish it with: {again}, or name one of its checkpoints"

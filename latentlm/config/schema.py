@@ -6,10 +6,11 @@ A *part* is a frozen dataclass and is its own config. Where a field's type is a 
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -25,8 +26,24 @@ def kind_of(part: type) -> str:
 
 def suggest(word: str, choices: Sequence[str]) -> str:
     """`; did you mean 'x'?`, or the list of choices where nothing is near."""
-    near = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(choices))}"
+    near = difflib.get_close_matches(str(word)[:80], choices, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    known = sorted(choices)
+    return f"; known: {', '.join(known[:60])}{', ...' if len(known) > 60 else ''}"
+
+
+def shorten(value: Any) -> str:
+    """What was given, for a message; long values are cut."""
+    return _cut(value, repr)
+
+
+def _cut(value: Any, shown: Callable[[Any], str] = str) -> str:
+    try:
+        text = " ".join(shown(value).split())
+    except ValueError:  # an integer of thousands of digits
+        text = "a very long number"
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 @cache
@@ -60,12 +77,12 @@ def parse(annotation: Any, data: Any, path: str = "config") -> Any:
         if data in by_kind:
             return _build(by_kind[data], {}, path)
         if str not in options:
-            raise ConfigError(f"{path}: unknown kind '{data}'{suggest(data, list(by_kind))}")
+            raise ConfigError(f"{path}: unknown kind '{_cut(data)}'{suggest(data, list(by_kind))}")
     for option in options:
         ok, value = _plain(option, data, path)
         if ok:
             return value
-    raise ConfigError(f"{path}: {data!r} is not {_describe(annotation)}")
+    raise ConfigError(f"{path}: {shorten(data)} is not {_describe(annotation)}")
 
 
 def _parse_part(parts: list[type], data: dict, path: str) -> Any:
@@ -73,14 +90,14 @@ def _parse_part(parts: list[type], data: dict, path: str) -> Any:
         part = parts[0]
         if "kind" in data and "kind" not in _fields(part):
             if data["kind"] != kind_of(part):
-                raise ConfigError(f"{path}: unknown kind '{data['kind']}'; known: {kind_of(part)}")
+                raise ConfigError(f"{path}: unknown kind '{_cut(data['kind'])}'; known: {kind_of(part)}")
             data = {k: v for k, v in data.items() if k != "kind"}
         return _build(part, data, path)
     by_kind = {kind_of(part): part for part in parts}
     if "kind" not in data:
         raise ConfigError(f"{path}: needs a 'kind'; known: {', '.join(sorted(by_kind))}")
     if not isinstance(data["kind"], str) or data["kind"] not in by_kind:
-        raise ConfigError(f"{path}: unknown kind '{data['kind']}'{suggest(str(data['kind']), list(by_kind))}")
+        raise ConfigError(f"{path}: unknown kind '{_cut(data['kind'])}'{suggest(str(data['kind']), list(by_kind))}")
     return _build(by_kind[data["kind"]], {k: v for k, v in data.items() if k != "kind"}, path)
 
 
@@ -88,7 +105,7 @@ def _build(part: type, data: dict, path: str) -> Any:
     fields = _fields(part)
     for key in data:
         if key not in fields:
-            raise ConfigError(f"{path}: unknown key '{key}' for {part.__name__}{suggest(str(key), list(fields))}")
+            raise ConfigError(f"{path}: unknown key '{_cut(key)}' for {part.__name__}{suggest(str(key), list(fields))}")
     for name, (_, field) in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in data:
@@ -112,14 +129,14 @@ def _plain(option: Any, data: Any, path: str) -> tuple[bool, Any]:
         if data in values:
             return True, data
         if isinstance(data, str) and isinstance(values[0], str):
-            raise ConfigError(f"{path}: unknown value '{data}'{suggest(data, values)}")
+            raise ConfigError(f"{path}: unknown value '{_cut(data)}'{suggest(data, values)}")
         return False, None
     if option is bool or option is str:
         return type(data) is option, data
     if option is int:
         return type(data) is int, data
     if option is float:
-        return _float(data)
+        return _float(data, path)
     if origin in (tuple, list, Sequence) and isinstance(data, list | tuple):
         item = typing.get_args(option)[0]
         values = [parse(item, value, f"{path}[{i}]") for i, value in enumerate(data)]
@@ -130,15 +147,18 @@ def _plain(option: Any, data: Any, path: str) -> tuple[bool, Any]:
     return False, None
 
 
-def _float(data: Any) -> tuple[bool, Any]:
-    if type(data) in (int, float):
-        return True, float(data)
-    if isinstance(data, str):  # YAML 1.1 reads 1e-4 as a string
-        try:
-            return True, float(data)
-        except ValueError:
-            return False, None
-    return False, None
+def _float(data: Any, path: str) -> tuple[bool, Any]:
+    if type(data) not in (int, float, str):
+        return False, None
+    try:
+        value = float(data)  # YAML 1.1 reads 1e-4 as a string
+    except ValueError:
+        return False, None
+    except OverflowError:  # an integer that no float holds
+        value = math.inf
+    if not math.isfinite(value):
+        raise ConfigError(f"{path}: {value}; give a finite number")
+    return True, value
 
 
 def _describe(annotation: Any) -> str:

@@ -10,7 +10,17 @@ from latentlm.data.synthetic import Binding, Chain, Family, IdentityBridge, Retr
 from latentlm.data.synthetic.arithmetic import Arithmetic, Problem
 from latentlm.data.synthetic.facts import Facts
 from latentlm.data.text.collate import Collator
-from latentlm.data.text.corpora import Chat, Text
+from latentlm.data.text.corpora import Corpus
+from latentlm.data.text.dataset_config import (
+    AnswerNoise,
+    Asks,
+    Augmentation,
+    GistMask,
+    ReverseWords,
+    Text,
+    TextSource,
+    Verifiable,
+)
 from latentlm.data.text.encode import SETS, encode, encode_dataset
 from latentlm.data.text.gist_masking import Gist, hidden_in
 from latentlm.data.text.phrase_mining import Phrases
@@ -19,36 +29,24 @@ from latentlm.data.text.span_pairs import Chunks, Given, Pairs
 from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
 from latentlm.data.text.word_dropout import WordDropout
 
-Asks = (  # data with test items
-    Facts
-    | NameDescription
-    | Instructions
-    | ThinkingBias
-    | ParentChild
-    | Binding
-    | IdentityBridge
-    | Family
-    | Retrieval
-    | Chain
-    | StarGraph
-    | Arithmetic
-)
-Verifiable = Arithmetic  # data that can check an answer
-Data = Asks | Text | Chat | Images
+Data = Text | Images
 
 __all__ = [
     "SETS",
+    "AnswerNoise",
     "Arithmetic",
     "Asks",
+    "Augmentation",
     "Binding",
     "Chain",
-    "Chat",
     "Chunks",
     "Collator",
+    "Corpus",
     "Data",
     "Facts",
     "Family",
     "Gist",
+    "GistMask",
     "Given",
     "IdentityBridge",
     "Images",
@@ -60,8 +58,10 @@ __all__ = [
     "Phrases",
     "Problem",
     "Retrieval",
+    "ReverseWords",
     "StarGraph",
     "Text",
+    "TextSource",
     "ThinkingBias",
     "Verifiable",
     "WordDropout",

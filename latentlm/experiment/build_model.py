@@ -42,14 +42,14 @@ def read_config(recipe: Recipe) -> PreTrainedConfig:
         if num_layers < 1:
             raise ConfigError(f"model.config.num_hidden_layers: {num_layers}; set it to 1 or more")
         recipe.objective.expand(num_layers)
-        _check_train_up_to(spec, num_layers)
+        _check_freeze_above(spec, num_layers)
     return config
 
 
-def _check_train_up_to(spec: Model, num_layers: int) -> None:
-    if spec.train_up_to is not None:
-        with _told("model.train_up_to"):
-            resolve_depth(spec.train_up_to, num_layers)
+def _check_freeze_above(spec: Model, num_layers: int) -> None:
+    if spec.freeze_above is not None:
+        with _told("model.freeze_above"):
+            resolve_depth(spec.freeze_above, num_layers)
 
 
 def _vision_config(recipe: Recipe) -> Any:
@@ -60,9 +60,9 @@ def _vision_config(recipe: Recipe) -> Any:
         raise ConfigError(f"model: {config.model_type} is no ViT, but the data are images; use vit or dinov2")
     if spec.lora is not None:
         raise ConfigError("model.lora: is for language models; leave it out with images")
-    _check_train_up_to(spec, config.num_hidden_layers)
+    _check_freeze_above(spec, config.num_hidden_layers)
     if objective.lm_weight > 0:
-        raise ConfigError("objective.lm_weight: a ViT has no own loss; set it to 0 (pixels are a target of terms)")
+        raise ConfigError("objective.lm_weight: a ViT has no next-token loss; set lm_weight: 0 (pixels are a target)")
     if not objective.terms:
         raise ConfigError("objective.terms: there is nothing to train; give a term")
     for kind, teacher_config in teachers(objective.expand(config.num_hidden_layers)).items():
@@ -111,16 +111,16 @@ def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.
         rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
         if len(tokenizer) > rows:
             raise ConfigError(f"model: {rows} embeddings for the {len(tokenizer)} tokens of the tokenizer; give more")
-    place = attach if spec.heads == "saved" else get_latent_model
-    place(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.optim.seed)
-    if spec.heads == "saved":
+    place = attach if spec.load_latent_heads else get_latent_model
+    place(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.training["seed"])
+    if spec.load_latent_heads:
         _load_heads(model, str(spec.name))
-    if spec.train_up_to is not None:
-        _hold_above(model, spec.train_up_to)
+    if spec.freeze_above is not None:
+        _freeze_above(model, spec.freeze_above)
     return model if spec.lora is None else _with_adapters(model, spec.lora)
 
 
-def _hold_above(model: Any, depth: Depth) -> None:
+def _freeze_above(model: Any, depth: Depth) -> None:
     backbone = latent_run(model).backbone
     num = resolve_depth(depth, backbone.num_layers)
     above = [*backbone.layers[num:], backbone.norm, model.get_output_embeddings()]
@@ -133,18 +133,18 @@ def _hold_above(model: Any, depth: Depth) -> None:
 
 def _load_heads(model: Any, name: str) -> None:
     if not any(True for _ in saved_heads(Path(name))):
-        raise ConfigError(f"model.heads: there are none in {name}; use heads: fresh")
+        raise ConfigError(f"model.load_latent_heads: there are none in {name}; leave it out")
     try:
         load_heads(model, Path(name))
     except ConfigError as error:
-        raise ConfigError(f"model.heads: {error}; or use heads: fresh") from error
+        raise ConfigError(f"model.load_latent_heads: {error}; or leave it out") from error
 
 
 def _with_adapters(model: nn.Module, lora: Lora) -> nn.Module:
     from peft import get_peft_model
 
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    options = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": targets}
+    options = {"r": lora.r, "lora_alpha": lora.lora_alpha, "lora_dropout": lora.lora_dropout, "target_modules": targets}
     with _told("model.lora"):
         return get_peft_model(model, latent_lora_config(**options))  # type: ignore[arg-type]
 

@@ -1,102 +1,80 @@
 """The trainer that a recipe names, on its data and network."""
 
-from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
 
-from latentlm.data import Images
+from latentlm.data import Images, Verifiable
 from latentlm.experiment.datasets import Prepared
+from latentlm.experiment.held_out import HeldOutTrainer
 from latentlm.experiment.recipe import Recipe
-from latentlm.experiment.training import Grpo, Supervised
-from latentlm.trainers.latent_trainer import LatentTrainer
+from latentlm.experiment.training import build_arguments
 
 
-@singledispatch
-def trainer_of(part: Any, recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
-    """A trainer, ready to train; chosen by the type of the recipe's `trainer` part."""
-    raise TypeError(f"trainer: no trainer for {type(part).__name__}")
+def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
+    """A trainer, ready to train."""
+    return (_grpo if recipe.trainer == "grpo" else _supervised)(recipe, folder, prepared, model)
 
 
-@trainer_of.register
-def _(part: Supervised, recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
-    return LatentTrainer(
+def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
+    return HeldOutTrainer(
         model=model,
         args=training_arguments(recipe, folder, len(prepared.dataset)),
         train_dataset=prepared.dataset,
+        eval_dataset=prepared.held_out,
         data_collator=prepared.collator,
-        head_learning_rate=recipe.optim.head_learning_rate,
+        head_learning_rate=recipe.training.get("head_learning_rate"),
     )
 
 
-@trainer_of.register
-def _(part: Grpo, recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
+def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
+    """Completions that the network samples, rewarded with 1 where the data's own check finds them right.
+
+        L_GRPO = -sum_i A_i log p(completion_i) / tokens,  A_i = (reward_i - mean of its prompt) / spread of its prompt
+
+    TRL's `GRPOTrainer` with its token-wise mean (DAPO); the batch counts completions.
+
+    Source:    arXiv 2402.03300; the mean of arXiv 2503.14476.
+    Checked:   tests/experiment/test_grpo_recipe.py - right answers become more likely;
+               tests/trainers/test_preference_trainers.py - the terms.
+    """
     from datasets import Dataset
-    from trl import GRPOConfig  # pyright: ignore[reportPrivateImportUsage]
 
     from latentlm.trainers.grpo import LatentGRPOTrainer  # slow to import
 
-    problems = recipe.data.problems("train")  # type: ignore[union-attr]
+    assert isinstance(recipe.source, Verifiable)
+    problems = recipe.source.problems("train")
 
     def right(completions: list[str], number: list[int], **_: Any) -> list[float]:
         return [float(problems[i].solved(text)) for i, text in zip(number, completions, strict=True)]
 
-    args = training_arguments(
-        recipe,
-        folder,
-        recipe.batch.size,
-        GRPOConfig,
-        num_generations=part.group,
-        temperature=part.temperature,
-        max_completion_length=part.max_completion,
-        beta=part.beta,
-    )
     return LatentGRPOTrainer(
         model=model,
         reward_funcs=right,
-        args=args,
+        args=training_arguments(recipe, folder),
         train_dataset=Dataset.from_list([{"prompt": p.prompt, "number": i} for i, p in enumerate(problems)]),
         processing_class=prepared.tokenizer,
-        head_learning_rate=recipe.optim.head_learning_rate,
+        head_learning_rate=recipe.training.get("head_learning_rate"),
     )
 
 
-def training_arguments(
-    recipe: Recipe, folder: Path, num_examples: int, config: type[TrainingArguments] = TrainingArguments, **more: Any
-) -> Any:
-    """The recipe in the words of `transformers`, and those of another trainer's `config`."""
-    optim, batch, run = recipe.optim, recipe.batch, recipe.run
-    return config(
-        output_dir=str(folder / "checkpoints"),
-        max_steps=optim.steps or -1,
-        num_train_epochs=optim.epochs,
-        per_device_train_batch_size=min(batch.size, num_examples),
-        gradient_accumulation_steps=batch.accumulation,
-        learning_rate=optim.learning_rate,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.betas[0],
-        adam_beta2=optim.betas[1],
-        max_grad_norm=optim.max_grad_norm,
-        # their plain "constant" has no warm-up
-        lr_scheduler_type="constant_with_warmup" if optim.schedule == "constant" else optim.schedule,
-        warmup_steps=optim.warmup,
-        seed=optim.seed,
-        bf16=optim.precision == "bf16",
-        logging_steps=run.log_every,
-        save_strategy="steps" if run.save_every else "no",
-        save_steps=run.save_every or 500,
-        save_total_limit=run.keep,
-        report_to=[name for name in run.report_to if name != "tensorboard"] or "none",
-        use_cpu=run.device == "cpu" or not torch.accelerator.is_available(),  # said outright, or bf16 is refused
-        # a smaller last batch of images would change the statistics of losses over the batch, and one image has none
-        dataloader_drop_last=isinstance(recipe.data, Images),
-        dataloader_num_workers=run.workers,
-        activation_checkpointing=run.activation_checkpointing,
-        torch_compile=run.compile,
-        remove_unused_columns=False,
-        dataloader_pin_memory=run.device == "auto" and torch.accelerator.is_available(),
-        disable_tqdm=True,
-        **more,
-    )
+def training_arguments(recipe: Recipe, folder: Path, num_examples: int | None = None) -> Any:
+    """The recipe's arguments as `transformers` or TRL take them, with what follows from the machine and the data."""
+    values = {k: v for k, v in recipe.training.items() if k not in ("head_learning_rate", "resume_from_checkpoint")}
+    values["output_dir"] = str(folder / "checkpoints")
+    if num_examples is not None:
+        values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], num_examples)
+    if isinstance(names := values["report_to"], list):  # tensorboard gets its folder from us
+        values["report_to"] = [name for name in names if name != "tensorboard"] or "none"
+    elif names == "tensorboard":
+        values["report_to"] = "none"
+    accelerator = torch.accelerator.is_available()
+    values.setdefault("use_cpu", not accelerator)  # stated outright, or bf16 is refused
+    values.setdefault("dataloader_pin_memory", accelerator and not values["use_cpu"])
+    # a smaller last batch of images would change the statistics of losses over the batch, and one image has none
+    values.setdefault("dataloader_drop_last", isinstance(recipe.data, Images))
+    if not isinstance(recipe.data, Images) and recipe.data.validation is not None:
+        values.setdefault("eval_strategy", "epoch")
+        values.setdefault("per_device_eval_batch_size", values["per_device_train_batch_size"])
+    return build_arguments(values, recipe.trainer)

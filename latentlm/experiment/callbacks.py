@@ -37,6 +37,8 @@ class Lines(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have the first and the last step logged as well, and what a checkpoint would forget."""
         control.should_log |= control.should_save or state.global_step in (1, state.max_steps)
+        # after a last epoch the trainer evaluates itself
+        control.should_evaluate |= args.eval_strategy == "steps" and state.global_step == state.max_steps
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Append a line on the first process; the trainer's closing summary repeats a step and is left out."""

@@ -1,7 +1,8 @@
 """From a recipe's data to what a trainer reads: documents and a tokenizer, or images and their processor."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,15 @@ from transformers import PreTrainedConfig
 from latentlm.attach.attention_mask import READ
 from latentlm.attach.leak_checks import mixes_segments, sees_hidden
 from latentlm.config.schema import ConfigError
-from latentlm.data import Collator, Gist, Given, Images, WordDropout, backwards, encode_dataset
-from latentlm.experiment.batch import Batch
+from latentlm.data import Collator, Gist, Given, Images, Text, WordDropout, backwards, encode_dataset
 from latentlm.experiment.build_model import build_tokenizer
 from latentlm.experiment.callbacks import console
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import is_first
+from latentlm.objective.index_sets import sets_read
 from latentlm.whole_files import write_json
+
+LAYOUTS: dict[str, Any] = {"packed": "packed", "padding_free": "flat", "none": "rows"}  # of the collator
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Prepared:
         check: refuses a network that cannot be trained on such batches.
         save: writes what turns raw data into the network's input beside it.
         sample: a batch from all over the data without lone spans or masks, the same for every objective.
+        held_out: examples that are not trained on, where the recipe has some.
     """
 
     dataset: Any
@@ -43,21 +47,22 @@ class Prepared:
     check: Callable[[nn.Module], None]
     save: Callable[[Path], Any]
     sample: Callable[[], dict]
+    held_out: Any = None
 
 
 def prepare(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
     """The data of a recipe, checked against the network's config."""
-    return _images(recipe, config) if isinstance(recipe.data, Images) else _text(recipe, config)
+    return (
+        _images(recipe, recipe.data, config) if isinstance(recipe.data, Images) else _text(recipe, recipe.data, config)
+    )
 
 
-def _images(recipe: Recipe, config: Any) -> Prepared:
-    data = recipe.data
-    assert isinstance(data, Images)
+def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
     if not isinstance(config.image_size, int) or not isinstance(config.patch_size, int):
         raise ConfigError("model.config: image_size and patch_size must be one number each")
     try:
         collator = data.collator(config.image_size, config.patch_size, config.num_channels, recipe.sets, recipe.taught)
-        dataset = data.dataset(recipe.optim.seed)
+        dataset = data.dataset(recipe.training["seed"])
     except ConfigError:
         raise
     except ValueError as error:
@@ -65,8 +70,11 @@ def _images(recipe: Recipe, config: Any) -> Prepared:
     if not len(dataset):
         raise ConfigError("data: there are no images to train on; check the source")
     coupled = recipe.objective.uses_batch_statistics
-    if coupled and min(recipe.batch.size, len(dataset)) < 2:
-        raise ConfigError(f"batch.size: one image has no batch statistics, which {coupled[0]} needs; give 2 or more")
+    if coupled and min(recipe.training["per_device_train_batch_size"], len(dataset)) < 2:
+        raise ConfigError(
+            "training.per_device_train_batch_size: one image has no batch statistics, "
+            f"which {coupled[0]} needs; give 2 or more"
+        )
     size = {"height": config.image_size, "width": config.image_size}
     mean, std = ([*values] * (config.num_channels // len(values)) for values in (data.mean, data.std))
     processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size}
@@ -88,37 +96,50 @@ def _images(recipe: Recipe, config: Any) -> Prepared:
     )
 
 
-def _text(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
-    documents = recipe.batch.pairs.mark(_documents(recipe))
-    if not isinstance(recipe.batch.pairs, Given) and is_first():
-        num = sum(len(document["spans"]) > 1 for document in documents)
-        console.print(f"found spans in {num} of {len(documents)} documents")
-    if recipe.batch.reverse_training:
-        try:
-            documents = [*documents, *map(backwards, documents)]
-        except ValueError as error:
-            raise ConfigError(f"batch.{error}") from error
+def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
+    seed = recipe.training["seed"]
+    documents, held_out = _documents(data, seed)
+    with _told("data.span_pairs"):
+        documents = data.span_pairs.mark(documents)
+    _check_spans(recipe, data, documents)
+    with _told("data.augment"):
+        documents = [*documents, *map(backwards, documents)] if data.reverse_words else documents
     tokenizer = build_tokenizer(recipe.model, documents)
     documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
-    batch, seed = recipe.batch, recipe.optim.seed
-    dataset = encode_dataset(
-        documents, tokenizer, batch.max_length, recipe.sets, batch.pairs.read, bool(batch.of_spans)
-    )
-    collator = Collator(tokenizer.pad_token_id, recipe.sets, batch.layout, batch.row_length)
-    _check_lengths(config, collator, dataset)
-    try:
-        read = WordDropout(dataset, batch.word_dropout, seed) if batch.word_dropout else dataset
-        read = Gist(read, batch.gist, seed) if batch.gist else read
-    except ValueError as error:
-        raise ConfigError(f"batch.{error}") from error
+    encoded = partial(encode_dataset, tokenizer=tokenizer, max_length=data.max_length)
+    with _told("data"):
+        dataset = encoded(documents, sets=recipe.sets, read=data.span_pairs.read, places=bool(data.of_spans))
+        kept = encoded(held_out, sets=()) if held_out else None
+    collator = Collator(tokenizer.pad_token_id, recipe.sets, LAYOUTS[data.packing], data.row_length)
+    for examples in filter(None, (dataset, kept)):
+        _check_lengths(config, collator, examples)
+    with _told("data.augment"):
+        read = WordDropout(dataset, data.answer_noise, seed) if data.answer_noise else dataset
+        read = Gist(read, data.gist_mask, seed) if data.gist_mask else read
     return Prepared(
         dataset=read,
         collator=collator,
         tokenizer=tokenizer,
-        check=partial(_check_reading, collator, dataset, recipe.batch),
+        check=partial(_check_reading, collator, dataset, data),
         save=tokenizer.save_pretrained,
         sample=partial(_sample, dataset, collator),
+        held_out=kept,
     )
+
+
+def _check_spans(recipe: Recipe, data: Text, documents: list[dict]) -> None:
+    """Whether there are spans at all, where something needs them."""
+    num = sum(len(document.get("spans", ())) > 1 for document in documents)
+    if not isinstance(data.span_pairs, Given) and is_first():
+        console.print(f"found spans in {num} of {len(documents)} documents")
+    if num:
+        return
+    hint = "give the documents a column spans, or use data.span_pairs.kind=phrases"
+    for name, term in recipe.objective.terms.items():
+        if sets := sets_read(term):
+            raise ConfigError(f"objective.terms.{name}: reads {sets[0]}, but no document has two spans; {hint}")
+    if data.of_spans:
+        raise ConfigError(f"data.augment: {data.of_spans[0]} needs spans, but no document has two; {hint}")
 
 
 def _sample(dataset: Any, collator: Any, num_tokens: int = 2048) -> dict:
@@ -129,16 +150,23 @@ def _sample(dataset: Any, collator: Any, num_tokens: int = 2048) -> dict:
     return dataclasses.replace(collator, sets=())([dataset[i] for i in where])
 
 
-def _documents(recipe: Recipe) -> list[dict]:
+def _documents(data: Text, seed: int) -> tuple[list[dict], list[dict]]:
+    with _told("data"):
+        documents, held_out = data.documents(seed)
+    if not documents:
+        raise ConfigError("data: there are no documents to train on; check the split and the filters")
+    return documents, held_out
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """One line under the recipe's key."""
     try:
-        documents = recipe.data.documents()  # type: ignore[union-attr]
+        yield
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"data.{error}") from error
-    if not documents:
-        raise ConfigError("data: there are no documents to train on; check the split and the filters")
-    return documents
+        raise ConfigError(f"{key}.{error}" if key == "data" else f"{key}: {error}") from error
 
 
 def _check_lengths(config: PreTrainedConfig, collator: Collator, dataset: Any) -> None:
@@ -146,30 +174,31 @@ def _check_lengths(config: PreTrainedConfig, collator: Collator, dataset: Any) -
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     longest = max(len(ids) for ids in dataset["input_ids"])
     if limit is not None and longest > limit:
-        raise ConfigError(f"batch.max_length: a document has {longest} tokens, the model {limit} positions; lower it")
+        raise ConfigError(f"data.max_length: a document has {longest} tokens, the model {limit} positions; lower it")
     if collator.row_length is not None and (longest := max(map(collator.length, dataset))) > collator.row_length:
         raise ConfigError(
-            f"batch.row_length: {collator.row_length} is less than the {longest} tokens of the longest document "
-            "with its lone spans; raise it, or lower batch.max_length"
+            f"data.row_length: {collator.row_length} is less than the {longest} tokens of the longest document "
+            "with its lone spans; raise it, or lower data.max_length"
         )
 
 
-def _check_reading(collator: Collator, dataset: Any, batch: Batch, model: Any) -> None:
+def _check_reading(collator: Collator, dataset: Any, data: Text, model: Any) -> None:
     """Refuse to train a model that sees what it must not see."""
     _check_isolation(collator, dataset, model)
-    if not batch.gist:
+    if not data.gist_mask:
         return
-    if (window := getattr(model.config, "sliding_window", None)) and window < batch.max_length:
+    if (window := getattr(model.config, "sliding_window", None)) and window < data.max_length:
         raise ConfigError(
-            f"batch.gist: its mask lifts the window of attention, {window}; lower batch.max_length to that"
+            f"data.augment: gist_mask: its mask lifts the window of attention, {window}; lower data.max_length to that"
         )
     if (how := model.config._attn_implementation) not in READ:
         raise ConfigError(
-            f"batch.gist: attention {how} reads no mask of its own; load with {' or '.join(READ)}, or leave it out"
+            f"data.augment: gist_mask: attention {how} reads no separate mask; "
+            f"load with {' or '.join(READ)}, or leave it out"
         )
     longest = max(range(min(len(dataset), 64)), key=lambda i: len(dataset[i]["input_ids"]))
     if sees_hidden(model, torch.tensor([dataset[longest]["input_ids"]])):
-        raise ConfigError(f"batch.gist: {type(model).__name__} does not keep to a mask; leave it out")
+        raise ConfigError(f"data.augment: gist_mask: {type(model).__name__} does not keep to a mask; leave it out")
 
 
 def _check_isolation(collator: Collator, dataset: Any, model: nn.Module) -> None:
@@ -182,5 +211,5 @@ def _check_isolation(collator: Collator, dataset: Any, model: nn.Module) -> None
     # twice the same two documents: packed in two rows, because some attention isolates segments in a single row only
     batch = pack([{"input_ids": ids, "labels": ids, "pairs": []} for ids in heads * 2])
     if mixes_segments(model, batch):
-        other = "" if flat else ", with flash attention flat"
-        raise ConfigError(f"batch.layout: this model mixes packed segments; use batch.layout=rows{other}")
+        other = "" if flat else ", with flash attention padding_free"
+        raise ConfigError(f"data.packing: this model mixes packed segments; use data.packing=none{other}")

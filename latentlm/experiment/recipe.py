@@ -1,5 +1,6 @@
-"""A recipe, whole: what is trained (objective), on what (model, data, batch), how (optim), and where (run)."""
+"""A recipe, whole: what is trained (objective), on what (model, data), how and where (training, trainer)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +10,10 @@ import yaml
 from latentlm.attach.attention_mask import READ
 from latentlm.components.positions import At
 from latentlm.components.tap import Depth, read_depth
-from latentlm.config.catalog import read_recipe
-from latentlm.config.overrides import override
+from latentlm.config.compose import compose
 from latentlm.config.schema import ConfigError, dump, kind_of, parse, suggest
-from latentlm.data import SETS, Data, Given, Images, Verifiable
-from latentlm.experiment.batch import Batch
-from latentlm.experiment.training import Grpo, Supervised, at_least
+from latentlm.data import SETS, Data, Images, Text, TextSource, Verifiable
+from latentlm.experiment.training import check_training
 from latentlm.objective.index_sets import places_read, sets_read
 from latentlm.objective.objective import Objective
 from latentlm.whole_files import write_text
@@ -38,23 +37,26 @@ class Bpe:
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters on the network; the heads are trained in full beside them.
+    """Low-rank adapters on the network, by peft's names; the heads are trained in full beside them.
 
     Args:
-        rank: of the update.
-        alpha: its scale is alpha / rank.
-        dropout: on the adapter's input.
+        r: rank of the update.
+        lora_alpha: its scale is lora_alpha / r.
+        lora_dropout: on the adapter's input.
         target_modules: ``all-linear`` or names; models without plain linear blocks (Mamba) need names.
     """
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
+    r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
 
     def __post_init__(self):
-        at_least(1, rank=self.rank, alpha=self.alpha)
-        at_least(0, dropout=self.dropout)
+        for key in ("r", "lora_alpha"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: {getattr(self, key)}; set it to 1 or more")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout: {self.lora_dropout}; set it to 0 or more and below 1")
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,12 @@ class Model:
     """A pretrained model by `name`, or one from scratch by `config`.
 
     Args:
-        name: hub name or folder; where given, `config` and `tokenizer` are not used.
+        name: hub name or folder; `tokenizer` is then not used.
         config: for a model from scratch: ``model_type`` and the arguments of its transformers config.
         tokenizer: for a model from scratch, fitted on the training documents.
         lora: train adapters instead of all weights.
-        heads: ``saved`` goes on with the heads that lie in the folder `name`, trained on the same terms.
-        train_up_to: a depth; the blocks above it, the final norm and an output head of its own stay as they are.
+        load_latent_heads: continue with the heads that are saved in the folder `name`, trained on the same terms.
+        freeze_above: a depth; the blocks above it, the final norm and a separate output head stay as they are.
         dtype: of the weights.
         attn_implementation: transformers' name, such as sdpa or flash_attention_2.
         layers_path: dotted name of the list of blocks, where it cannot be found.
@@ -78,8 +80,8 @@ class Model:
     config: dict[str, Any] = field(default_factory=dict)
     tokenizer: Words | Bpe = Words()
     lora: Lora | None = None
-    heads: Literal["fresh", "saved"] = "fresh"
-    train_up_to: Depth | None = None
+    load_latent_heads: bool = False
+    freeze_above: Depth | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     attn_implementation: str | None = None
     layers_path: str | None = None
@@ -87,134 +89,78 @@ class Model:
 
     def __post_init__(self):
         if self.name is None and "model_type" not in self.config:
-            raise ValueError("give 'name' (a hub name or folder) or 'config' with a model_type such as llama")
-        if self.heads == "saved" and self.name is None:
-            raise ValueError("heads: saved ones lie in a folder; give its 'name'")
-        if self.train_up_to is not None:
-            read_depth(self.train_up_to)
+            raise ValueError(
+                "give 'name' (a hub name or folder), 'config' with a model_type such as llama, or model=tiny_llama"
+            )
+        if self.name is not None and self.config:
+            raise ValueError(f"config: has no effect beside name ({self.name}); leave one of them out")
+        if self.load_latent_heads and self.name is None:
+            raise ValueError("load_latent_heads: saved heads are in a folder; give its 'name'")
+        if self.freeze_above is not None:
+            read_depth(self.freeze_above)
             if self.lora is not None:
-                raise ValueError("train_up_to: is for all weights; adapters go where lora.target_modules says")
-
-
-@dataclass(frozen=True)
-class Optim:
-    """AdamW with a schedule; the seed and precision belong to what changes results.
-
-    Args:
-        steps: optimizer steps; or `epochs`.
-        epochs: passes over the data, where `steps` is not given.
-        learning_rate, weight_decay, betas, max_grad_norm: of AdamW.
-        head_learning_rate: of the heads beside a pretrained network; without it that of the network.
-        schedule: of the learning rate, after the warm-up.
-        warmup: steps of linear warm-up.
-        seed: of weights, data order and dropout.
-        precision: ``bf16`` runs the network under autocast.
-    """
-
-    steps: int | None = None
-    epochs: float = 3.0
-    learning_rate: float = 1e-3
-    head_learning_rate: float | None = None
-    weight_decay: float = 0.01
-    betas: tuple[float, ...] = (0.9, 0.999)
-    max_grad_norm: float = 1.0
-    schedule: Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"] = "cosine"
-    warmup: int = 0
-    seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    def __post_init__(self):
-        at_least(1, steps=self.steps)
-        at_least(
-            0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, warmup=self.warmup, seed=self.seed
-        )
-        for key in ("epochs", "learning_rate", "head_learning_rate"):
-            value = getattr(self, key)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{key}: {value}; set it above 0")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas: {list(self.betas)}; give two numbers from 0 to below 1")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What must not change results.
-
-    Args:
-        dir: run folder; by default ``runs/<recipe>``.
-        resume: go on from the newest checkpoint of the run folder, or start where there is none.
-        log_every: steps between lines of metrics.jsonl.
-        save_every: steps between checkpoints; 0 saves only at the end.
-        keep: checkpoints kept.
-        report_to: tensorboard, trackio, wandb; beside metrics.jsonl.
-        device: ``auto`` or ``cpu``.
-        workers: data loader processes.
-        activation_checkpointing: recompute blocks in the backward.
-        compile: torch.compile the model.
-    """
-
-    dir: str | None = None
-    resume: bool = False
-    log_every: int = 10
-    save_every: int = 500
-    keep: int = 2
-    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
-    device: Literal["auto", "cpu"] = "auto"
-    workers: int = 0
-    activation_checkpointing: bool = False
-    compile: bool = False
-
-    def __post_init__(self):
-        at_least(1, log_every=self.log_every, keep=self.keep)
-        at_least(0, save_every=self.save_every, workers=self.workers)
+                raise ValueError("freeze_above: is for all weights; adapters go where lora.target_modules says")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained, on what, how, and where: see the class of each block."""
+    """What is trained, on what, and how: see the class of each block.
+
+    Args:
+        objective: the terms, or in a file the name of a method.
+        model: the network, or in a file the name of one in recipes/models.
+        data: texts or images.
+        training: arguments of TrainingArguments (of GRPOConfig for ``grpo``) and ``head_learning_rate``.
+        trainer: ``supervised`` reads the data as they are; ``grpo`` samples completions with the network and rewards
+            those that the data's own check finds right (arXiv 2402.03300, with the mean of arXiv 2503.14476).
+    """
 
     objective: Objective
     model: Model
     data: Data
-    batch: Batch = Batch()
-    trainer: Supervised | Grpo = Supervised()
-    optim: Optim = Optim()
-    run: Run = Run()
+    training: dict[str, Any] = field(default_factory=dict)
+    trainer: Literal["supervised", "grpo"] = "supervised"
 
     def __post_init__(self):
-        if isinstance(self.trainer, Grpo):
-            self._check_grpo(self.trainer)
-        marked = isinstance(self.batch.pairs, Given)
-        if isinstance(self.data, Images) and not marked:
-            raise ConfigError("batch.pairs: images have no text to find spans in; leave it out")
-        have = self.data.sets if marked else SETS
-        for key in self.batch.of_spans:
-            if "source_last" not in have:
-                raise ConfigError(f"batch.{key}: data {kind_of(type(self.data))} has no spans; leave it out")
-        if self.batch.gist and (how := self.model.attn_implementation) not in (None, *READ):
-            raise ConfigError(f"batch.gist: model.attn_implementation {how} reads no mask; use {' or '.join(READ)}")
+        have = self._check_spans()
         for name, term in self.objective.terms.items():
             for at in sets_read(term):
                 if at not in have:
-                    told = suggest(at, list(have)) if have else "; it has no spans, batch.pairs.kind=phrases finds some"
-                    raise ConfigError(f"objective.terms.{name}: data {kind_of(type(self.data))} gives no '{at}'{told}")
+                    told = (
+                        suggest(at, list(have))
+                        if have
+                        else "; it has no spans, data.span_pairs.kind=phrases finds some"
+                    )
+                    raise ConfigError(f"objective.terms.{name}: {self._source_kind} data give no '{at}'{told}")
 
-    def _check_grpo(self, trainer: Grpo) -> None:
-        if not isinstance(self.data, Verifiable):
-            raise ConfigError(f"trainer: grpo needs data that check an answer, {kind_of(type(self.data))} cannot")
-        if (step := self.batch.size * self.batch.accumulation) % trainer.group:
-            raise ConfigError(f"trainer.group: {step} completions a step (batch) are no multiple of {trainer.group}")
-        if trainer.beta and self.model.name is None:
-            raise ConfigError("trainer.beta: the network to stay near is loaded anew from model.name; give it")
-        for key in self.batch.of_spans:
-            raise ConfigError(f"batch.{key}: grpo reads what it has written itself; leave it out")
-        if self.run.workers:
-            raise ConfigError("run.workers: grpo has nothing to load; leave it out")
-        for name, term in self.objective.terms.items():
-            if sets := sets_read(term):
-                raise ConfigError(
-                    f"objective.terms.{name}: reads {sets[0]}, which completions do not have; leave it out"
-                )
+    def _check_spans(self) -> tuple[str, ...]:
+        """Named sets that the data give; refuses settings of spans where there are none."""
+        data = self.data
+        if isinstance(data, Images):
+            return data.sets
+        for key in data.of_spans:
+            if not data.sets:
+                raise ConfigError(f"data.augment: {key} needs spans, {self._source_kind} has none; leave it out")
+        if data.gist_mask and (how := self.model.attn_implementation) not in (None, *READ):
+            raise ConfigError(
+                f"data.augment: gist_mask needs a mask, model.attn_implementation {how} reads none; "
+                f"use {' or '.join(READ)}"
+            )
+        return data.sets
+
+    @property
+    def _source_kind(self) -> str:
+        return kind_of(type(self.source))
+
+    @property
+    def source(self) -> TextSource | Images:
+        """Where the data come from: the set of texts, or the images themselves."""
+        return self.data.part if isinstance(self.data, Text) else self.data
+
+    @property
+    def output_dir(self) -> Path:
+        """The run folder."""
+        return Path(self.training["output_dir"])
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -229,19 +175,51 @@ class Recipe:
         return tuple(at for term in self.objective.terms.values() for at in places_read(term)[1])
 
 
-def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """A built-in recipe, a YAML file or a run folder, with dotlist overrides, checked whole.
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A method, an experiment, a YAML file or a run folder, with dotlist overrides, checked whole.
 
-    Without ``run.dir`` the run goes to ``runs/<name>``; resuming a run folder stays in it.
+    Without ``training.output_dir`` the run goes to ``runs/<name>``; resuming a run folder stays in it.
     """
-    data = override(read_recipe(name), overrides)
-    recipe = parse(Recipe, data, Path(name).name if Path(name).exists() else str(name))
-    folder = recipe.run.dir
-    if Path(name).is_dir() and recipe.run.resume and not any(text.startswith("run.dir=") for text in overrides):
-        folder = str(name)
-    elif folder is None:
-        folder = str(Path("runs") / (Path(name).stem if Path(name).exists() else name))
-    return replace(recipe, run=replace(recipe.run, dir=folder))
+    return build_recipe(compose(name, overrides), name, overrides)
+
+
+def build_recipe(data: dict[str, Any], name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that `compose` has put together from `name` and `overrides`."""
+    where = Path(name).name if Path(name).exists() else str(name)
+    recipe = parse(Recipe, data, where)
+    training = check_training(recipe.training, recipe.trainer)
+    _check_trainer(recipe, training)
+    resumed = Path(name).is_dir() and training.get("resume_from_checkpoint")
+    if resumed and not any(text.startswith("training.output_dir=") for text in overrides):
+        training["output_dir"] = str(name)
+    elif training.get("output_dir") is None:
+        training["output_dir"] = str(Path("runs") / (Path(name).stem if Path(name).exists() else name))
+    return replace(recipe, training=training)
+
+
+def _check_trainer(recipe: Recipe, training: dict[str, Any]) -> None:
+    """What the arguments ask of the other blocks."""
+    held_out = isinstance(recipe.data, Text) and recipe.data.validation is not None
+    if not held_out and (training.get("eval_strategy", "no") != "no" or training.get("load_best_model_at_end")):
+        key = "load_best_model_at_end" if training.get("load_best_model_at_end") else "eval_strategy"
+        raise ConfigError(f"training.{key}: nothing is held out to evaluate on; set data.validation (texts only)")
+    if recipe.trainer != "grpo":
+        return
+    if not isinstance(recipe.source, Verifiable):
+        raise ConfigError(f"trainer: grpo needs data that check an answer, {kind_of(type(recipe.source))} cannot")
+    group = training.get("num_generations", 8)
+    if (step := training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]) % group:
+        raise ConfigError(f"training.num_generations: {step} completions a step (batch) are not a multiple of {group}")
+    if training.get("beta") and recipe.model.name is None:
+        raise ConfigError("training.beta: the network to stay near is loaded again from model.name; give it")
+    if isinstance(recipe.data, Text) and (recipe.data.augment or held_out):
+        key = "augment" if recipe.data.augment else "validation"
+        raise ConfigError(f"data.{key}: grpo reads what it has written itself; leave it out")
+    if training.get("dataloader_num_workers"):
+        raise ConfigError("training.dataloader_num_workers: grpo has nothing to load; leave it out")
+    for name, term in recipe.objective.terms.items():
+        if sets := sets_read(term):
+            raise ConfigError(f"objective.terms.{name}: reads {sets[0]}, which completions do not have; leave it out")
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

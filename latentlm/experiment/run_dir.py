@@ -17,7 +17,8 @@ import torch
 from latentlm.config.run_files import DEPTH, FACTS, LOCK, RECIPE, is_run
 from latentlm.config.run_files import is_finished as went_to_its_end
 from latentlm.config.schema import ConfigError, dump
-from latentlm.experiment.recipe import Optim, Recipe, Run, load_recipe, save_recipe
+from latentlm.experiment.recipe import Recipe, load_recipe, save_recipe
+from latentlm.experiment.training import lasting
 from latentlm.trainers.checkpoints import is_sealed, newest_whole, step_of
 from latentlm.whole_files import PARTIAL, is_whole_json, read_json, write_json
 
@@ -25,33 +26,35 @@ PACKAGES = ("latentlm", "torch", "transformers", "accelerate", "peft", "trl", "d
 
 
 def check_folder(recipe: Recipe) -> Path:
-    """The recipe's run folder; refuses to write over anything, or to go on with another recipe."""
-    folder = Path(recipe.run.dir or "runs/run")
+    """The recipe's run folder; refuses to write over anything, or to continue with another recipe."""
+    folder = recipe.output_dir
     if not is_first():
         return folder
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not above.is_dir():
-        raise ConfigError(f"run.dir: {above} is a file; use another run.dir=PATH")
+        raise ConfigError(f"training.output_dir: {above} is a file; use another training.output_dir=PATH")
     if not os.access(above, os.W_OK):
-        raise ConfigError(f"run.dir: cannot write to {above}; use another run.dir=PATH")
+        raise ConfigError(f"training.output_dir: cannot write to {above}; use another training.output_dir=PATH")
     if foreign := _foreign(folder):
         told = f"holds files that latentlm has not made ({', '.join(foreign[:3])}{', ...' * (len(foreign) > 3)})"
-        raise ConfigError(f"run.dir: {folder} {told}; use another run.dir=PATH")
+        raise ConfigError(f"training.output_dir: {folder} {told}; use another training.output_dir=PATH")
     if (folder / RECIPE).exists():
-        if not recipe.run.resume:
-            raise ConfigError(f"run.dir: {folder} already holds a run; use run.resume=true or another run.dir=PATH")
+        if not recipe.training.get("resume_from_checkpoint"):
+            told = "use training.resume_from_checkpoint=true or another training.output_dir=PATH"
+            raise ConfigError(f"training.output_dir: {folder} already holds a run; {told}")
         before = load_recipe(folder / RECIPE)
-        if difference := _difference(dump(_lasting(before)), dump(_lasting(recipe))):
-            raise ConfigError(f"run.resume: {folder} was made with {difference}; use another run.dir=PATH")
+        if difference := _difference(_lasting(before), _lasting(recipe)):
+            told = f"{folder} was made with {difference}; use another training.output_dir=PATH"
+            raise ConfigError(f"training.resume_from_checkpoint: {told}")
         whole, passed = newest_whole(folder / "checkpoints")
         if whole is None and (damaged := next(filter(is_sealed, passed), None)):
             raise ConfigError(
-                f"run.resume: no checkpoint of {folder} is whole ({damaged.name}: {passed[damaged]}); put it back, or "
-                f"remove {folder / 'checkpoints'} to start again"
+                f"training.resume_from_checkpoint: no checkpoint of {folder} is whole "
+                f"({damaged.name}: {passed[damaged]}); put it back, or remove {folder / 'checkpoints'} to start again"
             )
         done = step_of(whole) if whole else 0
-        if recipe.optim.steps is not None and recipe.optim.steps < done:
-            raise ConfigError(f"optim.steps: {recipe.optim.steps}, but {folder} is at step {done}; set it higher")
+        if 0 < (steps := recipe.training["max_steps"]) < done:
+            raise ConfigError(f"training.max_steps: {steps}, but {folder} is at step {done}; set it higher")
     return folder
 
 
@@ -64,14 +67,14 @@ def _foreign(folder: Path) -> list[str]:
 
 def is_finished(folder: Path, recipe: Recipe) -> bool:
     """Whether a run that is to be resumed has reached its end."""
-    if not recipe.run.resume or not went_to_its_end(folder):
+    if not recipe.training.get("resume_from_checkpoint") or not went_to_its_end(folder):
         return False
-    before = load_recipe(folder / RECIPE).optim
-    return (before.steps, before.epochs) == (recipe.optim.steps, recipe.optim.epochs)
+    before = load_recipe(folder / RECIPE).training
+    return all(before[key] == recipe.training[key] for key in ("max_steps", "num_train_epochs"))
 
 
 def resume_point(folder: Path) -> tuple[str | None, list[str]]:
-    """The checkpoint that a run goes on from, and a line for everything that is there but not whole."""
+    """The checkpoint that a run continues from, and a line for everything that is there but not whole."""
     whole, passed = newest_whole(folder / "checkpoints")
     then = f"resuming from {whole.name}" if whole else "starting at step 0"
     lines = [f"{checkpoint} is not whole ({why}); {then}" for checkpoint, why in passed.items()]
@@ -87,7 +90,7 @@ def open_folder(folder: Path, recipe: Recipe) -> None:
         return
     (folder / DEPTH).unlink(missing_ok=True)
     file, facts = folder / FACTS, _origin() | {"seconds": 0}
-    if recipe.run.resume and is_whole_json(file):
+    if recipe.training.get("resume_from_checkpoint") and is_whole_json(file):
         before = {"commit": None, "seconds": 0} | read_json(file)
         commits = dict.fromkeys([*before.get("earlier_commits", []), before["commit"]])
         facts |= {
@@ -95,7 +98,8 @@ def open_folder(folder: Path, recipe: Recipe) -> None:
             "earlier_commits": [each for each in commits if each != facts["commit"]],
         }
     write_json(file, facts)
-    save_recipe(dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, resume=False)), folder / RECIPE)
+    training = {key: value for key, value in recipe.training.items() if key != "resume_from_checkpoint"}
+    save_recipe(dataclasses.replace(recipe, training=training), folder / RECIPE)
 
 
 def add_seconds(folder: Path, seconds: float) -> None:
@@ -109,10 +113,9 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _lasting(recipe: Recipe) -> Recipe:
-    """What must stay when a run goes on: all but where it runs and for how long."""
-    optim = dataclasses.replace(recipe.optim, steps=None, epochs=Optim.epochs)
-    return dataclasses.replace(recipe, run=Run(), optim=optim)
+def _lasting(recipe: Recipe) -> dict[str, Any]:
+    """What must stay when a run is resumed: all but where it runs and for how long."""
+    return {**dump(recipe), "training": lasting(recipe.training, recipe.trainer)}
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str:

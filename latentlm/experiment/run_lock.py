@@ -140,7 +140,10 @@ def _runs(process: object) -> bool:
 def _refusal(folder: Path, said: dict[str, object]) -> ConfigError:
     who = f"process {said['process']} on {said['host']}" if {"process", "host"} <= said.keys() else "another process"
     since = f" (since {said['since']})" if "since" in said else ""
-    return ConfigError(f"run.dir: {who} is writing to {folder}{since}; wait for it, or use another run.dir=PATH")
+    return ConfigError(
+        f"training.output_dir: {who} is writing to {folder}{since}; "
+        "wait for it, or use another training.output_dir=PATH"
+    )
 
 
 def _remove_empty(folders: list[Path]) -> None:

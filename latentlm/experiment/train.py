@@ -13,10 +13,10 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from latentlm.attach.rank_profile import rank_over_depth
 from latentlm.config.schema import ConfigError
 from latentlm.experiment.build_model import build_model, read_config
-from latentlm.experiment.build_trainer import trainer_of
+from latentlm.experiment.build_trainer import build_trainer, training_arguments
 from latentlm.experiment.callbacks import Bar, Epochs, Interrupt, Lines, console
 from latentlm.experiment.datasets import Prepared, prepare
-from latentlm.experiment.recipe import Recipe, Run
+from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import (
     add_seconds,
     check_folder,
@@ -46,23 +46,25 @@ def _train(recipe: Recipe, folder: Path) -> Path:
     if is_finished(folder, recipe):
         console.print(f"{folder} is finished; nothing to do")
         return folder
-    _check_trackers(recipe.run)
+    _check_trackers(recipe)
+    training_arguments(recipe, folder)  # before anything is loaded
     config = read_config(recipe)
-    set_seed(recipe.optim.seed)
+    set_seed(recipe.training["seed"])
     prepared = prepare(recipe, config)
     model = build_model(recipe, config, prepared.tokenizer)
     prepared.check(model)
     bar = Bar(recipe.objective, folder)
-    trainer = trainer_of(recipe.trainer, recipe, folder, prepared, model)
+    trainer = build_trainer(recipe, folder, prepared, model)
     for callback in (Lines(folder / "metrics.jsonl"), bar, Epochs()):
         trainer.add_callback(callback)
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    checkpoint, lines = resume_point(folder) if recipe.run.resume else (None, [])
+    resume = recipe.training.get("resume_from_checkpoint")
+    checkpoint, lines = (resume, []) if isinstance(resume, str) else resume_point(folder) if resume else (None, [])
     for line in lines if is_first() else ():
         console.print(line)
     open_folder(folder, recipe)
-    for callback in _trackers(recipe.run, folder):
+    for callback in _trackers(recipe, folder):
         trainer.add_callback(callback)
     started = time.monotonic()
     with Interrupt() as interrupt, closing(bar):
@@ -77,8 +79,8 @@ def _train(recipe: Recipe, folder: Path) -> Path:
     if is_first():
         add_seconds(folder, time.monotonic() - started)
     if interrupt.stopped:
-        told = f"stopped at step {trainer.state.global_step}; go on with: latentlm train {folder} run.resume=true"
-        raise KeyboardInterrupt(told)
+        again = f"latentlm train {folder} training.resume_from_checkpoint=true"
+        raise KeyboardInterrupt(f"stopped at step {trainer.state.global_step}; continue with: {again}")
     _save(trainer, recipe, folder, prepared)
     return folder
 
@@ -104,16 +106,22 @@ def _save(trainer: Any, recipe: Recipe, folder: Path, prepared: Prepared) -> Non
         write_json(folder / "depth.json", profile)
 
 
-def _trackers(run: Run, folder: Path) -> list[TrainerCallback]:
+def _trackers(recipe: Recipe, folder: Path) -> list[TrainerCallback]:
     """Tensorboard's own place would be deep inside the checkpoints."""
-    if "tensorboard" not in run.report_to:
+    if "tensorboard" not in _named(recipe):
         return []
     from torch.utils.tensorboard import SummaryWriter
 
     return [TensorBoardCallback(SummaryWriter(folder / "tensorboard"))]
 
 
-def _check_trackers(run: Run) -> None:
-    for name in run.report_to:
-        if find_spec(name) is None:
-            raise ConfigError(f"run.report_to: {name} is not installed; pip install {name}")
+def _check_trackers(recipe: Recipe) -> None:
+    known = ("tensorboard", "trackio", "wandb")
+    for name in _named(recipe):
+        if name in known and find_spec(name) is None:
+            raise ConfigError(f"training.report_to: {name} is not installed; pip install {name}")
+
+
+def _named(recipe: Recipe) -> list[str]:
+    names = recipe.training["report_to"]
+    return [names] if isinstance(names, str) else list(names or ())

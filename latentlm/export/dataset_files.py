@@ -6,15 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from latentlm.config.schema import ConfigError, kind_of
-from latentlm.data import Data, Images
+from latentlm.data import Images, TextSource
 from latentlm.whole_files import is_empty, whole_folder
 
 
-def write_texts(data: Data, folder: Path) -> dict[Path, int]:
+def write_texts(data: TextSource | Images, folder: Path) -> dict[Path, int]:
     """Write ``train.jsonl`` and ``test.jsonl``, and say how many lines each has.
 
     A training line is a document: ``text``, ``spans`` (character offsets), and what else the data give, such as the
-    messages of a conversation. ``{kind: text, source: train.jsonl, spans: true}`` reads it back. A test line has the
+    messages of a conversation. ``data.source=train.jsonl`` reads it back. A test line has the
     fields of an `Item`; data that ask nothing have no test file.
 
     Args:
@@ -22,9 +22,9 @@ def write_texts(data: Data, folder: Path) -> dict[Path, int]:
         folder: does not exist yet or is empty.
     """
     if isinstance(data, Images):
-        raise ConfigError(f"texts: data {kind_of(type(data))} have no texts; name a recipe that trains on text")
+        raise ConfigError(f"export-data: {kind_of(type(data))} have no texts; name a recipe that trains on text")
     if not is_empty(folder):
-        raise ConfigError(f"texts: {folder} is not empty; name a new folder")
+        raise ConfigError(f"export-data: {folder} is not empty; name a new folder")
     rows = {"train.jsonl": data.documents(), "test.jsonl": [asdict(item) for item in data.items()]}
     with whole_folder(folder) as partial:
         return {folder / name: _write(partial / name, lines) for name, lines in rows.items() if lines}

@@ -45,7 +45,7 @@ def write_card(
     objective = whole.get("objective", objective)
     base = whole.get("model", {}).get("name") or base
     source = whole.get("data", {}).get("source")
-    source = source.get("path") if isinstance(source, dict) else source  # of images it is a part of its own
+    source = source.get("path") if isinstance(source, dict) else source
     hub = [source] if source and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) and not Path(source).exists() else None
     about = ModelCardData(
         base_model=base if base and not Path(base).exists() else None,
@@ -93,12 +93,14 @@ def _training(run: Path, recipe: dict, base: str | None, step: int | None) -> st
     if not recipe and not facts:
         return f"Base model: {base or 'not recorded'}. Data and settings lie in no run folder beside the weights."
     data, model = recipe.get("data", {}), recipe.get("model", {})
+    source = data.get("source")
+    source = source if isinstance(source, dict) else {}
     rows = [
         ("base model", base or f"from scratch: {_inline(model.get('config', {}))}"),
         ("weights", f"those of step {step}" if step is not None else None),
         ("adapters", _inline(model["lora"]) if model.get("lora") else None),
-        ("data", _inline(data)),
-        ("seeds", f"optim {recipe.get('optim', {}).get('seed')}, data {data.get('seed', '-')}"),
+        ("data", _inline(source or {"source": data.get("source")})),
+        ("seeds", f"training {recipe.get('training', {}).get('seed')}, data {source.get('seed', '-')}"),
         *((key, facts.get(key)) for key in ("command", "date", "commit", "hardware", "seconds", "python")),
         ("earlier commits", ", ".join(map(str, facts.get("earlier_commits", [])))),
         ("versions", _inline(facts.get("versions", {}))),

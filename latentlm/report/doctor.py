@@ -28,7 +28,7 @@ MEANINGS = VERDICTS | {
 """What each finding means."""
 
 FIXES = {
-    "not-finite": "lower optim.learning_rate, keep optim.max_grad_norm at 1, or use optim.precision=fp32",
+    "not-finite": "lower training.learning_rate, keep training.max_grad_norm at 1, or set training.bf16=false",
     "constant-target": COLLAPSED,
     "low-rank-target": COLLAPSED,
     "target-constant-within-example": "read targets that differ within an image (an earlier depth, data), or "
@@ -36,7 +36,7 @@ FIXES = {
     "constant": "raise the weight of this term, or lower that of the terms that draw the latents together",
     "low-rank": "raise the weight of this term, or give it a wider head",
     "norm-blowup": "normalise the target (normalize: layer), read through norm: final, or lower the weight",
-    "dead-head": "lower optim.learning_rate, warm up, or give the predictor another seed or more width",
+    "dead-head": "lower training.learning_rate, warm up, or give the predictor another seed or more width",
     "no-better-than-random-pairing": "check that source.at and target.at belong together, or train longer",
     "one-class": f"balance the targets (assign: center or sinkhorn); {COLLAPSED}",
     "uniform": "sharpen the target (lower target_temperature) or give it more steps",
@@ -44,9 +44,9 @@ FIXES = {
     "ignored": "raise its weight, or hold it at a share of the rest: weight: {grad_ratio: 0.1}",
     "flat": "check that its depth is trained and its weight above 0",
     "empty": "check the sets that source.at and target.at name, and the data's mask, views or spans",
-    "learning-rate-0": "raise optim.learning_rate, or make optim.warmup shorter than the run",
+    "learning-rate-0": "raise training.learning_rate, or make training.warmup_steps shorter than the run",
     "teacher-not-updating": "set momentum below 1, such as 0.99",
-    "student-not-moving": "raise optim.learning_rate, and train the blocks below the targets",
+    "student-not-moving": "raise training.learning_rate, and train the blocks below the targets",
     "collapsed-depth": COLLAPSED,
 }
 """What to try against each."""
@@ -79,7 +79,7 @@ def read_run(path: Path) -> Run:
         raise ConfigError(f"{path}: has no metrics.jsonl; name a run folder made by latentlm train")
     (run,) = read_runs([path])
     if "loss" not in run.curves:
-        raise ConfigError(f"{path}: has logged nothing yet; look again after run.log_every steps")
+        raise ConfigError(f"{path}: has logged nothing yet; look again after training.logging_steps steps")
     return run
 
 
@@ -91,8 +91,10 @@ def examine(run: Run) -> list[Finding]:
 
 def describe(run: Run, findings: Sequence[Finding]) -> list[str]:
     """The verdict on the whole, every finding with its fix, and what could not be judged."""
-    total = ((run.recipe or {}).get("optim") or {}).get("steps")
-    where = f"step {_step(run)}" + (f" of {total}" if total else "") + ("" if run.depth else ", not finished")
+    total = ((run.recipe or {}).get("training") or {}).get("max_steps")
+    where = (
+        f"step {_step(run)}" + (f" of {total}" if total and total > 0 else "") + ("" if run.depth else ", not finished")
+    )
     lines = [f"{run.path}: {'not healthy' if findings else 'healthy'} ({where})"]
     for name, step in dict.fromkeys((finding.verdict, finding.step) for finding in findings):
         places = ", ".join(finding.place for finding in findings if (finding.verdict, finding.step) == (name, step))

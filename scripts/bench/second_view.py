@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def reversal(args: argparse.Namespace) -> None:
-    """text/reversal: spans that must not see their partner, in the same rows or as rows of a second batch."""
+    """reversal: spans that must not see their partner, in the same rows or as rows of a second batch."""
     examples, pad = documents(args)
     packed = Collator(pad, ("source_last", "target_ids"), "packed", args.length)(examples)
     alone, whole = lone_rows(examples, pad), without_lone(examples)
@@ -41,7 +41,7 @@ def reversal(args: argparse.Namespace) -> None:
     plain.pop("latent")
     first = Collator(pad, ("source_last", "target_ids"), "packed", args.length)(whole)
     base = partial(plain_model, args.shape)
-    objective = read_recipe("text/reversal")["objective"]
+    objective = read_recipe("reversal")["objective"]
     config = plain_config(args.shape)
     once = 3 * forward_flops(config, *plain["input_ids"].shape)
     second = 3 * forward_flops(config, *alone["input_ids"].shape, head=False)
@@ -185,7 +185,7 @@ def second_forward(model: Any, first: dict, alone: dict) -> tuple[Loss, list[nn.
     """The reversal objective as one would write it: documents, then lone spans without the output head."""
     dim, depth = model.config.hidden_size, model.config.num_hidden_layers // 2
     # the attached model's own first weights, so that the losses can be compared
-    other = get_latent_model(twin(model), read_recipe("text/reversal")["objective"])
+    other = get_latent_model(twin(model), read_recipe("reversal")["objective"])
     (head,) = (each.network for each in other.latent.terms.predictors.values())
     latent = first["latent"]
     inputs = {name: value for name, value in first.items() if name != "latent"}

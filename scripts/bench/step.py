@@ -50,7 +50,7 @@ def main() -> None:
 
 def methods(args: argparse.Namespace) -> None:
     """Recipes against the plain step, and one of them against the way without latentlm."""
-    recipe = read_recipe("text/next_latent")["objective"]
+    recipe = read_recipe("next_latent")["objective"]
     every, never = {**recipe, "monitor_every": 1}, {**recipe, "monitor_every": 0}
     arms = [
         Arm("plain", partial(plain, args), 1.0),
@@ -60,7 +60,7 @@ def methods(args: argparse.Namespace) -> None:
         attached("next_latent, monitored at each step", every, args),
         attached("next_latent, never monitored", never, args),
         Arm("next_latent by hand, output_hidden_states", partial(by_hand, args), attached("", recipe, args).theory),
-        attached("nitp", read_recipe("text/nitp")["objective"], args),
+        attached("nitp", read_recipe("nitp")["objective"], args),
     ]
     same_loss([arms[2], arms[6]], partial(plain_model, args.shape), args)
     found = compare("methods", arms, lambda: plain_model(args.shape), args)
@@ -70,7 +70,7 @@ def methods(args: argparse.Namespace) -> None:
 
 
 def ladder(args: argparse.Namespace) -> None:
-    """Growth with the number of levels; each of them predicts the data and all levels, as in text/levels."""
+    """Growth with the number of levels; each of them predicts the data and all levels, as in levels."""
     # as many blocks as the tallest ladder has rungs
     layers = max(8, plain_config(args.shape).num_hidden_layers)
     base = partial(plain_model, args.shape, num_hidden_layers=layers)
@@ -92,7 +92,7 @@ def ladder(args: argparse.Namespace) -> None:
 
 def sweep(args: argparse.Namespace) -> None:
     """Growth of next_latent with length and width."""
-    config, recipe = plain_config(args.shape), read_recipe("text/next_latent")["objective"]
+    config, recipe = plain_config(args.shape), read_recipe("next_latent")["objective"]
     sizes = [(args.length * factor // 2, 1.0) for factor in (1, 2, 4, 8)] + [(args.length, f) for f in (0.5, 2.0)]
     for length, factor in sizes:
         here = argparse.Namespace(**{**vars(args), "length": length, "no_memory": True})
@@ -147,7 +147,7 @@ def by_hand(args: argparse.Namespace, model: Any) -> tuple[Loss, list[nn.Paramet
     """next_latent as one would write it: all hidden states of the output, heads outside the model."""
     inputs = batch(args, model.config)
     # with the recipe's own first weights, so that the losses can be compared
-    recipe = get_latent_model(twin(model), "text/next_latent").latent.terms
+    recipe = get_latent_model(twin(model), "next_latent").latent.terms
     heads = nn.ModuleList(predictor.network for predictor in recipe.predictors.values())
     return partial(hand_loss, model, heads, inputs), list(heads.parameters())
 

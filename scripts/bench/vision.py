@@ -47,7 +47,7 @@ def main() -> None:
 
 def bench(name: str, plain: dict[str, Any], args: argparse.Namespace) -> None:
     """The recipe's step and the others, on one batch of scenes."""
-    recipe = load_recipe(f"vision/{name}", [f"batch.size={args.batch}", "data.source.num_train=256"])
+    recipe = load_recipe(name, [f"training.per_device_train_batch_size={args.batch}", "data.source.num_train=256"])
     config: Any = read_config(recipe)
     prepared = prepare(recipe, config)
     batch = prepared.collator(prepared.dataset.__getitems__(range(args.batch)))

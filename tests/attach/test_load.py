@@ -86,7 +86,7 @@ def test_a_model_that_does_not_arrive_is_refused(damage):
     assert "\n" not in str(told.value)
     with pytest.raises(ValueError, match="net: "):
         load("net")
-    told = latentlm("train", "text/nitp", FEW, "model.name=./net", "run.dir=run")
+    told = latentlm("train", "nitp", FEW, "model.name=./net", "training.output_dir=run")
     assert (told.code, told.err.count("\n")) == (2, 1), told.err
     assert "net: " in told.err
     assert not Path("run").exists()

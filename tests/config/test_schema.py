@@ -104,7 +104,7 @@ def test_all_parts_are_tested():
     assert len({kind_of(part) for part in PARTS}) >= len(PARTS) - 1  # Data is a target and a family
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name != "finetune"])  # names no model
 def test_recipes_parse_and_survive_yaml(name):
     recipe = load_recipe(name)
     assert parse(Recipe, yaml.safe_load(yaml.safe_dump(dump(recipe)))) == recipe
@@ -210,8 +210,8 @@ def test_overrides():
     for wrong, line in (
         ("a.b", "override 'a.b': write key.path=value"),
         ("=3", "override '=3': write key.path=value"),
-        ("e.f=3", "override 'e.f=3': 'e' is not a block"),
-        ("a.b.c=3", "override 'a.b.c=3': 'a.b' is not a block"),
+        ("e.f=3", "override 'e.f': 'e' is not a block"),
+        ("a.b.c=3", "override 'a.b.c': 'a.b' is not a block"),
     ):
         with pytest.raises(ConfigError) as told:
             override(data, [wrong])
@@ -225,7 +225,7 @@ def test_overrides():
         ("a: b: c", "line 1: not valid YAML (mapping values are not allowed here)"),
         ("a: 2024-13-45", ": not valid YAML (month must be in 1..12)"),
         ("a: \x07", ": not valid YAML (unacceptable character"),
-        (b"a: \xff", ": not valid YAML ('utf-8' codec"),
+        (b"a: \xff", ": not valid YAML (it is not UTF-8"),
         ("a: {b: 1}\nc:\n  - d: 1\n    d: 2", ", line 4: the key 'd' is given twice"),
         ("a: 1\nb: 2\na: 3", ", line 3: the key 'a' is given twice"),
         ("- a", ": must be a mapping"),
@@ -243,9 +243,9 @@ def test_files_that_are_no_recipe(tmp_path, text, line):
 
 
 def test_recipes_are_found_by_name_by_path_and_in_a_run_folder(tmp_path):
-    assert "text/nitp" in recipe_names()
+    assert "nitp" in recipe_names()
     (tmp_path / "recipe.yaml").write_text("a: 1")
     assert read_recipe(tmp_path) == read_recipe(tmp_path / "recipe.yaml") == {"a": 1}
-    assert read_recipe("text/nitp") == read_recipe(recipe_names()["text/nitp"])
-    with pytest.raises(ConfigError, match=r"recipe 'text/nipt': .*; did you mean 'text/nitp'"):
-        read_recipe("text/nipt")
+    assert read_recipe("nitp") == read_recipe(recipe_names()["nitp"])
+    with pytest.raises(ConfigError, match=r"recipe 'nipt': .*; did you mean 'nitp'"):
+        read_recipe("nipt")

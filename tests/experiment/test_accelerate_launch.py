@@ -31,7 +31,7 @@ def test_accelerate_reads_it(name):
     assert told.code == 0
     config = load_config_from_file(told.out.strip())
     assert config.distributed_type == ENGINES[name]
-    words = ["--config_file", told.out.strip(), "-m", "latentlm", "train", "smoke/text"]
+    words = ["--config_file", told.out.strip(), "-m", "latentlm", "train", "smoke_text"]
     args = _validate_launch_command(launch_command_parser().parse_args(words))[0]
     assert args.num_processes == 2
     assert (args.multi_gpu, args.use_fsdp, args.use_deepspeed) == (name == "ddp", name == "fsdp2", "zero" in name)
@@ -49,7 +49,14 @@ def test_an_unknown_name_is_one_line():
     assert "fsdp2" in told.err
 
 
-COMMON = [FEW, TINY, "optim.steps=6", "run.log_every=1", "run.save_every=3", "run.device=cpu"]
+COMMON = [
+    FEW,
+    TINY,
+    "training.max_steps=6",
+    "training.logging_steps=1",
+    "training.save_steps=3",
+    "training.use_cpu=true",
+]
 
 
 def readme_line(name):
@@ -84,15 +91,15 @@ def test_two_processes_train_like_one_and_go_on_from_a_checkpoint(name, tmp_path
         pytest.importorskip("deepspeed", reason="needs deepspeed and ninja: pip install deepspeed ninja")
     recipe = readme_line(name)[-1]
     one, two, broken = (tmp_path / folder for folder in ("one", "two", "broken"))
-    launch(name, *COMMON, "batch.size=4", f"run.dir={two}")
-    told = latentlm("train", recipe, *COMMON, "batch.size=8", f"run.dir={one}")
+    launch(name, *COMMON, "training.per_device_train_batch_size=4", f"training.output_dir={two}")
+    told = latentlm("train", recipe, *COMMON, "training.per_device_train_batch_size=8", f"training.output_dir={one}")
     assert told.code == 0, told.err
     assert [row["loss"] for row in lines(two)] == pytest.approx([row["loss"] for row in lines(one)], rel=1e-4)
     weights, others = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
     assert others.keys() - weights.keys() <= {"lm_head.weight"}  # tied: gathered twice
     if name == "zero3":  # DeepSpeed gathers parameters and buffers alone; its own checkpoints have the step
         weights.pop("latent._extra_state")
-    assert any("teachers" in key for key in weights) == (recipe == "smoke/text")
+    assert any("teachers" in key for key in weights) == (recipe == "smoke_text")
     for key, value in weights.items():
         torch.testing.assert_close(others[key], value, rtol=1e-3, atol=1e-5, msg=key)
     # what a crash after the checkpoint of step 3 leaves behind
@@ -100,7 +107,13 @@ def test_two_processes_train_like_one_and_go_on_from_a_checkpoint(name, tmp_path
     for path in (broken / "model", broken / "checkpoints" / "checkpoint-6"):
         shutil.rmtree(path)
     (broken / "depth.json").unlink()
-    launch(name, *COMMON, "batch.size=4", f"run.dir={broken}", "run.resume=true")
+    launch(
+        name,
+        *COMMON,
+        "training.per_device_train_batch_size=4",
+        f"training.output_dir={broken}",
+        "training.resume_from_checkpoint=true",
+    )
     same = {"rel": 1e-5} if name == "fsdp2" else {"rel": 0, "abs": 0}
     for row, other in zip(lines(two), lines(broken), strict=True):
         assert row.keys() == other.keys()

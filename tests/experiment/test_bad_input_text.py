@@ -64,63 +64,75 @@ def write_lines(path: Path, *rows: dict) -> str:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["smoke/txt"], "did you mean 'smoke/text'?"),
+        (["smoke_txt"], "did you mean 'smoke_text'?"),
+        (["nitp"], "recipe 'nitp' is now 'nitp'"),
+        (["smoke_text", "training.max_steps=3"], "training.max_steps is now training.max_steps"),
         (
             ["nowhere.yaml"],
-            "recipe 'nowhere.yaml': no such file and no built-in recipe; known: smoke/text, smoke/vision, text/",
+            "recipe 'nowhere.yaml': no such file and no built-in recipe; known: arithmetic, ",
         ),
-        (["smoke/text", "optm.steps=3"], "smoke/text: unknown key 'optm' for Recipe; did you mean 'optim'?"),
-        (["smoke/text", "optim.lerning_rate=3"], "unknown key 'lerning_rate' for Optim; did you mean 'learning_rate'?"),
-        (["smoke/text", "optim.steps"], "override 'optim.steps': write key.path=value"),
-        (["smoke/text", "optim.steps.x=3"], "'optim.steps' is not a block"),
         (
-            ["smoke/text", f"{NAMES_OTHER}.loss.kind=info_nze"],
+            ["smoke_text", "trainin.max_steps=3"],
+            "smoke_text: unknown key 'trainin' for Recipe; did you mean 'training'?",
+        ),
+        (
+            ["smoke_text", "training.lerning_rate=3"],
+            "unknown key 'lerning_rate' for TrainingArguments; did you mean 'learning_rate'?",
+        ),
+        (["smoke_text", "training.max_steps"], "override 'training.max_steps': write key.path=value"),
+        (["smoke_text", "training.max_steps.x=3"], "'training.max_steps' is not a block"),
+        (
+            ["smoke_text", f"{NAMES_OTHER}.loss.kind=info_nze"],
             "predict_target_from_source.loss: unknown kind 'info_nze'; did you mean",
         ),
-        (["smoke/text", "optim.steps=many"], "smoke/text.optim.steps: 'many' is not int or null"),
-        (["smoke/text", "optim.steps=-3"], "smoke/text.optim: steps: -3; set it to 1 or more"),
-        (["smoke/text", "optim.learning_rate=0"], "smoke/text.optim: learning_rate: 0.0; set it above 0"),
-        (["smoke/text", "optim.learning_rate=.nan"], "learning_rate: nan; set it above 0"),
-        (["smoke/text", "optim.betas=[0.9]"], "betas: [0.9]; give two numbers"),
-        (["smoke/text", "optim.schedule=cosin"], "unknown value 'cosin'; did you mean 'cosine'?"),
-        (["smoke/text", "batch.size=0"], "smoke/text.batch: size: 0; set it to 1 or more"),
-        (["smoke/text", "batch.max_length=1"], "max_length: 1; set it to 2 or more"),
-        (["smoke/text", "batch.layout=rows", "batch.row_length=64"], "row_length: goes with layout packed"),
-        (["smoke/text", "run.log_every=0"], "log_every: 0; set it to 1 or more"),
-        (["smoke/text", "run.report_to=[tensorbord]"], "did you mean 'tensorboard'?"),
-        (["smoke/text", "model.lora.rank=0"], "smoke/text.model.lora: rank: 0; set it to 1 or more"),
+        (["smoke_text", "training.max_steps=many"], "training.max_steps: 'many' is not int"),
+        (["smoke_text", "training.max_steps=-3"], "training.max_steps: -3; set it to 1 or more"),
+        (["smoke_text", "training.learning_rate=0"], "training.learning_rate: 0; set it above 0"),
+        (["smoke_text", "training.learning_rate=.nan"], "training.learning_rate: nan; give a finite number"),
+        (["smoke_text", "training.lr_scheduler_type=cosin"], "unknown value 'cosin'; did you mean 'cosine'?"),
         (
-            ["smoke/text", f"{NAMES_OTHER}.source.at=span_ends"],
-            "facts gives no 'span_ends'; did you mean 'source_last'?",
+            ["smoke_text", "training.per_device_train_batch_size=0"],
+            "training.per_device_train_batch_size: 0; set it to 1 or more",
         ),
+        (["smoke_text", "data.max_length=1"], "max_length: 1; set it to 2 or more"),
+        (["smoke_text", "data.packing=none", "data.row_length=64"], "row_length: goes with packing packed"),
+        (["smoke_text", "training.logging_steps=0"], "training.logging_steps: 0; set it above 0"),
+        (["smoke_text", "training.report_to=[tensorbord]"], "did you mean 'tensorboard'?"),
+        (["smoke_text", "model.lora.r=0"], "smoke_text.model.lora: r: 0; set it to 1 or more"),
         (
-            ["text/reversal", "data.kind=text", "data.source=x.jsonl"],
-            "text gives no 'source_last'; it has no spans, batch.pairs",
+            ["smoke_text", f"{NAMES_OTHER}.source.at=span_ends"],
+            "facts data give no 'span_ends'; known: before_target",
         ),
-        (["vision/mae", "batch.pairs.kind=phrases"], "batch.pairs: images have no text to find spans in"),
-        (["smoke/text", f"{NAMES_OTHER}.source.depth=9"], f"{NAMES_OTHER}: depth 9: the model has 2 blocks; use 0..2"),
-        (["smoke/text", "model.config.model_type=lama"], "no causal language model 'lama'; did you mean 'llama'?"),
-        (["smoke/text", "model.config.model_type=vit"], "no causal language model 'vit'"),
+        (["mae", "data.span_pairs.kind=phrases"], "mae.data: unknown key 'span_pairs' for Images"),
+        (["nitp", "data.source=x.jsonl"], "nitp: needs a model; give model.name=NAME"),
+        (["nitp", "model.name=some/model"], "nitp: needs data; give data.source=FILE"),
+        (["own/model", "model.name=some/model"], "recipe 'own/model': no such file and no built-in recipe"),
+        (["smoke_text", f"{NAMES_OTHER}.source.depth=9"], f"{NAMES_OTHER}: depth 9: the model has 2 blocks; use 0..2"),
+        (["smoke_text", "model.config.model_type=lama"], "no causal language model 'lama'; did you mean 'llama'?"),
+        (["smoke_text", "model.config.model_type=vit"], "no causal language model 'vit'"),
         (
-            ["smoke/text", "model.config.hiden_size=32"],
+            ["smoke_text", "model.config.hiden_size=32"],
             "unknown key 'hiden_size' for llama; did you mean 'hidden_size'?",
         ),
-        (["smoke/text", "model.config.hidden_size=wide"], "model.config: "),
-        (["smoke/text", "model.config.num_attention_heads=3"], "model.config: "),
-        (["smoke/text", "model.train_up_to=7"], "model.train_up_to: depth 7: the model has 2 blocks; use 0..2"),
-        (["smoke/text", "model.train_up_to=half"], "model: depth 'half': use a fraction from 0 to 1"),
-        (["smoke/text", "model.train_up_to=1/2", "model.lora.rank=2"], "adapters go where lora.target_modules says"),
+        (["smoke_text", "model.config.hidden_size=wide"], "model.config: "),
+        (["smoke_text", "model.config.num_attention_heads=3"], "model.config: "),
+        (["smoke_text", "model.freeze_above=7"], "model.freeze_above: depth 7: the model has 2 blocks; use 0..2"),
+        (["smoke_text", "model.freeze_above=half"], "model: depth 'half': use a fraction from 0 to 1"),
+        (["smoke_text", "model.freeze_above=1/2", "model.lora.r=2"], "adapters go where lora.target_modules says"),
         (
-            ["smoke/text", "model.name=nobody/nothing"],
+            ["smoke_text", "model.name=nobody/nothing"],
             "model.name: cannot load nobody/nothing; check the name, or go on",
         ),
-        (["smoke/text", "model.name=./nothing"], "model.name: there is no folder ./nothing; check the path"),
-        (["text/nitp", "data.kind=text", "data.source=nothing.jsonl"], "data.source: there is no file or folder"),
-        (["text/nitp", "data.kind=name_description", "data.folder=nothing"], "data.folder: nothing is not a folder"),
-        (["smoke/text", "batch.max_length=3"], "max_length: 3 cuts a span of every document; raise it"),
-        (["smoke/text", "batch.row_length=9"], "batch.row_length: 9 is less than the"),
-        (["smoke/text", "model.config.max_position_embeddings=9"], "batch.max_length: a document has"),
-        (["smoke/text", "model.tokenizer.kind=bpe", "model.tokenizer.vocab_size=9"], "model.tokenizer: vocab_size: 9"),
+        (["smoke_text", "model.name=./nothing"], "model.name: there is no folder ./nothing; check the path"),
+        (["nitp", "model=tiny_llama", "data.source=nothing.jsonl"], "data.source: there is no file or folder"),
+        (
+            ["nitp", "data.source.kind=name_description", "data.source.folder=nothing"],
+            "data.source.folder: nothing is not a folder",
+        ),
+        (["smoke_text", "data.max_length=3"], "max_length: 3 cuts a span of every document; raise it"),
+        (["smoke_text", "data.row_length=9"], "data.row_length: 9 is less than the"),
+        (["smoke_text", "model.config.max_position_embeddings=9"], "data.max_length: a document has"),
+        (["smoke_text", "model.tokenizer.kind=bpe", "model.tokenizer.vocab_size=9"], "model.tokenizer: vocab_size: 9"),
     ],
 )
 def test_a_recipe_is_refused_before_any_weights(folder, no_weights, words, line):
@@ -133,7 +145,7 @@ def test_a_recipe_is_refused_before_any_weights(folder, no_weights, words, line)
         (b"objective: [", "recipe 'own.yaml', line 1: not valid YAML"),
         (b"- a\n- b\n", "recipe 'own.yaml': must be a mapping"),
         (PNG, "recipe 'own.yaml': not valid YAML"),
-        (b"objective: {lm_weight: 1.0}\n", "own.yaml: Recipe needs the key 'model'"),
+        (b"objective: {lm_weight: 1.0}\ntrainer: supervised\n", "own.yaml: needs a model; give model.name"),
     ],
 )
 def test_a_broken_recipe_file(folder, text, line):
@@ -155,7 +167,7 @@ def test_a_broken_recipe_file(folder, text, line):
 )
 def test_a_broken_data_file(folder, no_weights, content, line):
     Path("texts.jsonl").write_bytes(content)
-    refused("train", "text/nitp", "data.kind=text", "data.source=texts.jsonl", line=line)
+    refused("train", "nitp", "model=tiny_llama", "data.source=texts.jsonl", line=line)
 
 
 @pytest.mark.parametrize(
@@ -163,13 +175,13 @@ def test_a_broken_data_file(folder, no_weights, content, line):
     [
         ([[0, 1], [5, 99]], "span [5, 99] is not inside the document 'one two'"),
         ([[0, 3], [3, 4]], "span ' ' matches no token of the document 'one two'; check its offsets"),
-        ([[0, 3]], "documents: none has two spans, but source_last, target_ids need them"),
+        ([[0, 3]], "reads source_last, but no document has two spans; give the documents a column spans, or"),
         (None, "data.source: row 0 of facts.jsonl: spans must be a list of [start, end]; got None"),
     ],
 )
 def test_broken_spans(folder, no_weights, spans, line):
     write_lines(Path("facts.jsonl"), {"text": "one two", "spans": spans})
-    refused("train", "text/reversal", "data.kind=text", "data.source=facts.jsonl", "data.spans=true", line=line)
+    refused("train", "reversal", "model=tiny_llama", "data.source=facts.jsonl", line=line)
 
 
 def test_a_span_string_that_occurs_nowhere():
@@ -183,35 +195,43 @@ def test_depth_and_tokenizer_of_a_pretrained_folder(folder, no_weights, monkeypa
     save_model(Path("whole"))
     save_model(Path("endless"), eos_token=None)
     build("llama").save_pretrained("mute")
-    words = ["train", "smoke/text", f"{NAMES_OTHER}.source.depth=9"]
+    words = ["train", "smoke_text", f"{NAMES_OTHER}.source.depth=9"]
     refused(*words, "model.name=whole", line=f"{NAMES_OTHER}: depth 9: the model has 4 blocks; use 0..4")
-    refused("train", "smoke/text", "model.name=endless", line="tokenizer of endless has no eos; set eos_token")
-    refused("train", "smoke/text", "model.name=mute", line="model.name: mute has no tokenizer that can be loaded")
+    refused("train", "smoke_text", "model.name=endless", line="tokenizer of endless has no eos; set eos_token")
+    refused("train", "smoke_text", "model.name=mute", line="model.name: mute has no tokenizer that can be loaded")
 
 
 def test_mistakes_that_only_the_network_shows(folder):
-    refused("train", "smoke/text", "model.config.vocab_size=9", line="model: 9 embeddings for the")
-    refused("train", "smoke/text", "model.layers_path=blocks", line="has no ModuleList at layers_path='blocks'")
-    refused("train", "smoke/text", "model.lora.target_modules=[nothing]", line="model.lora: No modules were targeted")
-    refused("train", "smoke/text", "model.attn_implementation=nothing", line="model: ")
+    refused("train", "smoke_text", "model.config.vocab_size=9", line="model: 9 embeddings for the")
+    refused("train", "smoke_text", "model.layers_path=blocks", line="has no ModuleList at layers_path='blocks'")
+    refused("train", "smoke_text", "model.lora.target_modules=[nothing]", line="model.lora: No modules were targeted")
+    refused("train", "smoke_text", "model.attn_implementation=nothing", line="model: ")
     mamba = "model.config={model_type: mamba, hidden_size: 32, num_hidden_layers: 2, state_size: 8}"
-    refused("train", "smoke/text", mamba, line="batch.layout: this model mixes packed segments; use batch.layout=rows")
+    refused("train", "smoke_text", mamba, line="data.packing: this model mixes packed segments; use data.packing=none")
 
 
 def test_run_folders_that_cannot_be_used(folder, no_weights):
     Path("taken").mkdir()
     Path("taken/recipe.yaml").write_text("{}")
     Path("file").write_text("")
-    train = ["train", "smoke/text"]
-    refused(*train, "run.dir=taken", line="run.dir: taken already holds a run; use run.resume=true or another run.dir")
-    refused(*train, "run.dir=file", line="run.dir: file is a file; use another run.dir=PATH")
-    refused(*train, "run.dir=file/below", line="is a file; use another run.dir=PATH")
+    train = ["train", "smoke_text"]
+    refused(
+        *train,
+        "training.output_dir=taken",
+        line="taken already holds a run; use training.resume_from_checkpoint=true or another training.output_dir",
+    )
+    refused(
+        *train,
+        "training.output_dir=file",
+        line="training.output_dir: file is a file; use another training.output_dir=PATH",
+    )
+    refused(*train, "training.output_dir=file/below", line="is a file; use another training.output_dir=PATH")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_run_folder_that_cannot_be_written(folder, no_weights):
     Path("locked").mkdir(mode=0o555)
-    refused("train", "smoke/text", "run.dir=locked/run", line="run.dir: cannot write to")
+    refused("train", "smoke_text", "training.output_dir=locked/run", line="training.output_dir: cannot write to")
 
 
 def test_evaluations_that_cannot_start(folder, no_weights):
@@ -221,9 +241,7 @@ def test_evaluations_that_cannot_start(folder, no_weights):
     refused("eval", "reversl", "empty", line="eval 'reversl': no such evaluation; did you mean 'reversal'?")
     refused("eval", "reversal", "nowhere", line="nowhere: no such run folder")
     refused("eval", "reversal", "empty", line="empty: neither a run folder (recipe.yaml) nor a model")
-    refused(
-        "eval", "reversal", "unfinished", line="has no model yet; finish it with: latentlm train unfinished run.res"
-    )
+    refused("eval", "reversal", "unfinished", line="finish it with: latentlm train unfinished training.resume_from")
     refused("eval", "reversal", "a", "b", "--out", "c", line="--out: names one file, but there are several runs")
     refused(
         "eval", "reversal", "a", "b", "--samples", "c", line="--samples: names one file, but there are several runs"
@@ -250,7 +268,7 @@ def test_reports_and_exports_that_cannot_start(folder):
     model = build("llama")
     model.save_pretrained("plain")
     refused("export", "plain", "out", line="export: plain holds no model with latent heads")
-    get_latent_model(model, "text/nitp").save_pretrained("heads")
+    get_latent_model(model, "nitp").save_pretrained("heads")
     refused("export", "heads", "plain", line="export: plain is not empty; name a new folder")
 
 
@@ -262,7 +280,7 @@ def test_models_that_cannot_get_heads():
         (wrapped, "PeftModelForCausalLM is wrapped by PEFT: attach before get_peft_model"),
         (compiled, "is already compiled: attach before torch.compile"),
         (torch.nn.Linear(2, 2), "Linear is not a transformers PreTrainedModel"),
-        (get_latent_model(build("llama"), "text/nitp"), "already has"),
+        (get_latent_model(build("llama"), "nitp"), "already has"),
     ]:
         with pytest.raises(ValueError, match=line):
-            get_latent_model(model, "text/nitp")
+            get_latent_model(model, "nitp")

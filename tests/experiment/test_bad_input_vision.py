@@ -9,7 +9,7 @@ from run_cli import latentlm
 from test_bad_input_text import refused
 from tiny_recipes import tiny
 
-MAE = ["vision/mae", *tiny("vision/mae")]
+MAE = ["mae", *tiny("mae")]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,15 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
     words = pictures()
     Path("pictures/cat/half.png").write_bytes(Path("pictures/cat/1.png").read_bytes()[:40])
     Path("pictures/dog/empty.jpg").write_bytes(b"")
-    told = latentlm("train", *MAE, *words, "batch.size=8", "optim.steps=1", "run.dir=run")
+    told = latentlm(
+        "train",
+        *MAE,
+        "model=tiny_vit",
+        *words,
+        "training.per_device_train_batch_size=8",
+        "training.max_steps=1",
+        "training.output_dir=run",
+    )
     assert told.code == 0, told.err
     assert "2 of 10 images of pictures cannot be decoded and are left out" in caplog.text
     assert "half.png" in caplog.text
@@ -60,27 +68,51 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
         ([*MAE, "data.mask.ratio=0.001"], "data.mask.ratio: hides 0 to 0 of 64 patches; leave at least one to see"),
         ([*MAE, "data.mask.ratio=1"], "data.mask: ratio: [1.0, 1.0]; give numbers above 0 and below 1"),
         ([*MAE, "model.config.image_size=4"], "data.mask.ratio: hides 1 to 1 of 1 patches"),
-        ([*MAE, "data.mask=null"], "objective.terms.pixels: data images gives no 'visible'"),
+        ([*MAE, "data.mask=null"], "objective.terms.pixels: images data give no 'visible'"),
         ([*MAE, "objective.terms.pixels.source.depth=9"], "terms.pixels: depth 9: the model has 6 blocks; use 0..6"),
-        ([*MAE, "objective.lm_weight=1"], "objective.lm_weight: a ViT has no own loss; set it to 0"),
+        ([*MAE, "objective.lm_weight=1"], "objective.lm_weight: a ViT has no next-token loss; set lm_weight: 0"),
         ([*MAE, "model.config.model_type=vti"], "no vision model 'vti'; did you mean 'vit'?"),
-        ([*MAE, "model.name=./nothing"], "model.name: there is no folder ./nothing; check the path"),
-        ([*MAE, "model.lora={}"], "model.lora: is for language models; leave it out with images"),
-        ([*MAE, "data.source={kind: image_folder, path: ./none, size: 40}"], "data.source.path: there is no folder"),
-        ([*MAE, "data.source={kind: image_folder, path: none, size: 40}"], "data.source: cannot read split train of"),
-        ([*MAE, "data.source={kind: fashion_mnist, path: .}"], "has no train-images-idx3-ubyte[.gz]; give a folder"),
-        (["vision/simclr", "batch.size=1"], "batch.size: one image has no batch statistics, which contrast needs"),
-        (["vision/lejepa", "batch.size=1"], "batch.size: one image has no batch statistics, which gaussian needs"),
-        (["vision/capi", "batch.size=1"], "batch.size: one image has no batch statistics, which hidden_patches needs"),
         (
-            ["vision/byol", "batch.size=1"],
-            "batch.size: one image has no batch statistics, which heads.projection needs",
+            ["mae", "model.name=./nothing", "data.source={kind: scenes}"],
+            "model.name: there is no folder ./nothing; check the path",
         ),
-        (["vision/simclr", "data.source={kind: scenes, num_train: 1}"], "batch.size: one image has no batch"),
-        (["vision/dino", "data.views={num: 1}"], "objective.terms.crops: data images gives no 'cls_1'; did you mean"),
-        (["vision/constructive", "objective.terms.ladder.sources=[2, 9]"], "terms.ladder: depth 9: the model has 6"),
-        (["vision/salt"], "target frozen: weights: cannot load runs/vision/mae/model; check the name, or go online"),
-        (["vision/ijepa", "data.mask.scale=[0.9, 0.9]"], "data.mask: blocks leave fewer than 4 of 64 patches to see"),
+        ([*MAE, "model.lora={}"], "model.lora: is for language models; leave it out with images"),
+        (
+            [*MAE, "model=tiny_vit", "data.source={kind: image_folder, path: ./none, size: 40}"],
+            "data.source.path: there is no folder",
+        ),
+        (
+            [*MAE, "model=tiny_vit", "data.source={kind: image_folder, path: none, size: 40}"],
+            "data.source: cannot read split train of",
+        ),
+        (
+            [*MAE, "model=tiny_vit", "data.source={kind: fashion_mnist, path: .}"],
+            "has no train-images-idx3-ubyte[.gz]; give a folder",
+        ),
+        (
+            ["simclr", "training.per_device_train_batch_size=1"],
+            "training.per_device_train_batch_size: one image has no batch statistics, which contrast needs",
+        ),
+        (
+            ["lejepa", "training.per_device_train_batch_size=1"],
+            "training.per_device_train_batch_size: one image has no batch statistics, which gaussian needs",
+        ),
+        (
+            ["capi", "training.per_device_train_batch_size=1"],
+            "training.per_device_train_batch_size: one image has no batch statistics, which hidden_patches needs",
+        ),
+        (
+            ["byol", "training.per_device_train_batch_size=1"],
+            "training.per_device_train_batch_size: one image has no batch statistics, which heads.projection needs",
+        ),
+        (
+            ["simclr", "data.source={kind: scenes, num_train: 1}"],
+            "training.per_device_train_batch_size: one image has no batch",
+        ),
+        (["dino", "data.views={num: 1}"], "objective.terms.crops: images data give no 'cls_1'; did you mean"),
+        (["constructive", "objective.terms.ladder.sources=[2, 9]"], "terms.ladder: depth 9: the model has 6"),
+        (["salt"], "target frozen: checkpoint: cannot load runs/mae/model; check the name, or go online"),
+        (["ijepa", "data.mask.scale=[0.9, 0.9]"], "data.mask: blocks leave fewer than 4 of 64 patches to see"),
     ],
 )
 def test_a_recipe_is_refused_before_any_weights(no_weights, words, line):

@@ -10,9 +10,9 @@ from run_cli import FEW, TINY
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line(tmp_path):
-    words = ["train", "smoke/text", FEW, TINY, "optim.steps=4", "run.save_every=2", "run.device=cpu"]
+    words = ["train", "smoke_text", FEW, TINY, "training.max_steps=4", "training.save_steps=2", "training.use_cpu=true"]
     done = subprocess.run(
-        [sys.executable, "-m", "latentlm", *words, f"run.dir={tmp_path / 'run'}"],
+        [sys.executable, "-m", "latentlm", *words, f"training.output_dir={tmp_path / 'run'}"],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)),
         capture_output=True, text=True, timeout=3600,
     )  # fmt: skip

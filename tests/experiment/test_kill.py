@@ -18,7 +18,13 @@ from latentlm.experiment.recipe import load_recipe
 from latentlm.experiment.train import train
 
 KILLS = 20
-SETTINGS = ["optim.steps=250", "run.save_every=3", "run.log_every=1", "run.device=cpu", "run.resume=true"]
+SETTINGS = [
+    "training.max_steps=250",
+    "training.save_steps=3",
+    "training.logging_steps=1",
+    "training.use_cpu=true",
+    "training.resume_from_checkpoint=true",
+]
 
 
 def quiet() -> None:
@@ -29,7 +35,7 @@ def quiet() -> None:
 
 def work(folder: str) -> None:
     quiet()
-    train(load_recipe("smoke/text", [*SETTINGS, f"run.dir={folder}"]))
+    train(load_recipe("smoke_text", [*SETTINGS, f"training.output_dir={folder}"]))
 
 
 def start(folder: Path) -> multiprocessing.Process:
@@ -76,7 +82,15 @@ def test_twenty_kills_change_nothing(tmp_path):
 
 # what is renamed into its place last, in the order of a run, and what a kill there may cost
 WRITES = ["run.json", "recipe.yaml", "metrics.jsonl", "checkpoint_files.json", "model", "depth.json"]
-SHORT = ["smoke/text", FEW, TINY, "optim.steps=5", "run.save_every=2", "run.log_every=1", "run.device=cpu"]
+SHORT = [
+    "smoke_text",
+    FEW,
+    TINY,
+    "training.max_steps=5",
+    "training.save_steps=2",
+    "training.logging_steps=1",
+    "training.use_cpu=true",
+]
 
 
 def killed_at(folder: str, wanted: str, after: bool, number: int) -> None:
@@ -95,7 +109,7 @@ def killed_at(folder: str, wanted: str, after: bool, number: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
-    train(load_recipe(SHORT[0], [*SHORT[1:], f"run.dir={folder}", "run.resume=true"]))
+    train(load_recipe(SHORT[0], [*SHORT[1:], f"training.output_dir={folder}", "training.resume_from_checkpoint=true"]))
 
 
 def forked(target, *args) -> int | None:

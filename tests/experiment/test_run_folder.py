@@ -15,14 +15,22 @@ from latentlm.experiment.run_lock import LOCK, check_free, only_writer
 from latentlm.trainers.checkpoints import FILES, newest_whole
 
 # 6 steps are a pass over the data: the last step is in the middle of one
-SAME = ["smoke/text", FEW, TINY, "optim.steps=5", "run.save_every=2", "run.log_every=1", "run.device=cpu"]
+SAME = [
+    "smoke_text",
+    FEW,
+    TINY,
+    "training.max_steps=5",
+    "training.save_steps=2",
+    "training.logging_steps=1",
+    "training.use_cpu=true",
+]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run that went through."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    told = latentlm("train", *SAME, f"run.dir={run}")
+    told = latentlm("train", *SAME, f"training.output_dir={run}")
     assert told.code == 0, told.err
     return run
 
@@ -36,7 +44,7 @@ def run(finished, tmp_path, monkeypatch):
 
 
 def resume(*more):
-    return latentlm("train", *SAME, "run.dir=run", "run.resume=true", *more)
+    return latentlm("train", *SAME, "training.output_dir=run", "training.resume_from_checkpoint=true", *more)
 
 
 def assert_same(run, other):
@@ -111,7 +119,9 @@ def test_a_longer_run_that_was_killed_has_no_model_to_show(run):
         latentlm("export", "run", "out", "--merge"),
     ):
         assert (told.code, told.err.count("\n")) == (2, 1)
-        assert "run: is not finished; finish it with: latentlm train run run.resume=true" in told.err
+        assert (
+            "run: is not finished; finish it with: latentlm train run training.resume_from_checkpoint=true" in told.err
+        )
         assert not Path("out").exists()
     assert latentlm("export", "run/model", "out").code == 0  # asked for by name it is there, without the run's numbers
     assert "| loss |" not in Path("out/README.md").read_text()
@@ -122,7 +132,7 @@ def test_a_longer_run_that_was_killed_has_no_model_to_show(run):
     assert "those of step 4" in card
 
 
-@pytest.mark.parametrize("more", [[], ["run.resume=true"]])
+@pytest.mark.parametrize("more", [[], ["training.resume_from_checkpoint=true"]])
 def test_a_folder_of_something_else_is_left_alone(more, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine/checkpoints/checkpoint-5").mkdir(parents=True)
@@ -130,16 +140,19 @@ def test_a_folder_of_something_else_is_left_alone(more, tmp_path, monkeypatch):
     Path("mine/metrics.jsonl").write_text("mine\n")
     Path("mine/recipe.yaml").write_text("mine: 1\n")
     before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
-    told = latentlm("train", *SAME, "run.dir=mine", *more)
+    told = latentlm("train", *SAME, "training.output_dir=mine", *more)
     assert (told.code, told.err.count("\n")) == (2, 1)
-    assert "run.dir: mine holds files that latentlm has not made (checkpoints, metrics.jsonl, recipe.yaml)" in told.err
+    assert (
+        "training.output_dir: mine holds files that latentlm has not made (checkpoints, metrics.jsonl, recipe.yaml)"
+        in told.err
+    )
     assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == before
-    assert latentlm("train", *SAME, "run.dir=/", *more).code == 2
+    assert latentlm("train", *SAME, "training.output_dir=/", *more).code == 2
 
 
 def test_a_mistake_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = latentlm("train", "text/nitp", FEW, "model.name=./nowhere", "run.dir=deep/run")
+    told = latentlm("train", "nitp", FEW, "model.name=./nowhere", "training.output_dir=deep/run")
     assert told.code == 2
     assert not Path("deep").exists()
 
@@ -153,9 +166,9 @@ def test_a_run_is_written_by_one_process(run):
     other = fork.Process(target=hold, args=(str(run.resolve()), ready, go))
     other.start()
     assert ready.wait(300)
-    told = resume("optim.steps=6")
+    told = resume("training.max_steps=6")
     assert (told.code, told.err.count("\n")) == (2, 1)
-    assert f"run.dir: process {other.pid} on " in told.err
+    assert f"training.output_dir: process {other.pid} on " in told.err
     assert "is writing to run" in told.err
     other.kill()
     other.join()

@@ -23,8 +23,16 @@ class Bomb:
 
 def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path):
     marker, run = tmp_path / "marker", tmp_path / "run"
-    words = ["train", "smoke/text", FEW, TINY, "run.device=cpu", f"run.dir={run}", "run.save_every=2"]
-    assert latentlm(*words, "optim.steps=2").code == 0
+    words = [
+        "train",
+        "smoke_text",
+        FEW,
+        TINY,
+        "training.use_cpu=true",
+        f"training.output_dir={run}",
+        "training.save_steps=2",
+    ]
+    assert latentlm(*words, "training.max_steps=2").code == 0
     torch.save(Bomb(marker), tmp_path / "bomb.pt")
     torch.load(tmp_path / "bomb.pt", weights_only=False)
     assert marker.exists()  # so it would go off
@@ -33,16 +41,18 @@ def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path):
         file = run / "checkpoints" / "checkpoint-2" / name
         whole = file.read_bytes()
         torch.save(Bomb(marker), file)
-        assert "no checkpoint of" in latentlm(*words, "optim.steps=4", "run.resume=true").err  # of another size
+        assert (
+            "no checkpoint of" in latentlm(*words, "training.max_steps=4", "training.resume_from_checkpoint=true").err
+        )  # of another size
         seal(file.parent)
-        told = latentlm(*words, "optim.steps=4", "run.resume=true")
+        told = latentlm(*words, "training.max_steps=4", "training.resume_from_checkpoint=true")
         assert not marker.exists(), name
         assert told.code == 2
         assert "checkpoint-2: one of its .pt and .pth files holds more than tensors" in told.err
         file.write_bytes(whole)
     torch.save(Bomb(marker), run / "checkpoints" / "checkpoint-2" / "training_args.bin")
     seal(run / "checkpoints" / "checkpoint-2")
-    assert latentlm(*words, "optim.steps=4", "run.resume=true").code == 0
+    assert latentlm(*words, "training.max_steps=4", "training.resume_from_checkpoint=true").code == 0
     assert not marker.exists()
 
 
@@ -53,7 +63,12 @@ def test_a_pickle_instead_of_weights_is_never_executed(tmp_path):
     torch.save(Bomb(marker), folder / "pytorch_model.bin")
     with pytest.raises((pickle.UnpicklingError, OSError)):
         AutoModelForCausalLM.from_pretrained(folder)
-    assert latentlm("train", "smoke/text", FEW, f"model={{name: {folder}}}", f"run.dir={tmp_path / 'run'}").code == 2
+    assert (
+        latentlm(
+            "train", "smoke_text", FEW, f"model={{name: {folder}}}", f"training.output_dir={tmp_path / 'run'}"
+        ).code
+        == 2
+    )
     assert not marker.exists()
 
 
@@ -68,7 +83,7 @@ def test_code_beside_a_model_runs_only_when_asked_for(tmp_path):
     code += "class Config(LlamaConfig):\n    model_type = 'stranger'\n"  # of its own: transformers marks what it loads
     code += "class Model(LlamaForCausalLM):\n    config_class = Config\n"
     (folder / "stranger.py").write_text(f"{code}Path({str(marker)!r}).touch()\n")
-    words = ["train", "smoke/text", FEW, f"run.dir={tmp_path / 'run'}"]
+    words = ["train", "smoke_text", FEW, f"training.output_dir={tmp_path / 'run'}"]
     told = latentlm(*words, f"model={{name: {folder}}}")
     assert told.code == 2
     assert "trust_remote_code" in told.err

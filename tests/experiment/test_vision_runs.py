@@ -17,15 +17,16 @@ from latentlm.experiment.recipe import load_recipe
 from latentlm.experiment.train import train
 
 # a contrast over the batch; a slow copy with a running centre, and local crops; masks and clusters; masks and depths
+SAVED = ("training.save_strategy=steps", "training.save_steps=2")
 RECIPES = {
-    "vision/simclr": [],
-    "vision/dino": ["data.views.local=1", "data.views.local_scale=[0.1, 0.4]"],
-    "vision/capi": [],
-    "vision/constructive": [],
+    "simclr": [],
+    "dino": ["data.views.local=1", "data.views.local_scale=[0.1, 0.4]"],
+    "capi": [],
+    "constructive": [],
 }
 # statistics of 8 images make rounding grow within four long steps
 SMOOTH = {
-    f"vision/{name}": ["optim.learning_rate=5e-4"]
+    name: ["training.learning_rate=5e-4"]
     for name in ("vicreg", "barlow", "lejepa", "byol", "simsiam", "dinov2", "dense_gram")
 }
 # behind them a softmax over keys or a batch norm takes shifts off: no gradient, and Adam makes steps of its rounding
@@ -34,8 +35,13 @@ SHIFTS = re.compile(r"(key\.|in_proj_|layernorm\.|projection\.\d\.|predictors\.\
 
 def run(name: str, folder: str, *more: str) -> tuple[list[dict], dict[str, torch.Tensor]]:
     """Losses and saved weights, heads and copies included; as under torchrun where there are two ranks."""
-    words = [*tiny(name), *(RECIPES | SMOOTH)[name], f"batch.size={8 // world_size()}", f"run.dir={folder}"]
-    words = ["optim.learning_rate=1e-2", *words, "run.device=cpu", "optim.warmup=0", *more]
+    words = [
+        *tiny(name),
+        *(RECIPES | SMOOTH)[name],
+        f"training.per_device_train_batch_size={8 // world_size()}",
+        f"training.output_dir={folder}",
+    ]
+    words = ["training.learning_rate=1e-2", *words, "training.use_cpu=true", "training.warmup_steps=0", *more]
     with launched():
         train(load_recipe(name, words))
     if world_size() > 1:
@@ -61,16 +67,16 @@ def test_two_ranks_equal_one_process(pool, name, tmp_path):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_resumed_run_equals_the_straight_one(name, tmp_path):
-    straight = run(name, str(tmp_path / "straight"), "run.save_every=2")
+    straight = run(name, str(tmp_path / "straight"), *SAVED)
     shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed/checkpoints/checkpoint-4")
     shutil.rmtree(tmp_path / "resumed/model")
     (tmp_path / "resumed/depth.json").unlink()
-    resumed = run(name, str(tmp_path / "resumed"), "run.save_every=2", "run.resume=true")
+    resumed = run(name, str(tmp_path / "resumed"), *SAVED, "training.resume_from_checkpoint=true")
     assert resumed[0] == straight[0]
     assert resumed[1].keys() == straight[1].keys()
     for key, value in straight[1].items():
         assert torch.equal(resumed[1][key], value), key
     held = [key for key in straight[1] if ".teachers." in key or ".assigners." in key]
-    assert bool(held) == (name not in ("vision/simclr", "vision/constructive"))
+    assert bool(held) == (name not in ("simclr", "constructive"))
     assert all(float(straight[1][key].float().norm()) > 0 for key in held if ".assigners." in key)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlm.data import Chain, Chat, Facts, Images, Item, ParentChild, StarGraph, Text
+from latentlm.data import Chain, Corpus, Facts, Images, Item, ParentChild, StarGraph
 from latentlm.data.images import Scenes
 from latentlm.export.dataset_files import write_texts
 
@@ -24,13 +24,13 @@ def _item(row: dict) -> Item:
 def test_what_is_written_reads_back_equal(tmp_path, data):
     train, test = tmp_path / "new" / "set" / "train.jsonl", tmp_path / "new" / "set" / "test.jsonl"
     assert write_texts(data, train.parent) == {train: len(data.documents()), test: len(data.items())}
-    assert _rows(train) == data.documents() == Text(str(train), spans=True).documents()
+    assert _rows(train) == data.documents() == Corpus(str(train)).documents()
     assert [_item(row) for row in _rows(test)] == data.items()
 
 
 def test_conversations_keep_their_messages_and_have_no_test_file(tmp_path):
     (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "Où?\n\nHier."}]}) + "\n")
-    data = Chat(str(tmp_path / "chat.jsonl"))
+    data = Corpus(str(tmp_path / "chat.jsonl"))
     (tmp_path / "out").mkdir()  # an empty folder is a new one
     assert write_texts(data, tmp_path / "out") == {tmp_path / "out" / "train.jsonl": 1}
     assert _rows(tmp_path / "out" / "train.jsonl") == data.documents()
@@ -45,7 +45,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_data_without_texts_leave_no_folder(tmp_path):
-    with pytest.raises(ValueError, match="data images have no texts; name a recipe that trains on text"):
+    with pytest.raises(ValueError, match="images have no texts; name a recipe that trains on text"):
         write_texts(Images(Scenes()), tmp_path / "out")
     with pytest.raises(ValueError, match="parent_child only asks"):
         write_texts(ParentChild("pairs.csv"), tmp_path / "out")

@@ -23,7 +23,7 @@ from latentlm.components import targets
 from latentlm.data import bpe_tokenizer, word_tokenizer
 from latentlm.export.model_card import sources
 
-TINY_LORA = ["model.lora.rank=4", "optim.steps=2", "optim.learning_rate=0.1", "run.dir=run", FEW]
+TINY_LORA = ["model.lora.r=4", "training.max_steps=2", "training.learning_rate=0.1", "training.output_dir=run", FEW]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def exported(*words):
 
 def adapter_of(model):
     """The model with heads under LoRA, every weight of the adapter away from its start."""
-    model = get_peft_model(get_latent_model(model, "text/nitp"), latent_lora_config(r=4, target_modules="all-linear"))
+    model = get_peft_model(get_latent_model(model, "nitp"), latent_lora_config(r=4, target_modules="all-linear"))
     for name, weight in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(weight, std=0.1)
@@ -103,7 +103,7 @@ def test_a_small_update_survives_a_merge_into_a_base_in_half_precision():
 
 
 def test_a_card_says_from_scratch_only_of_what_is():
-    get_latent_model(build("llama"), "text/nitp").save_pretrained("heads")
+    get_latent_model(build("llama"), "nitp").save_pretrained("heads")
     exported("heads", "plain")
     card = Path("plain/README.md").read_text()
     assert "from scratch" not in card
@@ -113,21 +113,21 @@ def test_a_card_says_from_scratch_only_of_what_is():
 def test_a_run_with_lora_keeps_its_adapter_and_merges_on_request():
     build("llama", vocab_size=300).save_pretrained("base")
     bpe_tokenizer(["Paris is the capital of France."], 280).save_pretrained("base")
-    assert latentlm("train", "text/nitp", "model.name=./base", *TINY_LORA).code == 0
+    assert latentlm("train", "nitp", "model.name=./base", *TINY_LORA).code == 0
     exported("run", "kept")
     exported("run", "whole", "--merge")
     trained = PeftModel.from_pretrained(
-        get_latent_model(AutoModelForCausalLM.from_pretrained("base"), "text/nitp"), "run/adapter"
+        get_latent_model(AutoModelForCausalLM.from_pretrained("base"), "nitp"), "run/adapter"
     )
     kept = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), "kept")
     assert torch.equal(logits(kept), logits(trained))
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained("whole")), logits(from_pretrained("run/model")))
     for card in (ModelCard.load("kept/README.md"), ModelCard.load("whole/README.md")):
-        assert yaml.safe_load(re.search(r"```yaml\n(.*?)```", card.text, re.S)[1])["optim"]["steps"] == 2
+        assert yaml.safe_load(re.search(r"```yaml\n(.*?)```", card.text, re.S)[1])["training"]["max_steps"] == 2
 
 
 def test_an_exported_folder_needs_no_latentlm():
-    get_latent_model(build("llama"), "text/nitp").save_pretrained("heads")
+    get_latent_model(build("llama"), "nitp").save_pretrained("heads")
     exported("heads", "plain")
     code = (
         "import sys; sys.modules['latentlm'] = None\n"
@@ -141,7 +141,7 @@ def test_an_exported_folder_needs_no_latentlm():
 
 
 def test_an_exported_vit_needs_no_latentlm_and_comes_with_its_processor():
-    told = latentlm("train", "smoke/vision", "optim.steps=2", "run.dir=run")
+    told = latentlm("train", "smoke_vision", "training.max_steps=2", "training.output_dir=run")
     assert told.code == 0, told.err
     exported("run", "plain")
     assert not [name for name in load_file("plain/model.safetensors") if "latent" in name]
@@ -165,7 +165,15 @@ def test_an_exported_vit_needs_no_latentlm_and_comes_with_its_processor():
 
 
 def test_the_card_tells_what_the_run_folder_knows():
-    told = latentlm("train", "text/nitp", "optim.steps=3", "optim.seed=5", "run.log_every=1", "run.dir=run", FEW)
+    told = latentlm(
+        "train",
+        "nitp",
+        "training.max_steps=3",
+        "training.seed=5",
+        "training.logging_steps=1",
+        "training.output_dir=run",
+        FEW,
+    )
     assert told.code == 0, told.err
     Path("run/eval").mkdir()
     result = {"results": {"made up": {"exact,none": 0.25, "exact_stderr,none": 0.01, "alias": "x"}}}
@@ -181,7 +189,7 @@ def test_the_card_tells_what_the_run_folder_knows():
         f"| next_implicit/value | {last['next_implicit/value']:.6g} |",
         f"torch: {facts['versions']['torch']}",
         f"| command | {facts['command']} |",
-        "optim 5, data 0",
+        "training 5, data 0",
         "eprint = {2605.24956}",
         "title = {NITP: Next Implicit Token Prediction}",
         "eprint = {2006.07733}",  # its cosine
@@ -191,7 +199,7 @@ def test_the_card_tells_what_the_run_folder_knows():
 
 
 def test_a_source_is_cited_where_its_part_is_used_and_nowhere_else():
-    names = {name for name, _ in sources(as_objective("text/reversal"))}
+    names = {name for name, _ in sources(as_objective("reversal"))}
     assert names == {"info_nce", "token_embeddings"}
     for part in (losses.SmoothL1(), losses.InfoNce(), targets.Frozen(targets.Tap(1))):
         ((_, text),) = list(sources(part))
@@ -201,7 +209,7 @@ def test_a_source_is_cited_where_its_part_is_used_and_nowhere_else():
 
 
 def test_exports_that_cannot_be_are_refused_in_one_line():
-    get_latent_model(build("llama"), "text/nitp").save_pretrained("heads")
+    get_latent_model(build("llama"), "nitp").save_pretrained("heads")
     adapter_of(build("llama")).save_pretrained("scratch")
     build("llama").save_pretrained("base")
     adapter_of(AutoModelForCausalLM.from_pretrained("base")).save_pretrained("moved")
@@ -226,7 +234,7 @@ def test_exports_that_cannot_be_are_refused_in_one_line():
 @pytest.mark.filterwarnings("ignore")  # lm-eval's own
 def test_lm_eval_runs_an_exported_folder():
     evaluator, tasks = (pytest.importorskip(f"lm_eval.{name}") for name in ("evaluator", "tasks"))
-    model = get_latent_model(build("llama"), "text/nitp")
+    model = get_latent_model(build("llama"), "nitp")
     model.save_pretrained("heads")
     rows = [
         {"query": "the sky is", "choices": ["blue", "green"], "gold": 0},

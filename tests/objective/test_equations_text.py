@@ -130,7 +130,7 @@ def test_llm_jepa():
 def test_reversal_carried(monkeypatch):
     rms_norm = lambda self, x: F.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)  # noqa: E731
     monkeypatch.setattr(LlamaRMSNorm, "forward", rms_norm)  # its own computes in float32 whatever its weights
-    model = llama(yaml.safe_dump(read_recipe("text/reversal_pretrained")["objective"]), torch.float64)
+    model = llama(yaml.safe_dump(read_recipe("reversal_pretrained")["objective"]), torch.float64)
     batch = packed([3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14], [15, 16])
     batch["latent"] |= {
         "source_last": torch.tensor([[[1], [6], [10], [13]]]),
@@ -200,7 +200,7 @@ def test_a_shuffled_pair_is_never_its_own_nor_its_neighbour():
 
 
 def test_recipes_of_the_paper_say_the_same_thing():
-    for name, text in (("text/nitp", NITP % "next"), ("text/nextlat", NEXTLAT % (1, 1))):
+    for name, text in (("nitp", NITP % "next"), ("nextlat", NEXTLAT % (1, 1))):
         if name not in recipe_names():
             continue
         from latentlm.attach.api import as_objective

@@ -1,4 +1,4 @@
-"""text/llm_jepa in one packed forward is the objective of three forwards, as one would write it."""
+"""llm_jepa in one packed forward is the objective of three forwards, as one would write it."""
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,10 @@ SPANS = [[[4, 17], [28, 37]], [[21, 28], [36, 48]]]
 
 
 def test_one_forward_equals_three():
-    recipe = load_recipe("text/llm_jepa")
+    recipe = load_recipe("llm_jepa")
     tokenizer = word_tokenizer(TEXTS)
     documents = [{"text": text, "spans": spans} for text, spans in zip(TEXTS, SPANS, strict=True)]
-    examples = [encode(d, tokenizer, 64, recipe.sets, recipe.batch.pairs.read) for d in documents]
+    examples = [encode(d, tokenizer, 64, recipe.sets, recipe.data.span_pairs.read) for d in documents]
     batch = Collator(tokenizer.pad_token_id, recipe.sets)(examples)
     options = {"vocab_size": max(97, len(tokenizer))}
     plain, ours = build("llama", **options).train(), build("llama", **options)
@@ -43,9 +43,9 @@ def test_one_forward_equals_three():
 
 
 def test_only_the_second_view_is_read_twice():
-    recipe = load_recipe("text/llm_jepa")
+    recipe = load_recipe("llm_jepa")
     tokenizer = word_tokenizer(TEXTS)
-    example = encode({"text": TEXTS[0], "spans": SPANS[0]}, tokenizer, 64, recipe.sets, recipe.batch.pairs.read)
-    assert "text/llm_jepa" in recipe_names()
+    example = encode({"text": TEXTS[0], "spans": SPANS[0]}, tokenizer, 64, recipe.sets, recipe.data.span_pairs.read)
+    assert "llm_jepa" in recipe_names()
     twice = Collator(tokenizer.pad_token_id, recipe.sets)([example])["input_ids"].shape[1]
     assert twice == len(example["input_ids"]) + len(tokenizer("Vela Dorn")["input_ids"])

@@ -11,7 +11,7 @@ from run_cli import FEW, TINY, latentlm
 
 from latentlm.config.catalog import recipe_names
 
-TRAIN = ["train", "smoke/text", "optim.steps=3"]
+TRAIN = ["train", "smoke_text", "training.max_steps=3"]
 
 
 @pytest.fixture(autouse=True)
@@ -69,16 +69,24 @@ def test_a_mistake_costs_no_heavy_import():
             f"sys.argv = ['latentlm', *{words!r}]\nfrom latentlm.cli import main\ntry: main()\nexcept SystemExit: pass"
         )
 
-    assert not after("train", "smoke/txt") & {"torch", "transformers"}
+    assert not after("train", "smoke_txt") & {"torch", "transformers"}
     assert not after("eval", "reversal", "nowhere") & {"torch", "transformers"}
-    recipe = after("train", "smoke/text", "optm.steps=3")
+    recipe = after("train", "smoke_text", "optm.steps=3")
     assert "torch" in recipe  # the parts are its modules
     assert not recipe & {"transformers", "datasets", "peft", "trl", "huggingface_hub"}
 
 
 def test_two_runs_side_by_side():
     for name, seed in (("a", 0), ("b", 1)):
-        told = latentlm("train", "text/reversal", TINY, FEW, "optim.steps=3", f"run.dir={name}", f"optim.seed={seed}")
+        told = latentlm(
+            "train",
+            "reversal",
+            TINY,
+            FEW,
+            "training.max_steps=3",
+            f"training.output_dir={name}",
+            f"training.seed={seed}",
+        )
         assert (told.code, told.out) == (0, f"{name}\n")
     told = latentlm("eval", "reversal", "a", "b")
     assert told.code == 0
@@ -97,15 +105,24 @@ def test_two_runs_side_by_side():
 
 
 def test_the_module_is_the_command():
-    done = python("-m", "latentlm", *TRAIN, "run.dir=run", "run.save_every=0")
+    done = python("-m", "latentlm", *TRAIN, "training.output_dir=run", "training.save_strategy=no")
     assert (done.returncode, done.stdout) == (0, "run\n"), done.stderr
     assert all(line.startswith(("training ", "step ", "monitor: ")) for line in done.stderr.splitlines()), done.stderr
-    assert json.loads(Path("run/run.json").read_text())["command"].startswith("latentlm train smoke/text")
+    assert json.loads(Path("run/run.json").read_text())["command"].startswith("latentlm train smoke_text")
 
 
 @pytest.mark.slow
 def test_two_processes_write_one_run():
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "latentlm", *TRAIN, "run.dir=run"]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "latentlm",
+        *TRAIN,
+        "training.output_dir=run",
+    ]
     done = python(*launch)
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -125,9 +142,9 @@ def test_an_extra_that_is_not_installed_is_named(words, extra, tmp_path):
     assert f"sklearn is not installed; it comes with: pip install 'latentlm[{extra}]'" in done.stderr
 
 
-def test_texts_writes_a_generated_set(tmp_path):
-    told = latentlm("texts", "text/reversal", str(tmp_path / "set"), "data.kind=chain", "data.seed=3")
+def test_export_data_writes_a_generated_set(tmp_path):
+    told = latentlm("export-data", "reversal", str(tmp_path / "set"), "data.source.kind=chain", "data.source.seed=3")
     assert (told.code, told.err) == (0, "")
     assert [line.split()[1] for line in told.out.splitlines()] == ["1500", "500"]
-    told = latentlm("texts", "text/reversal", "data.seed=3")  # the folder was forgotten
+    told = latentlm("export-data", "reversal", "data.source.seed=3")  # the folder was forgotten
     assert (told.code, told.err.count("\n")) == (2, 1)

@@ -82,7 +82,7 @@ def check_latentlm(words: list[str], whole: bool) -> None:
     if words[0] == "train":
         is_name = given["recipe"] in recipe_names()
         assert is_name or given["recipe"].isupper() or "runs/" in given["recipe"] or given["recipe"].endswith(".yaml")
-        load_recipe(given["recipe"] if is_name else "text/reversal", given["overrides"] or [])
+        load_recipe(given["recipe"] if is_name else "reversal", given["overrides"] or [])
     if words[0] == "eval":
         evals = {entry.name: entry for entry in entry_points(group="latentlm.evals")}
         runs, pairs = split_words([word for word in given["words"] or [] if word != "..."])
@@ -100,9 +100,9 @@ def test_commands_are_real(where, line):
 
 def test_a_wrong_command_would_be_found():
     for line in (
-        "latentlm trane text/nitp",
-        "latentlm train text/nitpick",
-        "latentlm train text/nitp optm.steps=1",
+        "latentlm trane nitp",
+        "latentlm train nitpick",
+        "latentlm train nitp optm.steps=1",
         "latentlm eval reversl RUN",
         "latentlm eval reversal",
         "latentlm eval reversal RUN --limt 3",
@@ -138,15 +138,12 @@ def test_links_and_recipe_names_lead_somewhere(page):
     assert "@@" not in text, "a placeholder was left"
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / link).exists(), link
-    for name in re.findall(r"`((?:smoke|text|vision)/\w+)`", text):
-        assert name in recipe_names(), name
+    assert not re.findall(r"`((?:smoke|text|vision)/\w+)`", text), "names of recipes have no folder"
 
 
 def test_every_recipe_has_one_row_in_the_table():
-    rows = re.findall(
-        r"^\| *\[?`?((?:smoke|text|vision)/\w+)`?", (ROOT / "recipes/README.md").read_text(), re.MULTILINE
-    )
-    assert sorted(rows) == sorted(recipe_names())
+    rows = re.findall(r"^\| *\[?`(\w+)`", (ROOT / "recipes/README.md").read_text(), re.MULTILINE)
+    assert sorted(row for row in rows if row in recipe_names()) == sorted(recipe_names())
 
 
 MODULES = [path for path in (ROOT / "latentlm").rglob("*.py") if ">>>" in path.read_text(encoding="utf-8")]

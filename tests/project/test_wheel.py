@@ -69,7 +69,8 @@ def test_an_installed_wheel_trains_and_evaluates_anywhere(wheel, tmp_path):
     assert found == [str(site / name / "__init__.py") for name in names]  # and not the checkout
     script = (
         "import sys\nfrom latentlm.cli import main\n"
-        "for words in (['train', 'smoke/text', 'run.dir=run', 'optim.steps=3'], ['eval', 'reversal', 'run']):\n"
+        "train = ['train', 'smoke_text', 'training.output_dir=run', 'training.max_steps=3']\n"
+        "for words in (train, ['eval', 'reversal', 'run']):\n"
         "    sys.argv = ['latentlm', *words]\n    main()\n"
     )
     assert "Reversal: exact match" in run("-c", script, cwd=elsewhere, **there)

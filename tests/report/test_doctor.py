@@ -44,7 +44,9 @@ def write(folder: Path, total=200, depth=(9.0, 12.0, 8.0), monitor=50, **series)
     ]
     rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"objective": {"monitor": monitor}, "optim": {"steps": total}}))
+    (folder / "recipe.yaml").write_text(
+        yaml.safe_dump({"objective": {"monitor": monitor}, "training": {"max_steps": total}})
+    )
     if depth:
         (folder / "depth.json").write_text(json.dumps({"depth": [0, 1, 2], "rank": depth, "dim": 32}))
     return str(folder)
@@ -142,7 +144,7 @@ def test_wrong_folders_are_one_line(tmp_path, monkeypatch):
     for words, line in [
         (["nowhere"], "nowhere: has no metrics.jsonl; name a run folder made by latentlm train"),
         (["empty"], "empty: has no metrics.jsonl; name a run folder made by latentlm train"),
-        (["young"], "young: has logged nothing yet; look again after run.log_every steps"),
+        (["young"], "young: has logged nothing yet; look again after training.logging_steps steps"),
         ([], "Missing argument 'runs'."),
     ]:
         assert latentlm("doctor", *words) == (2, "", f"latentlm: {line}\n")
@@ -150,8 +152,14 @@ def test_wrong_folders_are_one_line(tmp_path, monkeypatch):
 
 def test_two_crop_kl_collapses_and_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    longer = ["optim.steps=60", "optim.warmup=0", "optim.schedule=constant", "data.source.num_train=480", "run.dir=run"]
-    run = train(load_recipe("vision/toy_kl", [*tiny("vision/toy_kl")[:-1], *longer]))
+    longer = [
+        "training.max_steps=60",
+        "training.warmup_steps=0",
+        "training.lr_scheduler_type=constant_with_warmup",
+        "data.source.num_train=480",
+        "training.output_dir=run",
+    ]
+    run = train(load_recipe("toy_kl", [*tiny("toy_kl"), *longer]))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["monitor/agree/verdict"] == "ok"
     assert lines[-1]["loss"] < 1e-2 * lines[0]["loss"]
@@ -162,8 +170,14 @@ def test_two_crop_kl_collapses_and_is_named(tmp_path, monkeypatch):
 
 def test_a_contrast_between_the_same_crops_is_healthy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    few = ["optim.steps=12", "optim.warmup=0", "data.source.num_train=128", "batch.size=32", "run.dir=run"]
-    train(load_recipe("vision/simclr", [*tiny("vision/simclr")[:-2], *few]))
+    few = [
+        "training.max_steps=12",
+        "training.warmup_steps=0",
+        "data.source.num_train=128",
+        "training.per_device_train_batch_size=32",
+        "training.output_dir=run",
+    ]
+    train(load_recipe("simclr", [*tiny("simclr"), *few]))
     told = latentlm("doctor", "run")
     assert told.code == 0, told.out
     assert "run: healthy (step 12 of 12)" in told.out

@@ -35,7 +35,11 @@ def make_run(folder, seed, terms=("latent", "spread"), reverse_gain=0.0, steps=4
                 row["eval_loss"] = 1.4 + 5.5 * math.exp(-step / 90)
             out.write(json.dumps(row) + "\n")
     objective = {"data": {"weight": 1.0}, "terms": {t: {"kind": "predict", "weight": 0.1 * (seed + 1)} for t in terms}}
-    recipe = {"objective": objective, "data": {"kind": "facts", "seed": 0}, "optim": {"lr": 2e-3, "seed": seed}}
+    recipe = {
+        "objective": objective,
+        "data": {"source": {"kind": "facts", "seed": 0}},
+        "training": {"learning_rate": 2e-3, "seed": seed},
+    }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     facts = {"command": "latentlm train recipes/text/a.yaml", "date": "2026-11-20", "commit": "0123abc"}
     (folder / "run.json").write_text(json.dumps(facts | {"versions": {"torch": "2.13.0", "transformers": "5.23.0"}}))

@@ -107,8 +107,16 @@ def test_such_steps_can_be_left_out_but_not_for_ever(tmp_path):
 
 def test_a_diverged_run_ends_in_one_line_and_not_with_exit_code_0(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = [FEW, TINY, "run.dir=run", "optim.steps=8", "run.save_every=1", "run.device=cpu", "run.log_every=4"]
-    told = latentlm("train", "smoke/text", *words, "optim.learning_rate=1e8", "optim.max_grad_norm=1e9")
+    words = [
+        FEW,
+        TINY,
+        "training.output_dir=run",
+        "training.max_steps=8",
+        "training.save_steps=1",
+        "training.use_cpu=true",
+        "training.logging_steps=4",
+    ]
+    told = latentlm("train", "smoke_text", *words, "training.learning_rate=1e8", "training.max_grad_norm=1e9")
     assert told.code == 1
     last = told.err.splitlines()[-1]
     assert last.startswith("latentlm: step 2: the loss is ")

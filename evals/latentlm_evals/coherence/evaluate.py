@@ -26,7 +26,7 @@ def run(name: str, options: Options = DEFAULTS) -> dict:
     """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
     lens = Lens(load_encoder(name, options.device), options.batch_size)
     depths = sorted({resolve_depth(depth, lens.backbone.num_layers) for depth in options.depths})
-    data = load_recipe(f"{name}/recipe.yaml").data if is_run(name) else None
+    data = load_recipe(f"{name}/recipe.yaml").source if is_run(name) else None
     found = measure(lens, depths, options, data)
     if not found.scores:
         raise ValueError(f"{name}: nothing of what was asked for can be measured: {'; '.join(found.notes)}")

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from latentlm.data import Item
-from latentlm.data.text.corpora import Text
+from latentlm.data.text.corpora import Corpus
 from latentlm_evals.lm_eval_tasks.metadata import Metadata, read
 from latentlm_evals.reversal.candidates import pick_choices, pick_pools
 from latentlm_evals.reversal.evaluate import ERRORS, SPLITS
@@ -70,7 +70,7 @@ def load_text(**given: Any) -> dict[str, Dataset]:
     told = read(given)
     if told.source is None:
         raise ValueError('metadata: latentlm_text needs a source; pass --metadata \'{"source": "held_out.jsonl"}\'')
-    texts = Text(told.source, max_documents=told.max_documents).documents()
+    texts = Corpus(told.source, max_documents=told.max_documents).documents()
     return {"test": Dataset.from_list([{"text": document["text"]} for document in texts])}
 
 

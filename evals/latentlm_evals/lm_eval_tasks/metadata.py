@@ -26,7 +26,7 @@ class Metadata:
     """One for all tasks, since lm-eval tells every task everything.
 
     Args:
-        recipe: whose data ask: a name, a file or a run folder; by default text/reversal.
+        recipe: whose data ask: a name, a file or a run folder; by default reversal.
         suite: a test set by the name of its data part instead, as for `latentlm eval reversal`.
         limit: questions of each subset, split and asked thing, spread over the facts; null: all.
         ranked: questions of each such group whose answers are ranked.
@@ -52,7 +52,7 @@ class Metadata:
 
     def items(self) -> list[Item]:
         """All questions of the recipe or suite."""
-        return questions(load_recipe(self.recipe or "text/reversal").data if self.suite is None else self.suite)
+        return questions(load_recipe(self.recipe or "reversal").source if self.suite is None else self.suite)
 
 
 def read(given: dict[str, Any]) -> Metadata:

@@ -147,7 +147,7 @@ def load_encoder(name: str, device: str | None = None) -> TextEncoder | ImageEnc
         else:
             config = load_config(path)
             if getattr(config, "patch_size", None) is not None:
-                return load_image_encoder(name, path, place, load_recipe(name).data if is_run(name) else None)
+                return load_image_encoder(name, path, place, load_recipe(name).source if is_run(name) else None)
             model = _plain(name, path, config, device)
     # processors without bfloat16 arithmetic take eight times as long over it, and states are kept as float32 anyway
     model.to(device=place, dtype=torch.float32 if place.type == "cpu" else None)

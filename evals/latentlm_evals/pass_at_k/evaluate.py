@@ -38,7 +38,7 @@ def estimate(num_samples: int, num_right: int, k: int) -> float:
 def run(name: str, options: Options = DEFAULTS) -> dict:
     """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
     path = weights_of(name)
-    own = load_recipe(name).data if is_run(name) else None
+    own = load_recipe(name).source if is_run(name) else None
     data = options.data or own
     if not isinstance(data, Verifiable):
         raise ValueError(f"{name}: its data cannot check answers; name some with --data, e.g. --data arithmetic")

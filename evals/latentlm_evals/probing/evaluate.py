@@ -52,7 +52,7 @@ class Encoder(Protocol):
 def run(name: str, options: Options) -> dict:
     """Probe a run folder or any checkpoint, and write the result."""
     source = options.data or (name if is_run(name) else None)
-    data = load_recipe(source).data if source is not None else None
+    data = load_recipe(source).source if source is not None else None
     own = attributes(data, options.limit) if isinstance(data, Facts) else []
     if options.data is not None and not (own or isinstance(data, Images)):
         what = (
@@ -69,7 +69,7 @@ def run(name: str, options: Options) -> dict:
     elif isinstance(data, Images):
         found = image_factors(data.source, options.limit, options.seed)
     else:
-        raise ConfigError(f"data: {name} reads images; name a recipe that has some, such as --data vision/mae")
+        raise ConfigError(f"data: {name} reads images; name a recipe that has some, such as --data mae")
     if options.cache is not None:
         encoder = encoder.cached(options.cache)
     result = evaluate(encoder, found, options)

@@ -20,7 +20,7 @@ EXAMPLES = 3  # questions of each task that the result shows
 def run(name: str, options: Options = DEFAULTS) -> dict:
     """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
     path = weights_of(name)
-    own = load_recipe(name).data if is_run(name) else None
+    own = load_recipe(name).source if is_run(name) else None
     parts = options.suite or [_part(options.data) if options.data is not None else own]
     if parts[0] is None:
         raise ValueError(f"{name}: has no recipe.yaml to take test items from; name a recipe with --data, or a --suite")
@@ -68,7 +68,7 @@ def questions(part: Data) -> list[Item]:
 
 
 def _part(data: str | Data) -> Data:
-    return load_recipe(data).data if isinstance(data, str) else data
+    return load_recipe(data).source if isinstance(data, str) else data
 
 
 def spread(items: Sequence[Item], limit: int | None) -> list[Item]:

@@ -19,7 +19,7 @@ def run(name: str, options: Options) -> dict:
     """Score a run folder, a Hugging Face ViT folder or a hub name; write the result, and pictures beside it."""
     source = options.source
     if source is None and is_run(name):
-        data = load_recipe(name).data
+        data = load_recipe(name).source
         source = data.source if isinstance(data, Images) else None
     if source is None:
         raise ConfigError(f"source: {name} was not trained on images of its own; name some, such as --source scenes")

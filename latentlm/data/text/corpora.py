@@ -9,98 +9,73 @@ from latentlm.data.questions import Item
 from latentlm.data.text.encode import SETS
 
 Dataset = Any  # datasets.Dataset: too slow to import for checking a recipe
-_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
+FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
 
 
 @dataclass(frozen=True)
-class Text:
-    """Documents out of the column ``text``, or of ``prompt`` and ``completion`` joined. Blank ones are left out.
+class Corpus:
+    """Documents out of a hub data set, a file or a folder; its columns decide how they are read.
 
-    Checked:   tests/data/text/test_corpora.py - every format, every error line.
+    ``messages`` are rendered with the tokenizer's chat template when encoded; without them ``text`` is a document, or
+    ``prompt`` and ``completion`` joined. Blank ones are left out. A column ``spans`` beside them holds lists of
+    character offsets ``[start, end]``; without it ``data.span_pairs: {kind: phrases}`` finds some.
+
+    Checked:   tests/data/text/test_corpora.py - every format, every error line; encoding is the template's own.
 
     Args:
-        source: hub data set, folder, or file (.jsonl .json .parquet .csv, or .txt with a document on each line).
+        path: hub data set, folder, or file (.jsonl .json .parquet .csv, or .txt with a document on each line).
         subset: configuration of a hub data set.
         split: e.g. ``train`` or ``train[:1%]``; a file has only ``train``.
         max_documents: how many to take from the start; None: all.
-        spans: read the column ``spans``, lists of character offsets ``[start, end]``; without it
-            ``batch.pairs: {kind: phrases}`` finds some.
     """
 
-    source: str
+    path: str
     subset: str | None = None
     split: str = "train"
     max_documents: int | None = None
-    spans: bool = False
 
     def __post_init__(self) -> None:
-        _check_count(self.max_documents)
+        if self.max_documents is not None and self.max_documents < 1:
+            raise ValueError(f"max_documents: {self.max_documents}; set it to 1 or more, or leave it out")
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """Named sets its documents can give."""
-        return SETS if self.spans else ()
+        """Named sets its documents can give: whether they do is known once the columns are."""
+        return SETS
 
     def documents(self) -> list[dict]:
         """Text and spans of each row, in the order of the source."""
-        data = _load(self.source, self.subset, self.split)
+        data = _load(self.path, self.subset, self.split)
+        if "messages" in data.column_names:
+            return self._conversations(_take(data, ["messages"], self.max_documents, self.path))
         columns = ["text"] if "text" in data.column_names else ["prompt", "completion"]
-        rows = _take(data, [*columns, "spans"] if self.spans else columns, self.max_documents, self.source)
+        marked = ["spans"] if "spans" in data.column_names else []
         documents = []
-        for number, row in enumerate(rows):
+        for number, row in enumerate(_take(data, columns + marked, self.max_documents, self.path)):
             parts = [row[column] for column in columns]
             if not all(isinstance(part, str) for part in parts):
-                raise ValueError(f"source: row {number} of {self.source} has no string in {columns}; leave it out")
+                raise ValueError(f"source: row {number} of {self.path} has no string in {columns}; leave it out")
             if text := "".join(parts).strip("\n"):
-                spans = _spans(row["spans"], number, self.source) if self.spans else []
+                spans = _spans(row["spans"], number, self.path) if marked else []
                 documents.append({"text": "".join(parts) if spans else text, "spans": spans})
         if not documents:
-            raise ValueError(f"source: all texts of {self.source} are blank; choose another source or split")
+            raise ValueError(f"source: all texts of {self.path} are blank; choose another source or split")
         return documents
 
-    def items(self) -> list[Item]:
-        """Plain text asks nothing."""
-        return []
-
-
-@dataclass(frozen=True)
-class Chat:
-    """Conversations out of the column ``messages``, rendered with the tokenizer's chat template when encoded.
-
-    Checked:   tests/data/text/test_corpora.py - encoding is the template's own.
-
-    Args:
-        source, subset, split, max_documents: as in `Text`.
-    """
-
-    source: str
-    subset: str | None = None
-    split: str = "train"
-    max_documents: int | None = None
-
-    def __post_init__(self) -> None:
-        _check_count(self.max_documents)
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """Named sets its documents can give."""
-        return ()
-
-    def documents(self) -> list[dict]:
+    def _conversations(self, rows: list[dict]) -> list[dict]:
         """Messages of each row; ``text`` is what they say, one below the other, and where chunks are drawn from."""
-        rows = _take(_load(self.source, self.subset, self.split), ["messages"], self.max_documents, self.source)
         documents = []
         for number, row in enumerate(rows):
             messages = row["messages"]
             if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-                raise ValueError(f"source: row {number} of {self.source}: messages need strings role and content")
+                raise ValueError(f"source: row {number} of {self.path}: messages need strings role and content")
             messages = [{"role": message["role"], "content": message["content"]} for message in messages]
             text = "\n".join(message["content"] for message in messages)
             documents.append({"text": text, "spans": [], "messages": messages})
         return documents
 
     def items(self) -> list[Item]:
-        """Conversations ask nothing."""
+        """Texts of one's own ask nothing."""
         return []
 
 
@@ -114,23 +89,18 @@ def _spans(spans: object, number: int, source: str) -> list[list[int]]:
     raise ValueError(f"source: row {number} of {source}: spans must be a list of [start, end]; got {spans!r}")
 
 
-def _check_count(max_documents: int | None) -> None:
-    if max_documents is not None and max_documents < 1:
-        raise ValueError(f"max_documents: {max_documents}; set it to 1 or more, or leave it out")
-
-
 def _load(source: str, subset: str | None, split: str) -> Dataset:
     path = Path(source)
-    if path.is_file() and path.suffix not in _FORMATS:
-        raise ValueError(f"source: cannot read {path.suffix or 'no suffix'} of {source}; use {' '.join(_FORMATS)}")
-    if not path.exists() and (path.suffix in _FORMATS or path.is_absolute() or source.startswith(".")):
+    if path.is_file() and path.suffix not in FORMATS:
+        raise ValueError(f"source: cannot read {path.suffix or 'no suffix'} of {source}; use {' '.join(FORMATS)}")
+    if not path.exists() and (path.suffix in FORMATS or path.is_absolute() or source.startswith(".")):
         raise ValueError(f"source: there is no file or folder {source}; check the path")
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     try:
         if path.is_file():
-            return load_dataset(_FORMATS[path.suffix], data_files={"train": source}, split=split)
+            return load_dataset(FORMATS[path.suffix], data_files={"train": source}, split=split)
         return load_dataset(source, subset, split=split)
     except (OSError, ValueError, DatasetsError, StopIteration) as error:  # the last one: a file without rows
         reason = _bad_line(path) or " ".join(str(error.__cause__ or error).split())[:200] or "no rows"

@@ -62,7 +62,7 @@ class Phrases:
         marked = [self._marked(*each, pairs) for each in zip(documents, phrases, strict=True)]
         if not any(document["spans"] for document in marked):
             raise ValueError(
-                f"phrases: no two of them share {self.together} documents; raise batch.pairs.num or lower together"
+                f"phrases: no two of them share {self.together} documents; raise data.span_pairs.num or lower together"
             )
         return marked
 

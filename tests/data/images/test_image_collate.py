@@ -95,7 +95,7 @@ def test_copies_of_the_network_run_on_global_views_where_they_are_read_nowhere_e
     ],
 )
 def test_recipes_know_where_copies_are_read(name, taught):
-    assert set(load_recipe(f"vision/{name}").taught) == taught
+    assert set(load_recipe(name).taught) == taught
 
 
 def test_views_of_an_example_are_hidden_differently(dataset):

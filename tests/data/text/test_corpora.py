@@ -5,7 +5,7 @@ import json
 import datasets
 import pytest
 
-from latentlm.data.text.corpora import Chat, Text
+from latentlm.data.text.corpora import Corpus
 from latentlm.data.text.encode import SETS, encode_dataset
 from latentlm.data.text.tokenizers import bpe_tokenizer
 
@@ -35,33 +35,38 @@ def _write(folder, suffix):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".csv", ".txt"])
 def test_every_format_gives_the_same_documents(tmp_path, suffix):
-    part = Text(str(_write(tmp_path, suffix)))
+    part = Corpus(str(_write(tmp_path, suffix)))
     assert part.documents() == [{"text": text, "spans": []} for text in TEXTS]
     assert part.items() == []
-    assert part.sets == ()
 
 
 def test_folders_prompts_limits_and_slices(tmp_path):
     rows = [{"prompt": "a", "completion": " b"}, {"prompt": "c", "completion": " d"}]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert [d["text"] for d in Text(str(tmp_path)).documents()] == ["a b", "c d"]
-    assert [d["text"] for d in Text(str(tmp_path), max_documents=1).documents()] == ["a b"]
-    assert [d["text"] for d in Text(str(tmp_path / "train.jsonl"), split="train[1:]").documents()] == ["c d"]
+    assert [d["text"] for d in Corpus(str(tmp_path)).documents()] == ["a b", "c d"]
+    assert [d["text"] for d in Corpus(str(tmp_path), max_documents=1).documents()] == ["a b"]
+    assert [d["text"] for d in Corpus(str(tmp_path / "train.jsonl"), split="train[1:]").documents()] == ["c d"]
 
 
 def test_spans_pass_through(tmp_path):
     path = tmp_path / "facts.jsonl"
     path.write_text(json.dumps({"text": "A is B.\n", "spans": [[0, 1], [5, 6]]}))
-    part = Text(str(path), spans=True)
+    part = Corpus(str(path))
     assert part.documents() == [{"text": "A is B.\n", "spans": [[0, 1], [5, 6]]}]
     assert part.sets == SETS
+
+
+def test_conversations_win_over_what_they_say_as_one_text(tmp_path):
+    messages = [{"role": "user", "content": "who"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "who", "spans": [], "messages": messages}))
+    assert Corpus(str(tmp_path / "a.jsonl")).documents() == [{"text": "who", "spans": [], "messages": messages}]
 
 
 def test_conversations_are_rendered_by_the_tokenizer(tmp_path):
     messages = [{"role": "user", "content": "who"}, {"role": "assistant", "content": "me"}]
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": messages}))
-    documents = Chat(str(path)).documents()
+    documents = Corpus(str(path)).documents()
     assert documents == [{"text": "who\nme", "spans": [], "messages": messages}]
     tokenizer = bpe_tokenizer(["who me"], 300)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<eos>\n{% endfor %}"
@@ -83,7 +88,7 @@ def test_conversations_are_rendered_by_the_tokenizer(tmp_path):
 def test_unusable_files_are_named(tmp_path, name, content, line):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=line) as error:
-        Text(str(tmp_path / name)).documents()
+        Corpus(str(tmp_path / name)).documents()
     assert str(error.value).startswith("source: ")
     assert "\n" not in str(error.value)
 
@@ -91,15 +96,11 @@ def test_unusable_files_are_named(tmp_path, name, content, line):
 def test_wrong_arguments_are_named(tmp_path):
     path = _write(tmp_path, ".jsonl")
     with pytest.raises(ValueError, match="there is no file or folder"):
-        Text(str(tmp_path / "none.jsonl")).documents()
+        Corpus(str(tmp_path / "none.jsonl")).documents()
     with pytest.raises(ValueError, match=r"^source: cannot read split test"):
-        Text(str(path), split="test").documents()
+        Corpus(str(path), split="test").documents()
     with pytest.raises(ValueError, match=r"^max_documents: 0"):
-        Text(str(path), max_documents=0)
-    with pytest.raises(ValueError, match="add or rename messages"):
-        Chat(str(path)).documents()
-    with pytest.raises(ValueError, match="add or rename spans"):
-        Text(str(path), spans=True).documents()
+        Corpus(str(path), max_documents=0)
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": null}]}')
     with pytest.raises(ValueError, match="messages need strings role and content"):
-        Chat(str(tmp_path / "chat.jsonl")).documents()
+        Corpus(str(tmp_path / "chat.jsonl")).documents()

@@ -138,14 +138,22 @@ def test_data_in_which_nothing_can_be_hidden_are_refused():
 @pytest.mark.parametrize(
     ("recipe", "override", "line"),
     [
-        ("text/reversal", ["batch.gist=1.5"], "gist: 1.5 is a share; set it to 0 - 1"),
-        ("text/reversal", ["batch.gist=0.5", "batch.layout=flat"], "layout flat has none; use packed"),
-        ("text/grpo", ["batch.gist=0.5"], "batch.gist: grpo reads what it has written itself"),
-        ("vision/mae", ["batch.gist=0.5"], "batch.gist: data images has no spans; leave it out"),
+        ("reversal", ["data.augment=[{kind: gist_mask, prob: 1.5}]"], "prob: 1.5 is a share; set it to 0 - 1"),
         (
-            "text/reversal",
-            ["batch.gist=0.5", "model.attn_implementation=flash_attention_2"],
-            "batch.gist: model.attn_implementation flash_attention_2 reads no mask; use sdpa or eager",
+            "reversal",
+            ["data.augment=[{kind: gist_mask, prob: 0.5}]", "data.packing=padding_free"],
+            "gist_mask hides positions by a mask, padding_free has none",
+        ),
+        (
+            "grpo",
+            ["data.augment=[{kind: gist_mask, prob: 0.5}]"],
+            "data.augment: grpo reads what it has written itself",
+        ),
+        ("mae", ["data.augment=[{kind: gist_mask, prob: 0.5}]"], "unknown key 'augment' for Images"),
+        (
+            "reversal",
+            ["data.augment=[{kind: gist_mask, prob: 0.5}]", "model.attn_implementation=flash_attention_2"],
+            "model.attn_implementation flash_attention_2 reads none; use sdpa or eager",
         ),
     ],
 )

@@ -38,14 +38,16 @@ def test_twice_is_once(before, one, between, two, after, swapped):
 
 
 def test_every_document_is_read_both_ways():
-    once, both = (_read(f"batch.reverse_training={each}") for each in ("false", "true"))
+    once, both = (_read(f"data.augment={each}") for each in ("[]", "[reverse_words]"))
     assert both[: len(once)] == once
     assert [sorted(ids) for ids in both[len(once) :]] == [sorted(ids) for ids in once]
     assert both[len(once) :] != once
 
 
 def _read(more: str) -> list[list[int]]:
-    recipe = load_recipe("text/next_token", ["data.num_a_to_b=5", "data.num_b_to_a=5", "data.num_both=5", more])
+    recipe = load_recipe(
+        "next_token", ["data.source.num_a_to_b=5", "data.source.num_b_to_a=5", "data.source.num_both=5", more]
+    )
     return list(prepare(recipe, read_config(recipe)).dataset["input_ids"])
 
 
@@ -63,10 +65,10 @@ def test_what_cannot_be_turned_is_named(document, match):
 
 def test_conversations_are_refused_before_a_model_is_loaded(tmp_path):
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
-    more = [f"data={{kind: chat, source: {tmp_path}/chat.jsonl}}", "batch.reverse_training=true"]
-    recipe = load_recipe("text/next_token", more)
+    more = ["model=tiny_llama", f"data.source={tmp_path}/chat.jsonl", "data.augment=[reverse_words]"]
+    recipe = load_recipe("next_token", more)
     config = read_config(recipe)
-    with pytest.raises(ConfigError, match=r"^batch\.reverse_training: "):
+    with pytest.raises(ConfigError, match=r"^data\.augment: "):
         prepare(recipe, config)
 
 

@@ -111,9 +111,21 @@ def test_data_without_spans_are_refused():
 @pytest.mark.parametrize(
     ("recipe", "override", "line"),
     [
-        ("text/reversal", "batch.word_dropout=1", "word_dropout: 1.0; set it to 0 or more and below 1"),
-        ("text/grpo", "batch.word_dropout=0.1", "batch.word_dropout: grpo reads what it has written itself"),
-        ("vision/mae", "batch.word_dropout=0.1", "batch.word_dropout: data images has no spans; leave it out"),
+        (
+            "reversal",
+            "data.augment=[{kind: answer_noise, rate: 1}]",
+            "rate: 1.0; set it to 0 or more and below 1",
+        ),
+        (
+            "grpo",
+            "data.augment=[{kind: answer_noise, rate: 0.1}]",
+            "data.augment: grpo reads what it has written itself",
+        ),
+        (
+            "mae",
+            "data.augment=[{kind: answer_noise, rate: 0.1}]",
+            "unknown key 'augment' for Images",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_have_it_says_so(recipe, override, line):

@@ -118,8 +118,12 @@ def asked(monkeypatch, tmp_path):
     """The result of a run on some data that was never trained."""
     monkeypatch.setattr("latentlm_evals.coherence.fact_pairs.STEPS", 2)
 
+    recipe = load_recipe("next_token")
+
     def ask(data, sections=("binding", "coupling")):
-        save_recipe(dataclasses.replace(load_recipe("text/next_token"), data=data), tmp_path / "recipe.yaml")
+        save_recipe(
+            dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=data)), tmp_path / "recipe.yaml"
+        )
         tokenizer = known(data)
         torch.manual_seed(0)
         build("llama", vocab_size=len(tokenizer), max_position_embeddings=64).save_pretrained(tmp_path / "model")

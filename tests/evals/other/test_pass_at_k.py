@@ -17,7 +17,7 @@ from latentlm.experiment.train import train
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return train(load_recipe("text/arithmetic", [*tiny("text/arithmetic"), f"run.dir={folder}"]))
+    return train(load_recipe("arithmetic", [*tiny("arithmetic"), f"training.output_dir={folder}"]))
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(6, 0, 2), (6, 1, 1), (6, 2, 3), (6, 5, 4), (6, 6, 6), (5, 4, 2)])

@@ -277,7 +277,7 @@ def test_any_function_to_states_can_be_probed():
 
 @pytest.mark.parametrize(
     ("data", "says"),
-    [("text/grpo", ".*neither facts nor images"), ("vision/mae", "images, but .*model reads texts")],
+    [("grpo", ".*neither facts nor images"), ("mae", "images, but .*model reads texts")],
 )
 def test_data_that_cannot_be_probed_is_named(data, says, tmp_path):
     tokenizer = word_tokenizer(["a b"])

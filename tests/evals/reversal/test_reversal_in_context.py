@@ -180,7 +180,7 @@ def test_arithmetic_and_images_are_sent_to_the_tests_they_have(tmp_path, monkeyp
     told = latentlm("eval", "reversal", "tiny", "--suite", "arithmetic")
     assert told.code == 2
     assert "arithmetic: has no reverse direction to ask for: score it with latentlm eval pass_at_k" in told.err
-    told = latentlm("eval", "reversal", "tiny", "--data", "vision/mae")
+    told = latentlm("eval", "reversal", "tiny", "--data", "mae")
     assert told.code == 2
     assert told.err.count("\n") == 1
     assert "images: have no questions to ask: name a --suite, or score the run with latentlm eval vision" in told.err
