@@ -4,10 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from latentlm import losses
     from latentlm.attach.api import from_pretrained, get_latent_model, remove_latent
     from latentlm.attach.peft import latent_lora_config
+    from latentlm.components import predictors
+    from latentlm.components.positions import Last, Next, Now
+    from latentlm.components.tap import Tap
+    from latentlm.components.targets import Ema, Frozen, Online, Pixels, Tokens
+    from latentlm.components.token_embeddings import TokenEmbeddings
     from latentlm.config.schema import ConfigError
+    from latentlm.objective.level_table import Levels
     from latentlm.objective.objective import Objective
+    from latentlm.objective.terms import Predict, Regularize
     from latentlm.trainers.dpo import LatentDPOTrainer
     from latentlm.trainers.grpo import LatentGRPOTrainer
     from latentlm.trainers.latent_trainer import LatentTrainer
@@ -15,41 +23,64 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigError",
+    "Ema",
+    "Frozen",
+    "Last",
     "LatentDPOTrainer",
     "LatentGRPOTrainer",
     "LatentSFTTrainer",
     "LatentTrainer",
+    "Levels",
+    "Next",
+    "Now",
     "Objective",
+    "Online",
+    "Pixels",
+    "Predict",
+    "Regularize",
+    "Tap",
+    "TokenEmbeddings",
+    "Tokens",
     "from_pretrained",
     "get_latent_model",
     "latent_lora_config",
+    "losses",
+    "predictors",
     "remove_latent",
 ]
 
 _HOME = {
     "ConfigError": "config.schema",
+    "Ema": "components.targets",
+    "Frozen": "components.targets",
+    "Last": "components.positions",
     "LatentDPOTrainer": "trainers.dpo",
     "LatentGRPOTrainer": "trainers.grpo",
     "LatentSFTTrainer": "trainers.sft",
     "LatentTrainer": "trainers.latent_trainer",
+    "Levels": "objective.level_table",
+    "Next": "components.positions",
+    "Now": "components.positions",
     "Objective": "objective.objective",
+    "Online": "components.targets",
+    "Pixels": "components.targets",
+    "Predict": "objective.terms",
+    "Regularize": "objective.terms",
+    "Tap": "components.tap",
+    "TokenEmbeddings": "components.token_embeddings",
+    "Tokens": "components.targets",
     "from_pretrained": "attach.api",
     "get_latent_model": "attach.api",
     "latent_lora_config": "attach.peft",
     "remove_latent": "attach.api",
 }
+_MODULES = {"losses": "losses", "predictors": "components.predictors"}
 
 
 def __getattr__(name: str) -> Any:
     # torch and transformers take seconds to import: `latentlm --help` and a misspelt recipe should not wait for them
+    if name in _MODULES:
+        return import_module(f"latentlm.{_MODULES[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'latentlm' has no attribute '{name}'")
-    try:
-        module = import_module(f"latentlm.{_HOME[name]}")
-    except ModuleNotFoundError as error:
-        if error.name != "trl":
-            raise
-        raise ModuleNotFoundError(
-            f"{name}: trl is not installed; it comes with: pip install 'latentlm[trl]'", name="trl"
-        ) from None
-    return getattr(module, name)
+    return getattr(import_module(f"latentlm.{_HOME[name]}"), name)

@@ -1,6 +1,7 @@
 """What the documentation shows is true: its code runs, its commands parse, its links lead somewhere.
 
-Blocks marked ``python`` are run one after the other in one namespace, offline and in a folder of their own;
+Blocks marked ``python`` are run one after the other in one namespace, offline and in a folder of their own, after
+the imports, arguments and data of a reader's own script;
 ``HuggingFaceTB/SmolLM2-135M`` stands for a tiny Llama with a tokenizer, so they have to be small. Blocks marked
 ``yaml`` are objectives or recipes. Lines of ``bash`` blocks, and code in a line or a table that starts with a command,
 must be calls that exist; words in capitals are placeholders, and code in a line may leave out the end of its command.
@@ -18,7 +19,9 @@ import typer
 import yaml
 from paths import ROOT
 from tiny_models import build
+from transformers import AutoModelForCausalLM, DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
+import latentlm
 from latentlm.attach.api import as_objective
 from latentlm.cli import app
 from latentlm.config.catalog import recipe_names
@@ -113,6 +116,19 @@ def test_a_wrong_command_would_be_found():
             check_command(line)
 
 
+def readers_own(tokenizer) -> dict:
+    """The script that a reader has already: its imports, arguments, data and collator."""
+    texts = ["Paris is the capital of France.", "Water boils at 100 degrees Celsius."] * 4
+    return {
+        "latentlm": latentlm,
+        "AutoModelForCausalLM": AutoModelForCausalLM,
+        "Trainer": Trainer,
+        "args": TrainingArguments("out", max_steps=2, report_to="none", use_cpu=True),
+        "data": [tokenizer(text) for text in texts],
+        "collator": DataCollatorForLanguageModeling(tokenizer, mlm=False),
+    }
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
 @pytest.mark.filterwarnings("default")  # what a reader's own session may warn of is not ours
 def test_python_blocks_run(page, tmp_path, monkeypatch):
@@ -121,7 +137,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     tokenizer = bpe_tokenizer(["Paris is the capital of France. Water boils at 100 degrees."], 300)
     build("llama", vocab_size=len(tokenizer), max_position_embeddings=512).save_pretrained("tiny")
     tokenizer.save_pretrained("tiny")
-    namespace: dict = {"__name__": "readme"}
+    namespace: dict = {"__name__": "readme", **readers_own(tokenizer)}
     for number, block in enumerate(blocks(page, "python"), start=1):
         exec(compile(HUB.sub("./tiny", block), f"{page.name}, block {number}", "exec"), namespace)
 
