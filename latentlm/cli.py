@@ -194,12 +194,43 @@ def export_data(
 
 @app.command()
 def recipes() -> None:
-    """List the built-in recipes."""
-    from latentlm.config.catalog import recipe_names
+    """List the built-in methods, experiments and models."""
+    from latentlm.config.catalog import experiment_names, method_names, model_names
 
-    for name, path in recipe_names().items():
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        typer.echo(f"{name:<22} {first.lstrip('# ')}")
+    groups = {"methods for text": {}, "methods for images": {}}
+    for name, path in method_names().items():
+        groups["methods for images" if path.parent.name == "vision" else "methods for text"][name] = path
+    groups |= {"experiments": experiment_names(), "models": model_names()}
+    uses = {"experiments": "latentlm train NAME", "models": "model=NAME"}
+    for group, known in groups.items():
+        typer.echo(f"{group}: {uses.get(group, 'latentlm train NAME, get_latent_model(model, NAME)')}")
+        for name, path in known.items():
+            first = path.read_text(encoding="utf-8").splitlines()[0]
+            typer.echo(f"  {name:<20} {first.lstrip('# ')}")
+
+
+@app.command()
+def explain(
+    key: Annotated[
+        str | None, typer.Argument(help="a key, a kind or a recipe; without one the blocks are listed")
+    ] = None,
+    page: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="write REFERENCE.md and recipe.schema.json into this folder")
+    ] = None,
+) -> None:
+    """Say what a key of a recipe means.
+
+    For a key such as training.learning_rate or objective.terms.*.target: its meaning, default and choices. For a kind
+    such as ema, or a recipe such as nitp: its equation and keys.
+    """
+    from latentlm.experiment.explain import explain as describe
+    from latentlm.experiment.explain import write_reference
+
+    if page is None:
+        _show(describe(key))
+        return
+    for path in write_reference(Path(page)):
+        typer.echo(f"{path}")
 
 
 @app.command(name="accelerate-config")
@@ -264,8 +295,14 @@ def _show(table: object) -> None:
     from rich.console import Console
 
     console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
     # a pipe has no width of its own, and 80 columns would fold the numbers
-    (console if console.is_terminal else Console(width=100)).print(table)
+    console = Console(width=100)
+    with console.capture() as text:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
 def _check_file(key: str, value: str | None, runs: int) -> None:

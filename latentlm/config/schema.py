@@ -47,25 +47,28 @@ def _cut(value: Any, shown: Callable[[Any], str] = str) -> str:
 
 
 @cache
-def _fields(part: type) -> dict[str, tuple[Any, dataclasses.Field]]:
+def fields_of(part: type) -> dict[str, tuple[Any, dataclasses.Field]]:
+    """Type and field of every key of a part."""
     hints = typing.get_type_hints(part)
     return {f.name: (hints[f.name], f) for f in dataclasses.fields(part) if f.init}
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
+def options_of(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, flat; of another type itself."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(leaf for option in typing.get_args(annotation) for leaf in _options(option))
+        return tuple(leaf for option in typing.get_args(annotation) for leaf in options_of(option))
     return (annotation,)
 
 
-def _parts(annotation: Any) -> list[type]:
-    return [o for o in _options(annotation) if dataclasses.is_dataclass(o) and isinstance(o, type)]
+def parts_of(annotation: Any) -> list[type]:
+    """The dataclasses among the types of a union."""
+    return [o for o in options_of(annotation) if dataclasses.is_dataclass(o) and isinstance(o, type)]
 
 
 def parse(annotation: Any, data: Any, path: str = "config") -> Any:
     """Turn plain data (as YAML gives it) into `annotation`, or raise `ConfigError` naming `path`."""
-    options = _options(annotation)
-    parts = _parts(annotation)
+    options = options_of(annotation)
+    parts = parts_of(annotation)
     if any(type(data) is part for part in parts):
         return data
     if data is None and type(None) in options:
@@ -88,7 +91,7 @@ def parse(annotation: Any, data: Any, path: str = "config") -> Any:
 def _parse_part(parts: list[type], data: dict, path: str) -> Any:
     if len(parts) == 1:
         part = parts[0]
-        if "kind" in data and "kind" not in _fields(part):
+        if "kind" in data and "kind" not in fields_of(part):
             if data["kind"] != kind_of(part):
                 raise ConfigError(f"{path}: unknown kind '{_cut(data['kind'])}'; known: {kind_of(part)}")
             data = {k: v for k, v in data.items() if k != "kind"}
@@ -102,7 +105,7 @@ def _parse_part(parts: list[type], data: dict, path: str) -> Any:
 
 
 def _build(part: type, data: dict, path: str) -> Any:
-    fields = _fields(part)
+    fields = fields_of(part)
     for key in data:
         if key not in fields:
             raise ConfigError(f"{path}: unknown key '{_cut(key)}' for {part.__name__}{suggest(str(key), list(fields))}")
@@ -163,7 +166,7 @@ def _float(data: Any, path: str) -> tuple[bool, Any]:
 
 def _describe(annotation: Any) -> str:
     names = []
-    for option in _options(annotation):
+    for option in options_of(annotation):
         if dataclasses.is_dataclass(option):
             names.append("{kind: " + kind_of(typing.cast(type, option)) + ", ...}")
         elif typing.get_origin(option) is typing.Literal:
@@ -176,14 +179,14 @@ def _describe(annotation: Any) -> str:
 def dump(value: Any, annotation: Any = None) -> Any:
     """The inverse of `parse`: plain data that YAML can write and `parse` reads back equal."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        out = {"kind": kind_of(type(value))} if len(_parts(annotation)) > 1 else {}
-        return out | {name: dump(getattr(value, name), hint) for name, (hint, _) in _fields(type(value)).items()}
+        out = {"kind": kind_of(type(value))} if len(parts_of(annotation)) > 1 else {}
+        return out | {name: dump(getattr(value, name), hint) for name, (hint, _) in fields_of(type(value)).items()}
     if isinstance(value, dict):
-        options = [o for o in _options(annotation) if typing.get_origin(o) is dict]
+        options = [o for o in options_of(annotation) if typing.get_origin(o) is dict]
         item = typing.get_args(options[0])[1] if options else None
         return {key: dump(entry, item) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        options = [o for o in _options(annotation) if typing.get_origin(o) in (tuple, list, Sequence)]
+        options = [o for o in options_of(annotation) if typing.get_origin(o) in (tuple, list, Sequence)]
         item = typing.get_args(options[0])[0] if options else None
         return [dump(entry, item) for entry in value]
     return value

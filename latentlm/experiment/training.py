@@ -8,10 +8,11 @@ import dataclasses
 import math
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from latentlm.config.schema import ConfigError, parse, suggest
+from latentlm.config.schema import ConfigError, fields_of, parse, suggest
 
 # where a run differs from TrainingArguments' own defaults, and what the library itself reads
 DEFAULTS: dict[str, Any] = {
@@ -26,7 +27,6 @@ DEFAULTS: dict[str, Any] = {
     "disable_tqdm": True,
     "remove_unused_columns": False,
 }
-OWN = {"head_learning_rate": float | None, "resume_from_checkpoint": bool | str | None}
 # what may change when a run is resumed, since it does not change what is learned
 FREE = (
     "output_dir", "resume_from_checkpoint", "max_steps", "num_train_epochs", "logging_*", "log_*", "save_*", "eval_*",
@@ -50,6 +50,26 @@ _AT_LEAST = {
 _BELOW_ONE = ("adam_beta1", "adam_beta2")
 _SHARE = ("label_smoothing_factor", "top_p", "min_p", "warmup_ratio")
 _MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """Every argument of transformers' TrainingArguments, by the same name; with `trainer: grpo` of TRL's GRPOConfig.
+
+    Some defaults differ: `logging_steps` is 10, `save_total_limit` is 2 and `report_to` is none, because every run
+    writes its own metrics.jsonl. Besides them there are two keys of our own.
+
+    Args:
+        head_learning_rate: of the heads and predictors that are trained with a pretrained network; without it
+            `learning_rate`.
+        resume_from_checkpoint: ``true`` continues from the newest checkpoint of the run folder; a path names another.
+    """
+
+    head_learning_rate: float | None = None
+    resume_from_checkpoint: bool | str | None = None
+
+
+OWN = {name: annotation for name, (annotation, _) in fields_of(Training).items()}
 
 
 def arguments_class(trainer: str) -> Any:
