@@ -3,7 +3,6 @@
 import inspect
 import os
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 # what is not installed with latentlm alone, and the extra that brings it
-OPTIONAL = {"sklearn": "evals", "lm_eval": "evals", "matplotlib": "report", "PIL": "vision", "trl": "trl"}
+OPTIONAL = {
+    "sklearn": "evals", "lm_eval": "evals", "matplotlib": "report", "jinja2": "report", "PIL": "vision", "trl": "trl"
+}  # fmt: skip
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.path=value, e.g. training.learning_rate=1e-4 training.output_dir=out")
@@ -68,21 +69,21 @@ def evaluate(
     """
     from latentlm.config.command_line import describe_options, parse_options, split_words
     from latentlm.config.schema import ConfigError, suggest
+    from latentlm.report.contract import evaluation_names, load_evaluation
 
-    evals = {entry.name: entry for entry in entry_points(group="latentlm.evals")}
+    known = evaluation_names()
     if name == "--help":
         about = inspect.cleandoc(evaluate.__doc__ or "")
         typer.echo(f"Usage: latentlm eval NAME RUN... [--KEY VALUE]...\n\n{about}\n")
-        typer.echo(f"NAME is one of: {', '.join(sorted(evals))}")
+        typer.echo(f"NAME is one of: {', '.join(known)}")
         return
-    if name not in evals:
-        raise ConfigError(f"eval '{name}': no such evaluation{suggest(name, list(evals))}")
+    if name not in known:
+        raise ConfigError(f"eval '{name}': no such evaluation{suggest(name, known)}")
+    evaluation = load_evaluation(name)
     runs, pairs = split_words(words or [])
     if ("help", None) in pairs:
-        suite = evals[name].load()
-        about = (suite.__doc__ or "").strip()
-        typer.echo(f"Usage: latentlm eval {name} RUN... [--KEY VALUE]...\n\n{about}\n")
-        typer.echo(describe_options(suite.Options))
+        typer.echo(f"Usage: latentlm eval {name} RUN... [--KEY VALUE]...\n\n{evaluation.about}\n")
+        typer.echo(describe_options(evaluation.options))
         return
     if not runs:
         raise ConfigError(f"eval {name}: name at least one run folder, model folder or hub name")
@@ -91,12 +92,10 @@ def evaluate(
             _check_file(key, value, len(runs))
     for run in runs:
         _check_run(run)
-    suite = evals[name].load()
-    options = parse_options(suite.Options, pairs)
+    options = parse_options(evaluation.options, pairs)
     _quiet()
-    results = {run: suite.run(run, options) for run in runs}
-    tables = suite.table(results)
-    for view in tables if isinstance(tables, list) else [tables]:
+    results = {run: evaluation.run(run, options) for run in runs}
+    for view in evaluation.table(results):
         _show(view)
 
 

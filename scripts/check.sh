@@ -8,7 +8,7 @@ source scripts/setup.sh dev
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} TOKENIZERS_PARALLELISM=false
 
 lint() { ruff format --check . && ruff check .; }
-types() { pyright latentlm; }
+types() { pyright latentlm evals/latentlm_evals; }
 tests() { pytest -n "${WORKERS:-2}" --dist worksteal "$@"; }
 
 case "${1:-test}" in

@@ -14,6 +14,7 @@ from rich.table import Column
 from transformers import TrainerCallback
 
 from latentlm.distributed.collectives import all_reduce_count, rank, world_size
+from latentlm.monitor.verdicts import lasting
 from latentlm.objective.objective import Objective
 from latentlm.whole_files import write_text, writing
 
@@ -60,7 +61,8 @@ class Bar(TrainerCallback):
 
     def __init__(self, objective: Objective, folder: Path):
         self.objective, self.folder, self.line = objective, folder, ""
-        self.verdicts: dict[str, str] = {}
+        self.latest: dict[str, float | str] = {}
+        self.on: set[str] = set()  # terms that have had a weight
         self.bar = Progress(disable=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -93,7 +95,8 @@ class Bar(TrainerCallback):
         """Show the loss as the sum that it is."""
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
-        self.verdicts |= {key.split("/", 1)[1]: logs[key] for key in logs if key.endswith("/verdict")}
+        self.latest |= logs
+        self.on |= {key.removesuffix("/weighted") for key in logs if key.endswith("/weighted") and logs[key]}
         losses = f"loss {logs['loss']:.3f} = " + " + ".join(
             f"{name} {value:.3f}" for name, value in self._shares(logs).items()
         )
@@ -108,11 +111,24 @@ class Bar(TrainerCallback):
         self.bar.stop()
         if not self.bar.disable and self.line:
             console.print(self.line)
-        for name, verdict in self.verdicts.items():
-            if verdict != "ok" and state.global_step == state.max_steps:
-                console.print(
-                    f"monitor: {name.removesuffix('/verdict')} ended as {verdict}; see latentlm doctor {self.folder}"
+        if state.global_step < state.max_steps:
+            return
+        for name, failures in self._failures(state.global_step).items():
+            console.print(f"monitor: {name} ended as {', '.join(failures)}; see latentlm doctor {self.folder}")
+
+    def _failures(self, step: int) -> dict[str, list[str]]:
+        """What `latentlm doctor` will say of the terms, by the same rule."""
+        found = {}
+        for key, verdict in self.latest.items():
+            name = key.removeprefix("monitor/").removesuffix("/verdict")
+            if key == f"monitor/{name}/verdict":
+                value, baseline = (self.latest.get(k) for k in (f"{name}/value", f"monitor/{name}/baseline_loss"))
+                is_on = name in self.on or not value
+                known = float(baseline) if baseline is not None else None
+                found[name] = lasting(
+                    str(verdict), step, self.objective.monitor_every, is_on, float(value or 0.0), known
                 )
+        return {name: failures for name, failures in found.items() if failures}
 
     def close(self) -> None:
         """Give the terminal back where the training broke off."""

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from latentlm.config.schema import kind_of, parse
 from latentlm.objective.objective import Objective
+from latentlm.result import Result
 from latentlm.whole_files import read_json
 
 ARXIV = re.compile(r"arXiv[: ]\s*(\d{4}\.\d{4,5})")
@@ -111,24 +112,31 @@ def _training(run: Path, recipe: dict, base: str | None, step: int | None) -> st
 def _final(metrics: Path, step: int | None) -> list[tuple[str, str]]:
     """The last value of every metric up to a step, the monitor's left out."""
     last: dict[str, Any] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
-        row = json.loads(line)
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if number < len(lines):  # a run that was killed leaves half a line
+                raise ValueError(f"{metrics}: line {number} is not JSON: repair or remove it") from None
+            continue
         last |= row if step is None or row.get("step", 0) <= step else {}
     numbers = {key: value for key, value in last.items() if isinstance(value, int | float)}
     return [(key, f"{value:.6g}") for key, value in numbers.items() if not key.startswith("monitor/")]
 
 
 def _scores(folder: Path) -> list[tuple[str, ...]]:
-    """Every number of the result files, which have lm-eval's shape."""
-    rows = []
-    for file in sorted(folder.glob("*.json")):
-        for task, values in read_json(file).get("results", {}).items():
-            for key, value in values.items():
-                name, _, how = key.partition(",")
-                if isinstance(value, int | float) and not name.endswith("_stderr"):
-                    error = values.get(f"{name}_stderr,{how}")
-                    rows.append((task, name, f"{value:.4g}", f"{error:.2g}" if isinstance(error, int | float) else "-"))
-    return rows
+    """Every score of the result files."""
+    results = [Result.read(file) for file in sorted(folder.glob("*.json"))]
+    scored = [
+        (key, task) for result in results if "merged_from" not in result.extra for key, task in result.tasks.items()
+    ]
+    return [
+        (str(key), name, f"{score.value:.4g}", "-" if score.stderr is None else f"{score.stderr:.2g}")
+        for key, task in scored
+        for name, score in task.scores.items()
+        if score.exists
+    ]
 
 
 def _citations(objective: dict | None) -> list[str]:

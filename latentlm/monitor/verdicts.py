@@ -12,10 +12,32 @@ VERDICTS = {
     "norm-blowup": "coordinates have grown beyond 1e4",
     "dead-head": "the guess is the same for every input",
     "no-better-than-random-pairing": "guesses (or views) are no nearer to their own target than to a stranger's",
+    "worse-than-constant": "guessing the mean of the targets, whatever the input, has a smaller loss than this term",
     "one-class": "all guesses name one and the same class",
     "uniform": "no guess names any class",
 }
 """What each verdict means."""
+
+EARLY = ("no-better-than-random-pairing", "worse-than-constant")  # at first nothing is learned: no failure yet
+
+
+def lasting(
+    verdict: str, step: int, monitor_every: int, is_on: bool, value: float, baseline_loss: float | None
+) -> list[str]:
+    """The failures that a term ends with; the one rule of the doctor and of a run's last line.
+
+    Args:
+        verdict: the latest, names joined by commas, or ``ok``.
+        step: of the last log line. Lines repeat a reading until there is a new one, every `monitor_every` steps.
+        monitor_every: of the objective.
+        is_on: whether the term has ever had a weight; one that is still off has nothing to learn.
+        value: of the term's loss.
+        baseline_loss: of the mean of the targets as guess, whatever the input; None where there is none.
+    """
+    names = [name for name in verdict.split(", ") if name != "ok"]
+    if not names and baseline_loss is not None and isfinite(baseline_loss) and value > 1.1 * baseline_loss + 1e-6:
+        names = ["worse-than-constant"]
+    return [name for name in names if is_on and (name not in EARLY or step > monitor_every)]
 
 
 def verdicts(values: dict[str, float], dim: int) -> list[str]:

@@ -9,9 +9,11 @@ from rich.table import Column, Table
 
 from latentlm.attach.teacher_forward import SLOW
 from latentlm.config.schema import ConfigError
-from latentlm.monitor.verdicts import VERDICTS
-from latentlm.report.run_record import Run, finite, read_runs, terms
+from latentlm.monitor.verdicts import VERDICTS, lasting
+from latentlm.objective.objective import Objective
+from latentlm.report.run_record import RunRecord, finite, read_runs, terms
 
+NOTHING_ELSE = 1e4  # a gradient so many times the rest means that there is no rest
 IGNORED = 1e-3  # a gradient that was never more than this share of the rest
 COLLAPSED = "stop the gradient into the target (kind: ema, or stop_grad: true), add a spread term (sigreg), or the data"
 
@@ -38,6 +40,8 @@ FIXES = {
     "norm-blowup": "normalise the target (normalize: layer), read through norm: final, or lower the weight",
     "dead-head": "lower training.learning_rate, warm up, or give the predictor another seed or more width",
     "no-better-than-random-pairing": "check that source.at and target.at belong together, or train longer",
+    "worse-than-constant": "train longer, raise the weight of this term, or check that source.at and target.at belong "
+    "together",
     "one-class": f"balance the targets (assign: center or sinkhorn); {COLLAPSED}",
     "uniform": "sharpen the target (lower target_temperature) or give it more steps",
     "collapsing": COLLAPSED,
@@ -53,9 +57,9 @@ FIXES = {
 
 LEGEND = """\
 first, last: the loss. mean guess: the loss of the targets' mean as guess, whatever the input. rank: of the guesses
-(or of the set) and of the targets. cosine_margin: how much nearer a guess is to its own target than to a stranger's.
-gradient:
-its size at the source over that of everything else there; - where there is nothing to compare or to measure."""
+(or of the set) and of the targets. margin: how much nearer, by cosine, a guess is to its own target than to a
+stranger's. gradient: its size at the source over that of everything else there; - where there is nothing to compare or
+to measure."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Finding:
     step: int
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RunRecord:
     """A run folder that has logged something, finished or not."""
     if not (path / "metrics.jsonl").is_file():
         raise ConfigError(f"{path}: has no metrics.jsonl; name a run folder made by latentlm train")
@@ -83,19 +87,19 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def examine(run: Run) -> list[Finding]:
+def examine(run: RunRecord) -> list[Finding]:
     """All that is not healthy, as of the last reading of each kind."""
     of_terms = [finding for name in terms([run]) for finding in _term(run, name)]
     return [*_whole(run), *of_terms, *_teacher(run), *_top(run)]
 
 
-def describe(run: Run, findings: Sequence[Finding]) -> list[str]:
+def describe(run: RunRecord, findings: Sequence[Finding]) -> list[str]:
     """The verdict on the whole, every finding with its fix, and what could not be judged."""
-    total = ((run.recipe or {}).get("training") or {}).get("max_steps")
-    where = (
-        f"step {_step(run)}" + (f" of {total}" if total and total > 0 else "") + ("" if run.depth else ", not finished")
-    )
+    total = run.setting("training", "max_steps")
+    planned = f" of {total}" if isinstance(total, int) and total > 0 else ""
+    where = f"step {_step(run)}{planned}" + ("" if run.depth else ", not finished")
     lines = [f"{run.path}: {'not healthy' if findings else 'healthy'} ({where})"]
+    lines += [f"  {problem}" for problem in run.problems]
     for name, step in dict.fromkeys((finding.verdict, finding.step) for finding in findings):
         places = ", ".join(finding.place for finding in findings if (finding.verdict, finding.step) == (name, step))
         lines.append(f"  {places}: {name} at step {step}: {MEANINGS[name]}. Try: {FIXES[name]}.")
@@ -109,10 +113,11 @@ def describe(run: Run, findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def table(run: Run, findings: Sequence[Finding]) -> Table:
+def table(run: RunRecord, findings: Sequence[Finding]) -> Table:
     """One row for each term; cells of a ladder are called by their blocks, source_to_target."""
-    head = ("term", "health", "first", "last", "mean guess", "rank", "target's", "cosine_margin", "gradient")
-    view = Table(*(Column(name, justify="left" if k < 2 else "right") for k, name in enumerate(head)), box=None)
+    head = ("term", "health", "first", "last", "mean guess", "rank", "target's", "margin", "gradient")
+    columns = [Column(name, justify="left" if k < 2 else "right", no_wrap=k == 1) for k, name in enumerate(head)]
+    view = Table(*columns, box=None)
     for name in terms([run]):
         wrong = [finding.verdict for finding in findings if finding.place == name]
         values = run.curves[f"{name}/value"]
@@ -121,19 +126,21 @@ def table(run: Run, findings: Sequence[Finding]) -> Table:
             for key in ("baseline_loss", "rank", "target_rank", "cosine_margin", "grad_ratio")
         ]
         health = ", ".join(wrong) or ("off" if _is_off(run, name) else "ok")
+        if latest[-1] is not None and latest[-1] > NOTHING_ELSE:
+            latest[-1] = None
         view.add_row(name, health, *map(_number, (values[0][1], values[-1][1], *latest)))
     return view
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or value > 1e9 else f"{value:.3g}"  # with nothing beside it a ratio says nothing
+    return "-" if value is None else f"{value:.3g}"
 
 
-def _step(run: Run) -> int:
+def _step(run: RunRecord) -> int:
     return run.curves["loss"][-1][0]
 
 
-def _whole(run: Run) -> Iterator[Finding]:
+def _whole(run: RunRecord) -> Iterator[Finding]:
     if broken := [step for step, value in run.curves["loss"] if not isfinite(value)]:
         yield Finding("run", "not-finite", broken[0])
     rates = run.curves.get("learning_rate", [])
@@ -141,7 +148,7 @@ def _whole(run: Run) -> Iterator[Finding]:
         yield Finding("run", "learning-rate-0", rates[-1][0])
 
 
-def _term(run: Run, name: str) -> Iterator[Finding]:
+def _term(run: RunRecord, name: str) -> Iterator[Finding]:
     values = run.curves[f"{name}/value"]
     if broken := [step for step, value in values if not isfinite(value)]:
         yield Finding(name, "not-finite", broken[0])
@@ -152,11 +159,9 @@ def _term(run: Run, name: str) -> Iterator[Finding]:
         yield Finding(name, "empty", values[-1][0])
         return
     last = said[-1][1] if said else "ok"
-    for verdict in last.split(", "):
-        if verdict != "ok" and (
-            verdict != "no-better-than-random-pairing" or _read_again(run)
-        ):  # at first nothing is learned
-            yield Finding(name, verdict, said[-1][0])
+    baseline, is_on = run.last(f"monitor/{name}/baseline_loss"), not _is_off(run, name)
+    for verdict in lasting(last, _step(run), _monitor_every(run), is_on, values[-1][1], baseline):
+        yield Finding(name, verdict, said[-1][0] if said else values[-1][0])
     if last == "ok" and _collapsing(run, name):
         yield Finding(name, "collapsing", said[-1][0])
     if zero or _is_off(run, name):
@@ -168,12 +173,12 @@ def _term(run: Run, name: str) -> Iterator[Finding]:
         yield Finding(name, "flat", values[-1][0])
 
 
-def _read_again(run: Run) -> bool:
-    """Whether there was a second reading: log lines repeat one until there is a new one."""
-    return _step(run) > ((run.recipe or {}).get("objective") or {}).get("monitor", 50)
+def _monitor_every(run: RunRecord) -> int:
+    every = run.setting("objective", "monitor_every")
+    return every if isinstance(every, int) else Objective.monitor_every
 
 
-def _collapsing(run: Run, name: str) -> bool:
+def _collapsing(run: RunRecord, name: str) -> bool:
     """Loss and the loss of a mean guess fell together, and so did the rank of the targets."""
     nothing = [value for _, value in finite(run.curves.get(f"monitor/{name}/baseline_loss", []))]
     ranks = [value for _, value in finite(run.curves.get(f"monitor/{name}/target_rank", []))]
@@ -182,22 +187,22 @@ def _collapsing(run: Run, name: str) -> bool:
     return below and bool(ranks) and ranks[-1] < 0.5 * max(ranks)
 
 
-def _is_off(run: Run, name: str) -> bool:
+def _is_off(run: RunRecord, name: str) -> bool:
     """Whether its weight was 0 all along; a value of 0 says nothing of the weight."""
     value, weighted = (run.curves.get(f"{name}/{key}", []) for key in ("value", "weighted"))
     return bool(weighted) and any(v for _, v in value) and not any(w for _, w in weighted)
 
 
-def _teacher(run: Run) -> Iterator[Finding]:
+def _teacher(run: RunRecord) -> Iterator[Finding]:
     momenta = run.curves.get(f"monitor/{SLOW}/momentum", [])
     if momenta and min(value for _, value in momenta) >= 1:
         yield Finding(SLOW, "teacher-not-updating", momenta[-1][0])
     lags = run.curves.get(f"monitor/{SLOW}/lag", [])
-    if lags and max(lag for _, lag in lags) == 0 and _read_again(run):
+    if lags and max(lag for _, lag in lags) == 0 and _step(run) > _monitor_every(run):
         yield Finding(SLOW, "student-not-moving", lags[-1][0])
 
 
-def _top(run: Run) -> Iterator[Finding]:
+def _top(run: RunRecord) -> Iterator[Finding]:
     """Of the top alone: further down a few huge coordinates, which pretrained language models have, hide all others."""
     if run.depth and not run.depth["rank"][-1] >= 2:
         yield Finding(f"depth {run.depth['depth'][-1]}", "collapsed-depth", _step(run))

@@ -9,7 +9,7 @@ from paths import ROOT
 # packages of one line do not know each other; a package may import from every line above its own
 LADDER = """
 types distributed whole_files
-config
+config result
 losses backbones
 components
 objective data
@@ -22,7 +22,18 @@ __main__
 """
 RUNG = {name: height for height, line in enumerate(LADDER.split("\n")) for name in line.split()}
 
+# the same for the evaluations, which stand above the whole library; what they share is below them
+EVALUATIONS = """
+lazy statistics
+models probes
+coherence pass_at_k probing reversal
+lm_eval_tasks vision
+"""
+EVALUATION_RUNG = {name: height for height, line in enumerate(EVALUATIONS.split("\n")) for name in line.split()}
+
 LIBRARY = sorted((ROOT / "latentlm").rglob("*.py"))
+EVALS = ROOT / "evals" / "latentlm_evals"
+EVAL_FILES = sorted(EVALS.rglob("*.py"))
 
 
 def imports(path: Path) -> set[str]:
@@ -72,3 +83,17 @@ def test_a_user_class_does_not_load_data_sets():
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_library_knows_no_evaluation(path):
     assert not [name for name in imports(path) if name.startswith(("latentlm_evals", "latentlm_recipes"))]
+
+
+def test_every_evaluation_has_its_place():
+    top = {path.relative_to(EVALS).parts[0].removesuffix(".py") for path in EVAL_FILES} - {"__init__"}
+    assert top == EVALUATION_RUNG.keys()
+
+
+@pytest.mark.parametrize("path", EVAL_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_evaluations_share_what_is_below_them_and_do_not_know_each_other(path):
+    """But for vision, which uses scores of coherence, and the tasks of lm-eval, which are those of reversal."""
+    own = path.relative_to(EVALS).parts[0].removesuffix(".py")
+    others = {name.split(".")[1] for name in imports(path) if name.startswith("latentlm_evals.")} - {own}
+    for other in others:
+        assert EVALUATION_RUNG[other] < EVALUATION_RUNG[own], f"{path.name} imports {other}, not below {own}"

@@ -3,21 +3,25 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from run_cli import latentlm
 from tiny_recipes import tiny
 
+from latentlm.experiment.callbacks import Bar
 from latentlm.experiment.recipe import load_recipe
 from latentlm.experiment.train import train
-from latentlm.report.doctor import FIXES, MEANINGS
+from latentlm.objective.objective import Objective
+from latentlm.report.doctor import FIXES, MEANINGS, examine, read_run
 
 STEPS = (1, 50, 100, 150, 200)
 FALLING = [0.4, 0.3, 0.1, 0.02, 0.01]
 
 
-def write(folder: Path, total=200, depth=(9.0, 12.0, 8.0), monitor=50, **series) -> str:
+def write(folder: Path, total=200, depth=(9.0, 12.0, 8.0), monitor_every=50, **series) -> str:
     """A run folder whose metrics are given as one value for each of STEPS, or one for all of them."""
     good = {
         "loss": [2.0, 1.5, 1.0, 0.7, 0.5],
@@ -28,7 +32,7 @@ def write(folder: Path, total=200, depth=(9.0, 12.0, 8.0), monitor=50, **series)
         "monitor/term/baseline_loss": 1.1,
         "monitor/term/rank": 10.0,
         "monitor/term/target_rank": [12.0, 11.0, 9.0, 8.0, 8.0],
-        "monitor/term/gap": [0.0, 0.2, 0.3, 0.4, 0.5],
+        "monitor/term/cosine_margin": [0.0, 0.2, 0.3, 0.4, 0.5],
         "monitor/term/grad_ratio": [0.2, 0.1, 1e-4, 1e-5, 1e-6],
         "monitor/slow copy/momentum": [0.99, 0.99, 0.995, 0.999, 1.0],
         "monitor/slow copy/lag": [0.0, 0.01, 0.02, 0.02, 0.01],
@@ -45,7 +49,7 @@ def write(folder: Path, total=200, depth=(9.0, 12.0, 8.0), monitor=50, **series)
     rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "recipe.yaml").write_text(
-        yaml.safe_dump({"objective": {"monitor": monitor}, "training": {"max_steps": total}})
+        yaml.safe_dump({"objective": {"monitor_every": monitor_every}, "training": {"max_steps": total}})
     )
     if depth:
         (folder / "depth.json").write_text(json.dumps({"depth": [0, 1, 2], "rank": depth, "dim": 32}))
@@ -72,6 +76,7 @@ def test_a_healthy_run_passes_whatever_it_was_at_first(tmp_path):
         ({"v_": [1.0, 0.8, float("nan"), float("nan"), 0.1]}, "term", "not-finite", 100),
         ({"loss": [2.0, float("inf"), 1.0, 1.0, 1.0]}, "run", "not-finite", 50),
         ({"grad_ratio": 2e-4}, "term", "ignored", 200),
+        ({"baseline_loss": 0.03}, "term", "worse-than-constant", 200),
         ({"v_": 0.7}, "term", "flat", 200),
         ({"v_": 0.0, "w_": 0.0, "verdict": None}, "term", "empty", 200),
         ({"lr": 0.0}, "run", "learning-rate-0", 200),
@@ -102,7 +107,7 @@ def test_a_constructed_failure_is_named_and_nothing_else(tmp_path, series, place
     [
         {"v_": 0.0, "w_": 0.0},  # a hinge that is met has readings
         {"w_": 0.0, "grad_ratio": 0.0},  # a term that is off is asked nothing
-        {"baseline_loss": FALLING},  # targets that shrink but keep their rank
+        {"baseline_loss": FALLING, "v_": [0.3, 0.2, 0.08, 0.015, 0.008]},  # targets that shrink but keep their rank
         {"target_rank": [9.0, 8.0, 6.0, 4.0, 3.0]},  # targets that lose rank but stay apart
         {"depth": (1.0, 1.2, 8.0)},  # huge coordinates inside a pretrained network
         {"verdict": "no-better-than-random-pairing", "monitor_every": 500},  # there was one reading only
@@ -181,3 +186,40 @@ def test_a_contrast_between_the_same_crops_is_healthy(tmp_path, monkeypatch):
     told = latentlm("doctor", "run")
     assert told.code == 0, told.out
     assert "run: healthy (step 12 of 12)" in told.out
+
+
+@pytest.mark.parametrize(
+    ("series", "monitor_every", "failures"),
+    [
+        ({"verdict": "no-better-than-random-pairing"}, 50, ["no-better-than-random-pairing"]),
+        ({"verdict": "no-better-than-random-pairing"}, 200, []),  # one reading says nothing yet
+        ({"verdict": "no-better-than-random-pairing", "w_": 0.0}, 50, []),  # nor does a term that is still off
+        ({"verdict": "one-class", "baseline_loss": 0.03}, 200, ["one-class"]),
+        ({"verdict": "ok", "baseline_loss": 0.03}, 50, ["worse-than-constant"]),
+        ({"verdict": "ok", "baseline_loss": 0.03}, 500, []),
+    ],
+)
+def test_the_last_line_of_a_run_and_the_doctor_say_the_same(tmp_path, capsys, series, monitor_every, failures):
+    folder = Path(write(tmp_path / "run", monitor_every=monitor_every, **series))
+    bar = Bar(Objective(monitor_every=monitor_every), folder)
+    state = SimpleNamespace(global_step=0, max_steps=200, is_world_process_zero=True)
+    bar.on_train_begin(None, state, None, model=torch.nn.Linear(1, 1))
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        state.global_step = row.pop("step")
+        bar.on_log(None, state, None, logs=row)
+    bar.on_train_end(None, state, None)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("monitor: ")]
+    assert said == [f"monitor: term ended as {', '.join(failures)}; see latentlm doctor {folder}"] * bool(failures)
+    found = [finding.verdict for finding in examine(read_run(folder))]
+    assert found == failures
+
+
+def test_files_that_a_kill_has_cut_are_named_and_left_out(tmp_path):
+    folder = write(tmp_path / "run")
+    for name in ("depth.json", "recipe.yaml", "run.json"):
+        file = tmp_path / "run" / name
+        file.write_text('{"depth": [0, 1')
+        told = latentlm("doctor", folder)
+        assert told.code == 0, told
+        assert f"{name} cannot be read (cut short?), so it is left out" in told.out

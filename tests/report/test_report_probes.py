@@ -5,10 +5,13 @@ import math
 import re
 
 import pytest
+from latentlm_evals.coherence.report import transfer_maps
+from latentlm_evals.probing.task_names import Profile, profiles
 
 from latentlm.report import write_report
-from latentlm.report.probe_figures import transfer
+from latentlm.report.figures.maps import square_maps
 from latentlm.report.run_record import read_runs
+from latentlm.result import Estimate, Result, Task
 
 CONTEXTS = ["subject", "object", "late", "code"]
 UNKNOWN = "unknown_words: in 6 of 6 questions the tokenizer does not know a word"
@@ -33,12 +36,16 @@ def probe_result(shift=0.0, depths=7, warnings=(), model=None):
             results[task] = {"alias": task, **{f"{key},none": value for key, value in row.items()}}
         picked = {"acc,none": 0.9, "acc_low,none": 0.81, "acc_high,none": 0.97, "depth,none": 3.0}
         results[f"probe/{name}/chosen"] = picked | {"chance,none": 0.5}
-    return {"results": results, "warnings": list(warnings), "config": {"model": model, "at": "last"}}
+    return {
+        "results": results,
+        "warnings": list(warnings),
+        "config": {"model": model, "model_path": model, "at": "last"},
+    }
 
 
 def coherence_result(cross, model=None, **more):
     square = [[0.95 if i == j else cross for j in range(4)] for i in range(4)]
-    row = {"crs,none": cross / 0.95, "crs_stderr,none": 0.03, "alias": "x", "note": "words"}
+    row = {"crs,none": cross / 0.95, "crs_stderr,none": 0.03, "alias": "x"}
     config = {"model": "LlamaForCausalLM", "model_path": model}
     rows = {"coherence/stability/category@3": row}
     return {"results": rows, "transfer": {"category@3": square}, "config": config} | more
@@ -76,21 +83,21 @@ def test_checkpoints_and_files_stand_side_by_side(tmp_path):
     assert "plain: tense: few sentences" in text
     assert "95.0 <small>[91, 98]</small>" in text
     assert "90.0 <small>[81, 97]</small>" in text
-    assert "0.9474 <small>&plusmn; 0.0588</small>" in text
+    assert "0.9474 <small>± 0.0588</small>" in text
     for title in ("Probes", "Transfer of readouts", "Other scores"):
         assert f"<h2>{title}</h2>" in text
     assert "<h2>Losses</h2>" not in text
 
 
 def test_gain_is_zero_at_chance_and_the_best_depth_the_shallowest(tmp_path):
-    file = write(tmp_path / "a.json", probe_result())
-    probe = read_runs([file])[0].probes[0]
-    assert probe.depths == list(range(7))
+    probe = profiles(Result.read(write(tmp_path / "a.json", probe_result())))["tense"]
+    assert list(probe.depths) == list(range(7))
     assert probe.best() == 3
     assert probe.gain()[3] == pytest.approx(0.9)
-    probe.scores["acc"][:] = [0.4] * 7
-    assert probe.gain() == [0.0] * 7
-    assert probe.best() == 0
+    below = Task({"acc": Estimate(0.4), "chance": Estimate(0.5)})
+    flat = Profile("tense", dict.fromkeys(range(7), below), Task({}))
+    assert flat.gain() == [0.0] * 7
+    assert flat.best() == 0
 
 
 def test_what_holds_no_results_is_refused(tmp_path):
@@ -115,10 +122,12 @@ def test_axes_bear_the_names_of_the_contexts(tmp_path):
     named = write(tmp_path / "named.json", coherence_result(0.5, contexts=CONTEXTS))
     numbered = write(tmp_path / "numbered.json", coherence_result(0.5))
     strange = write(tmp_path / "strange.json", coherence_result(0.5, contexts=CONTEXTS[:2]))
-    left, middle, right = transfer(read_runs([named, numbered, strange])).axes[:3]
-    for axis, names in ((left, CONTEXTS), (middle, list("1234")), (right, list("1234"))):
-        assert [label.get_text() for label in axis.get_xticklabels()] == names
-        assert [label.get_text() for label in axis.get_yticklabels()] == names
+    maps = [transfer_maps(run.evaluated("coherence"))["category@3"] for run in read_runs([named, numbered, strange])]
+    for each, names in zip(maps, (CONTEXTS, list("1234"), list("1234")), strict=True):
+        assert list(each.rows) == list(each.columns) == names
+    figure = square_maps([maps], "", "", "")
+    for axis, each in zip(figure.axes, maps, strict=False):
+        assert [label.get_text() for label in axis.get_xticklabels()] == each.columns
 
 
 def test_scores_that_do_not_exist_are_dashes(tmp_path):
@@ -130,7 +139,7 @@ def test_scores_that_do_not_exist_are_dashes(tmp_path):
     text = write_report([file], tmp_path / "out").read_text()
     cells = re.findall(r"<td class=text>(\w+)</td><td>(.*?)</td>", text)
     assert cells == [
-        ("t", "0.21 <small>&plusmn; 0.098</small>"),
+        ("t", "0.21 <small>± 0.098</small>"),
         ("u", "-"),
         ("one", "0.5"),
         ("half", "0.7"),
@@ -164,8 +173,7 @@ def test_the_merged_file_says_the_same_as_its_parts(tmp_path):
     files = [write(tmp_path / f"{k}.json", part) for k, part in enumerate(parts)]
     merged = write_report(files, tmp_path / "out").with_name("report-scores.json")
     (before,), (after,) = read_runs(files), read_runs([merged])
-    for name in ("tasks", "probes", "transfer", "contexts", "others", "warnings"):
-        assert getattr(before, name) == getattr(after, name)
+    assert before.result == after.result
 
 
 def test_runs_that_cannot_be_told_apart_stay_apart(tmp_path):

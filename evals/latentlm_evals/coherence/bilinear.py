@@ -5,8 +5,10 @@ Letters: ``n`` pairs, row i of all arrays about the same one; ``d`` width.
 
 import numpy as np
 
-from latentlm_evals.probes.context_probes import Array, caution, inverse_root, is_flat
-from latentlm_evals.statistics.reciprocal_rank import by_cosine, chance_mrr, check_pairs
+from latentlm_evals.probes.context_probes import caution, inverse_root
+from latentlm_evals.statistics.arrays import Array, check_pairs, is_flat
+from latentlm_evals.statistics.folds import cross_folds
+from latentlm_evals.statistics.ranking import by_cosine, chance_mrr
 
 FOLDS = 5
 
@@ -51,7 +53,7 @@ def bilinear_inverse(
     order, swap = draw.permutation(len(s)), draw.permutation(len(s))
     found = {}
     for name, partner in (("", o), ("_shuffled", o[swap])):
-        maps = {tuple(test): relation_map(s[train], partner[train]) for train, test in folds(order)}
+        maps = {tuple(test): relation_map(s[train], partner[train]) for train, test in cross_folds(order, FOLDS)}
         ahead, back = np.empty(len(s)), np.empty(len(s))
         for test, m in maps.items():
             rows = np.array(test)
@@ -77,17 +79,11 @@ def bilinear_composition(first: Array, middle: Array, last: Array, seed: int = 0
     found = {}
     for name, ends in (("", c), ("_shuffled", c[swap])):
         ranks = np.empty(len(a))
-        for train, test in folds(order):
+        for train, test in cross_folds(order, FOLDS):
             both = relation_map(b[train], ends[train]) @ relation_map(a[train], b[train])
             ranks[test] = by_cosine(a[test] @ both.T, c, test)
         found[f"composition{name}"] = float(ranks.mean())
     return found | {"composition_chance": chance_mrr(len(a))}
-
-
-def folds(order: Array) -> list[tuple[Array, Array]]:
-    """(train, test) for each of `FOLDS` parts."""
-    parts = np.array_split(order, FOLDS)
-    return [(np.concatenate(parts[:i] + parts[i + 1 :]), part) for i, part in enumerate(parts)]
 
 
 def _whiten(states: Array, like: Array | None = None) -> Array:

@@ -5,10 +5,12 @@ Letters: ``n`` entities or facts, row i of two arrays about the same one; ``d`` 
 
 import numpy as np
 
-from latentlm_evals.coherence.bilinear import FOLDS, folds
-from latentlm_evals.probes.context_probes import Array, Labels, caution, is_flat
-from latentlm_evals.statistics.cluster_bootstrap import draws, interval, mean_interval
-from latentlm_evals.statistics.reciprocal_rank import by_cosine, chance_mrr, check_pairs, unit
+from latentlm_evals.coherence.bilinear import FOLDS
+from latentlm_evals.probes.context_probes import caution
+from latentlm_evals.statistics.arrays import Array, Booleans, Labels, check_pairs, is_flat, unit
+from latentlm_evals.statistics.bootstrap import draws, interval, mean_interval
+from latentlm_evals.statistics.folds import cross_folds
+from latentlm_evals.statistics.ranking import by_cosine, chance_mrr
 
 MOVED = 0.1  # nats: a forward fact that changed less was not updated, and what followed it says nothing
 
@@ -53,7 +55,7 @@ def consistency_scores(ranks: dict[str, Array], clusters: Labels | None = None) 
 
 
 def fact_unification(
-    forward: Array, reverse: Array, shared: Array | None = None, clusters: Labels | None = None
+    forward: Array, reverse: Array, shared: Booleans | None = None, clusters: Labels | None = None
 ) -> dict[str, float]:
     """Do the forward and the reverse query of a fact lead to one state?
 
@@ -95,7 +97,7 @@ def fact_unification(
     return found | ({"u_null": float((cosines[paired].mean() - base) / spread)} if paired.any() else {})
 
 
-def _redrawn(cosines: Array, unrelated: Array, counts: Array) -> Array:
+def _redrawn(cosines: Array, unrelated: Booleans, counts: Array) -> Array:
     """U ``[b]`` of drawn facts, from how often each was drawn ``[b n]``."""
 
     def mean(values: Array) -> Array:
@@ -146,9 +148,9 @@ def update_coupling(forward: Array, reverse: Array, unrelated: Array) -> dict[st
     } | interval("t", drawn)
 
 
-def _cross_fitted(left: Array, fit_on: Array, right: Array, order: Array) -> Array:
+def _cross_fitted(left: Array, fit_on: Array, right: Array, order: Labels) -> Array:
     ranks = np.empty(len(left))
-    for train, test in folds(order):
+    for train, test in cross_folds(order, FOLDS):
         ranks[test] = by_cosine(left[test] @ _procrustes(left[train], fit_on[train]), right, test)
     return ranks
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentlm_evals.probes.context_probes import Array, Labels, check_states
+from latentlm_evals.statistics.arrays import Array, Booleans, Labels, check_states
 
 
 def row_space(directions: Array) -> Array:
@@ -23,7 +23,7 @@ def interchange(base: Array, source: Array, subspace: Array) -> Array:
     return base + (source - base) @ subspace.T @ subspace
 
 
-def disentangle(cause: Array, isolate: Array) -> dict[str, float]:
+def disentangle(cause: Booleans, isolate: Booleans) -> dict[str, float]:
     """RAVEL's scores from hits of single interchanges.
 
         Cause   = share where the target attribute becomes the source's

@@ -110,7 +110,7 @@ def _identity_bridge(data: IdentityBridge, limit: int) -> list[Pairs]:
 
 def _retrieval(data: Retrieval, limit: int) -> list[Pairs]:
     rows = data.pairs()
-    groups = (("both", rows[: data.source.num_both]), ("one_way", rows[data.source.num_both :]))
+    groups = (("both", rows[: data.num_both]), ("one_way", rows[data.num_both :]))
     return [
         _pairs(f"retrieval_{name}", _spread(own, limit), "value of {} :", "key of {} :") for name, own in groups if own
     ]
@@ -119,7 +119,7 @@ def _retrieval(data: Retrieval, limit: int) -> list[Pairs]:
 def _chain(data: Chain, limit: int) -> list[Pairs]:
     """Of ``x => y => z`` the link from y to z; z, y, x is the chain."""
     rows = data.chains()
-    groups = (("both", rows[: data.source.num_both]), ("one_way", rows[data.source.num_both :]))
+    groups = (("both", rows[: data.num_both]), ("one_way", rows[data.num_both :]))
     return [
         _pairs(f"chain_{name}", [(y, z, x) for x, y, z in _spread(own, limit)], "{} =>", "{} <=", "{} =>")
         for name, own in groups

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
+from sklearn.linear_model import RidgeCV
 
-from latentlm_evals.probes.context_probes import Array, Labels, caution, rounding
-from latentlm_evals.statistics.cluster_bootstrap import draws, interval
-from latentlm_evals.statistics.reciprocal_rank import chance_mrr, check_pairs, expected
+from latentlm_evals.probes.context_probes import caution
+from latentlm_evals.statistics.arrays import Array, Labels, check_pairs, rounding
+from latentlm_evals.statistics.bootstrap import draws, interval
+from latentlm_evals.statistics.ranking import chance_mrr, expected_reciprocal_rank
 
 STILL = 1e-3  # share of the spread of h(gx); less movement than this is invariance
 PENALTIES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
@@ -37,22 +39,12 @@ def fit_action(states: Array, moved: Array, penalty: float | None = None) -> Act
     """
     check_pairs("fit_action", states, moved)
     centre, goal = states.mean(0), (moved - states).mean(0)
-    u, size, v = np.linalg.svd(states - centre, full_matrices=False)
-    step = moved - states - goal
-    if penalty is None:
-        penalty = min(PENALTIES, key=lambda value: _left_out(u, size, step, value * float((size**2).mean())))
-    strength = penalty * float((size**2).mean()) + 1e-12
-    change = (v.T * (size / (size**2 + strength))) @ (u.T @ step)
-    matrix = np.eye(states.shape[1]) + change.T
+    # penalties are shares of the mean square along a principal direction
+    size = max(float(((states - centre) ** 2).sum()) / min(states.shape), 1e-12)
+    ridge = RidgeCV([value * size for value in (PENALTIES if penalty is None else (penalty,))])
+    change = ridge.fit(states - centre, moved - states - goal).coef_
+    matrix = np.eye(states.shape[1]) + np.asarray(change)
     return Action(matrix, centre + goal - matrix @ centre)
-
-
-def _left_out(u: Array, size: Array, step: Array, strength: float) -> float:
-    """Squared leave-one-out error of a ridge, by its hat matrix."""
-    weight = size**2 / (size**2 + strength + 1e-12)
-    leverage = (u**2) @ weight + 1 / len(u)
-    residual = step - (u * weight) @ (u.T @ step)
-    return float((residual**2 / np.maximum(1 - leverage, 1e-6)[:, None] ** 2).sum())
 
 
 def equivariance(action: Action, states: Array, moved: Array, entities: Labels | None = None) -> dict[str, float]:
@@ -86,7 +78,7 @@ def equivariance(action: Action, states: Array, moved: Array, entities: Labels |
         "eq": 1 - error / spread,
         "eq_gain": float("nan") if still else 1 - error / shift,
         "h@1": float(((above == 0) & (level == 1)).mean()),
-        "mrr": float(expected(above, level).mean()),
+        "mrr": float(expected_reciprocal_rank(above, level).mean()),
         "moved": shift / spread,
         "mrr_chance": chance_mrr(2 * len(states)),
     } | interval("eq_gain", gains)
@@ -146,7 +138,7 @@ class Frame:
         return corner
 
 
-def _places(queries: Array, keys: Array) -> tuple[Array, Array]:
+def _places(queries: Array, keys: Array) -> tuple[Labels, Labels]:
     """How many keys are nearer than a query's own, and how many as near, its own among them."""
     distance = ((queries[:, None] - keys[None]) ** 2).sum(-1)
     own = distance[np.arange(len(queries)), np.arange(len(queries))][:, None]

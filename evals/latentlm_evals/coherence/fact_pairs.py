@@ -13,8 +13,9 @@ from latentlm_evals.coherence.bilinear import FOLDS, bilinear_composition, bilin
 from latentlm_evals.coherence.binding import consistency_scores, fact_unification, role_ranks, update_coupling
 from latentlm_evals.coherence.stimuli import countries
 from latentlm_evals.models.interventions import Lens
-from latentlm_evals.probes.context_probes import Array, Labels, caution, is_flat
+from latentlm_evals.probes.context_probes import caution
 from latentlm_evals.probes.pca import Space
+from latentlm_evals.statistics.arrays import Array, Booleans, Labels, is_flat
 
 STEPS, RISE, STEP_SIZE = 40, 2.0, 2e-4  # an update ends after so many steps or nats; a step is this share of the norm
 LEAST = 2 * FOLDS  # facts
@@ -47,7 +48,7 @@ class Pairs:
         """`clusters`; each fact by itself where there are none."""
         return np.array(self.clusters) if self.clusters else np.arange(len(self.a))
 
-    def shared(self) -> Array:
+    def shared(self) -> Booleans:
         """``[n n]``, true where two different facts have a thing in common."""
         a, b = np.array(self.a), np.array(self.b)
         same = [x[:, None] == y for x in (a, b) for y in (a, b)]

@@ -11,7 +11,8 @@ from latentlm_evals.coherence.causal import amnesic_effect, disentangle, interch
 from latentlm_evals.coherence.noun_concepts import CONCEPTS, Nouns
 from latentlm_evals.coherence.stimuli import ASK_CATEGORY, CATEGORIES, CONTEXTS, NUMBER_ANSWERS, Mention
 from latentlm_evals.models.interventions import Lens
-from latentlm_evals.probes.context_probes import ROUNDING, Array, caution, fit_probe, is_flat, skill
+from latentlm_evals.probes.context_probes import caution, fit_probe, probe_skill
+from latentlm_evals.statistics.arrays import ROUNDING, Array, Booleans, Labels, is_flat
 
 SWAPPED_IN = (0, 1, 4)  # contexts whose subspaces are exchanged: subject, object, question
 SCORES = ("answered", "cause", "isolate", "disentangle", "gap", "amnesic", "amnesic_other")
@@ -41,9 +42,9 @@ class Exchange:
             here = [k for k, row in enumerate(self.test) if row.context == context]
             self.prior[asks, context] = self.plain[asks][here][:, self.tokens[asks]].mean(0)
 
-    def known(self, asks: str) -> Array:
+    def known(self, asks: str) -> Booleans:
         """Whether the model's answer about each test mention is right."""
-        return self._answers(self.test, asks, self.plain[asks]) == [getattr(row, asks) for row in self.test]
+        return self._answers(self.test, asks, self.plain[asks]) == np.array([getattr(row, asks) for row in self.test])
 
     def scores(self, concept: str) -> dict[str, float]:
         """Cause, Isolate and Disentangle inside and across contexts, the amnesic effect, and their nulls."""
@@ -53,21 +54,25 @@ class Exchange:
             return dict.fromkeys(SCORES, caution("collapsed", "the answers do not depend on the noun"))
         if is_flat(*(family.train for family in families)):
             return dict.fromkeys(SCORES, caution("collapsed", "all nouns have the same state in a context"))
-        within = float(np.mean([skill(fit_probe(f.train, f.train_labels), f.test, f.test_labels) for f in families]))
+        within = float(
+            np.mean([probe_skill(fit_probe(f.train, f.train_labels), f.test, f.test_labels) for f in families])
+        )
         known = {asks: self.known(asks) for asks in CONCEPTS}
         found = {"answered": float(known[concept].mean())}
         chosen = {b: self._pairs(b, known) for b in SWAPPED_IN}
         if min(map(len, chosen.values())) < 2:
             caution("unanswered", f"{found['answered']:.0%} of the questions are answered right without a change")
             return found
-        hits: dict[tuple[str, str], list[Array]] = {}
+        hits: dict[tuple[str, str], list[Booleans]] = {}
         for b, couples in chosen.items():
             mine = {("across" if a != b else "within", a): self._subspace(a, concept, False) for a in SWAPPED_IN}
             mine |= {("shuffled", b): self._subspace(b, concept, True)}
             mine |= {("whole", b): np.eye(len(self.nouns.space.basis))}
             for (kind, _), subspace in mine.items():
-                cause = self._swapped(couples, concept, subspace) == [getattr(s, concept) for _, s in couples]
-                isolate = self._swapped(couples, other, subspace) == [getattr(base, other) for base, _ in couples]
+                cause = self._swapped(couples, concept, subspace) == np.array([getattr(s, concept) for _, s in couples])
+                isolate = self._swapped(couples, other, subspace) == np.array(
+                    [getattr(base, other) for base, _ in couples]
+                )
                 hits.setdefault((kind, "cause"), []).append(cause)
                 hits.setdefault((kind, "isolate"), []).append(isolate)
         for kind in ("within", "across", "shuffled", "whole"):
@@ -103,7 +108,7 @@ class Exchange:
         family = self.nouns.family(context, self.nouns.labels(concept, shuffled))
         return row_space(fit_probe(family.train, family.train_labels).coef_)
 
-    def _pairs(self, context: int, known: dict[str, Array]) -> list[tuple[Mention, Mention]]:
+    def _pairs(self, context: int, known: dict[str, Booleans]) -> list[tuple[Mention, Mention]]:
         """Nouns that differ in both concepts, or keeping the other one would be no feat; both answered right."""
         right = known["number"] & known["category"]
         rows = [row for row, fine in zip(self.test, right, strict=True) if fine and row.context == context]
@@ -111,7 +116,7 @@ class Exchange:
         order = np.random.default_rng(self.nouns.seed).permutation(len(couples))
         return [couples[i] for i in order[: self.pairs]]
 
-    def _swapped(self, couples: list[tuple[Mention, Mention]], asks: str, subspace: Array) -> Array:
+    def _swapped(self, couples: list[tuple[Mention, Mention]], asks: str, subspace: Array) -> Labels:
         base, source = (self.nouns.z[[self._at(pair[side]) for pair in couples]] for side in (0, 1))
         shift = torch.from_numpy(self.nouns.space.back(interchange(base, source, subspace) - base))
         rows = [pair[0] for pair in couples]
@@ -125,7 +130,7 @@ class Exchange:
         edit = None if shift is None else lambda states, picks: states + shift[picks].to(states)
         return self.lens.next_token(texts, self.depth, [row.span for row in rows], edit)
 
-    def _answers(self, rows: Sequence[Mention], asks: str, scores: Tensor) -> Array:
+    def _answers(self, rows: Sequence[Mention], asks: str, scores: Tensor) -> Labels:
         neutral = torch.zeros(len(self.tokens[asks]))
         prior = torch.stack([self.prior.get((asks, row.context), neutral) for row in rows])
         return (scores[:, self.tokens[asks]] - prior).argmax(1).numpy()

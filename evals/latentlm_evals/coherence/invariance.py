@@ -9,19 +9,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from latentlm_evals.probes.context_probes import (
-    Array,
     Family,
-    Labels,
-    alive,
     caution,
     check_families,
     fit_probe,
     inverse_root,
-    rounding,
-    skills,
+    probe_skills,
     within_covariance,
 )
-from latentlm_evals.statistics.cluster_bootstrap import jackknife
+from latentlm_evals.statistics.arrays import Array, Labels, alive, rounding
+from latentlm_evals.statistics.bootstrap import jackknife
 
 
 def concept_subspace(families: Sequence[Family]) -> Array:
@@ -85,7 +82,7 @@ def _readable_rows(
         return np.full(len(test), caution("collapsed", "all states are alike: no detail can be read"))
     centre, spread = train[:, kept].mean(0), train[:, kept].std(0)
     x, y = (train[:, kept] - centre) / spread, (test[:, kept] - centre) / spread
-    return np.mean([skills(fit_probe(x, old, strength), y, new) for old, new in nuisances.values()], axis=0)
+    return np.mean([probe_skills(fit_probe(x, old, strength), y, new) for old, new in nuisances.values()], axis=0)
 
 
 def joint(inv: float, detail: float) -> float:

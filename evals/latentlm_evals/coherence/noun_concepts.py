@@ -12,8 +12,9 @@ from latentlm_evals.coherence.stability import Stability, stability
 from latentlm_evals.coherence.stimuli import CONTEXTS, Mention
 from latentlm_evals.coherence.unit_attribution import flip_coherence, linear_contributions, unit_measures
 from latentlm_evals.models.interventions import Lens
-from latentlm_evals.probes.context_probes import Array, CoherenceWarning, Family, Labels, fit_probe
+from latentlm_evals.probes.context_probes import CoherenceWarning, Family, fit_probe
 from latentlm_evals.probes.pca import Space
+from latentlm_evals.statistics.arrays import Array, Booleans, Labels
 
 CONCEPTS = ("category", "number")
 STABILITY = ("within", "crs", "crs_min", "crs_raw", "lofo", "mcs", "consolidation", "num_readouts", "fracture")
@@ -30,7 +31,7 @@ class Nouns:
     seed: int
 
     @cached_property
-    def is_test(self) -> Labels:
+    def is_test(self) -> Booleans:
         """Which rows belong to held-out nouns."""
         return np.array([row.is_test for row in self.rows])
 

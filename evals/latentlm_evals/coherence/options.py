@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from latentlm.components.tap import Depth, read_depth
+from latentlm.result import check_replaceable
 
 Section = Literal["stability", "detail", "units", "causal", "equivariance", "binding", "coupling"]
 
@@ -45,6 +46,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self):
+        check_replaceable("out", self.out)
         for depth in self.depths:
             if read_depth(depth) in ((0.0, None), (0.0, 0)):
                 raise ValueError(f"depths: {depth!r} is the input of the first block: nothing has been read there yet")

@@ -18,7 +18,6 @@ from latentlm_evals.coherence.options import Options
 from latentlm_evals.coherence.stimuli import CATEGORIES, mentions
 from latentlm_evals.coherence.transformations import all_texts, entities, read_states, transform_scores
 from latentlm_evals.models.interventions import Lens
-from latentlm_evals.models.text_encoder import load_encoder
 from latentlm_evals.probes.context_probes import CoherenceWarning, caution
 
 UNKNOWN = 0.01  # share of unknown tokens above which the sentences are not the model's language
@@ -149,7 +148,7 @@ def _nouns(lens: Lens, depths: list[int], options: Options, found: Found) -> Non
             asked.remove("causal")
     by_depth, base = _states(lens, depths, options), {}
     if options.base and "detail" in asked:
-        other = Lens(load_encoder(options.base, options.device), options.batch_size)
+        other = Lens.load(options.base, options.device, options.batch_size)
         if other.backbone.num_layers != lens.backbone.num_layers:
             raise ValueError(f"base: {options.base} has {other.backbone.num_layers} blocks, not as many as the model")
         base = _states(other, depths, options)

@@ -11,19 +11,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from latentlm_evals.probes.context_probes import (
-    Array,
     CoherenceWarning,
     Family,
     caution,
     check_families,
     fit_probe,
     inverse_root,
-    rounding,
-    skill,
-    skills,
+    probe_skill,
+    probe_skills,
     within_covariance,
 )
-from latentlm_evals.statistics.cluster_bootstrap import draws, interval, jackknife
+from latentlm_evals.statistics.arrays import Array, rounding
+from latentlm_evals.statistics.bootstrap import draws, interval, jackknife
 
 READABLE = 0.1  # below this within-family skill there is no readout whose stability could be asked
 
@@ -135,7 +134,7 @@ def _fracture_interval(families: Sequence[Family], whole: float) -> dict[str, fl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CoherenceWarning)
         everybody = np.unique(np.concatenate(entities))
-        return jackknife("fracture", np.array([without(entity) for entity in everybody]), whole)
+        return jackknife("fracture", np.array([without(int(entity)) for entity in everybody]), whole)
 
 
 def _transfer(
@@ -149,9 +148,9 @@ def _transfer(
         weights.append(probe.coef_)
         for b, target in enumerate(families):
             shift = source.train.mean(0) - target.train.mean(0)
-            rows[a, b] = skills(probe, target.test + shift, target.test_labels)
+            rows[a, b] = probe_skills(probe, target.test + shift, target.test_labels)
             matrix[a, b] = rows[a, b].mean()
-            raw[a, b] = skill(probe, target.test, target.test_labels)
+            raw[a, b] = probe_skill(probe, target.test, target.test_labels)
     return matrix, raw, weights, rows
 
 
@@ -165,7 +164,7 @@ def _leave_one_out(families: Sequence[Family], within: Array, strength: float) -
         states = [family.train - family.train.mean(0) for i, family in enumerate(families) if i != b]
         labels = [family.train_labels for i, family in enumerate(families) if i != b]
         probe = fit_probe(np.concatenate(states), np.concatenate(labels), strength)
-        ratios.append(skill(probe, target.test - target.train.mean(0), target.test_labels) / within[b])
+        ratios.append(probe_skill(probe, target.test - target.train.mean(0), target.test_labels) / within[b])
     return float(np.mean(ratios))
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from latentlm_evals.coherence.equivariance import Action, Frame, equivariance, fit_action, law
 from latentlm_evals.coherence.stimuli import Moved, numbers, sentences, swaps
 from latentlm_evals.models.interventions import Lens
-from latentlm_evals.probes.context_probes import ROUNDING, Array, Labels, caution
+from latentlm_evals.probes.context_probes import caution
 from latentlm_evals.probes.pca import Space
+from latentlm_evals.statistics.arrays import ROUNDING, Array, Labels
 
 NEW_CONTEXT = 2  # maps are fitted in the others and tested here, on entities of the test half
 # name -> (sentences, from, to)

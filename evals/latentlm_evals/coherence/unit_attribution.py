@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from latentlm_evals.probes.context_probes import Array, caution, check_states
+from latentlm_evals.probes.context_probes import caution
+from latentlm_evals.statistics.arrays import Array, Booleans, check_states
 
 
 def contributions(function: Callable[[Array], Array], states: Array) -> Array:
@@ -56,7 +57,7 @@ def unit_measures(parts: Array) -> dict[str, float]:
     }
 
 
-def flip_coherence(flips: Array, seed: int = 0, rounds: int = 200) -> dict[str, float]:
+def flip_coherence(flips: Booleans, seed: int = 0, rounds: int = 200) -> dict[str, float]:
     """Do the answers about one entity flip together in all families when the weights get noise?
 
         mean over pairs a != b of I(flip_a; flip_b) / min(H(flip_a), H(flip_b))      0 independent, 1 together
@@ -85,12 +86,12 @@ def flip_coherence(flips: Array, seed: int = 0, rounds: int = 200) -> dict[str, 
     }
 
 
-def _mean_information(flips: Array) -> float:
+def _mean_information(flips: Booleans) -> float:
     pairs = [(a, b) for a in range(len(flips)) for b in range(a)]
     return float(np.mean([_information(flips[a], flips[b]) for a, b in pairs]))
 
 
-def _information(a: Array, b: Array) -> float:
+def _information(a: Booleans, b: Booleans) -> float:
     joint = np.array([[np.mean((a == i) & (b == j)) for j in (0, 1)] for i in (0, 1)])
     return (_entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint)) / min(
         _entropy(joint.sum(0)), _entropy(joint.sum(1))

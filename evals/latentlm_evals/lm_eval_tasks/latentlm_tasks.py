@@ -12,8 +12,8 @@ from latentlm.data import Item
 from latentlm.data.text.corpora import Corpus
 from latentlm_evals.lm_eval_tasks.metadata import Metadata, read
 from latentlm_evals.reversal.candidates import pick_choices, pick_pools
-from latentlm_evals.reversal.evaluate import ERRORS, SPLITS
-from latentlm_evals.reversal.run import spread
+from latentlm_evals.reversal.score_run import spread
+from latentlm_evals.reversal.scoring import ERRORS, SPLITS
 from latentlm_evals.statistics.permutation import delta_logp
 from latentlm_evals.statistics.ranking import OPTIONS, beats_three, centre, reciprocal_ranks
 

@@ -8,7 +8,7 @@ from latentlm.config.schema import ConfigError, parse, suggest
 from latentlm.data import Asks, Item
 from latentlm.experiment.recipe import load_recipe
 from latentlm_evals.reversal.options import Options
-from latentlm_evals.reversal.run import questions
+from latentlm_evals.reversal.score_run import questions
 
 PASSED = ("version", "config_source")  # lm-eval's own, in the metadata of every task
 FROM_PRETRAINED = (  # a model of lm-eval hands them on to transformers without naming them

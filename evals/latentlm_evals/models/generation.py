@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,17 @@ from peft import PeftModel
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from latentlm.data import Item
 
+T = TypeVar("T")
 SPARE_TOKENS = 4  # room beyond the longest answer, so that an answer found one filler word late is still seen
 
 
@@ -40,37 +48,47 @@ def generate_answers(
     batch_size: int = 64,
     label: str = "generate",
 ) -> list[str]:
-    """Greedy continuation of every prompt, as long as the longest answer among `items` and a few tokens more.
-
-    Prompts are padded on the left, and position ids count from the first real token, so batching changes nothing.
-    """
+    """Greedy continuation of every prompt, as long as the longest answer among `items` and a few tokens more."""
     prompts = [prompt_ids(tokenizer, item.prompt) for item in items]
     longest = max(len(answer_ids(tokenizer, right)) for item in items for right in (item.answer, *item.also))
     room = check_room(model, max(map(len, prompts)), longest)
-    limits = GenerationConfig(
-        max_new_tokens=min(longest + SPARE_TOKENS, room),
-        do_sample=False,
-        num_beams=1,
-        use_cache=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=_pad_id(tokenizer),
-    )
+    limits = GenerationConfig(max_new_tokens=min(longest + SPARE_TOKENS, room), do_sample=False, num_beams=1)
+    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))  # short ones are padded to short ones
     texts = [""] * len(items)
-    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
+    written = continue_prompts(model, tokenizer, [prompts[i] for i in order], limits, batch_size, label)
+    for i, text in zip(order, written, strict=True):
+        texts[i] = text
+    return texts
+
+
+def continue_prompts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    limits: GenerationConfig,
+    batch_size: int,
+    label: str,
+) -> list[str]:
+    """What the model writes after each prompt of tokens, greedily or sampled as `limits` say.
+
+    Prompts are padded on the left, and position ids count from the first real token, so batching changes nothing but
+    what is drawn. The generation settings of the checkpoint itself do not count.
+    """
+    limits.eos_token_id, limits.pad_token_id = tokenizer.eos_token_id, _pad_id(tokenizer)
+    texts: list[str] = []
     own = model.generation_config
     # generate() would fill our gaps from the model's own file (penalties, minimum length)
     model.generation_config = limits
     try:
-        for rows in _progress(_chunks(order, batch_size), label, -(-len(order) // batch_size)):
-            ids, mask = _pad([prompts[i] for i in rows], _pad_id(tokenizer), model.device, left=True)
-            guard = LogitsProcessorList([_NanGuard([items[i].prompt for i in rows])])
+        for rows in _progress(_chunks(list(prompts), batch_size), label, -(-len(prompts) // batch_size)):
+            ids, mask = _pad(rows, _pad_id(tokenizer), model.device, left=True)
+            guard = LogitsProcessorList([_NanGuard(tokenizer, rows)])
             with _evaluating(model):
-                out = model.generate(
+                # transformers declares generate in a mix-in whose type pyright takes for a module's attribute
+                out = model.generate(  # type: ignore[operator]
                     input_ids=ids, attention_mask=mask, generation_config=limits, logits_processor=guard
                 )
-            written = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-            for i, text in zip(rows, written, strict=True):
-                texts[i] = text
+            texts += tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
     finally:
         model.generation_config = own
     return texts
@@ -120,19 +138,24 @@ def answer_logprobs(
 
 def written_form(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
     """The answer as the tokenizer would write it: not every one gives back the spaces and dashes it has read."""
-    return tokenizer.decode(answer_ids(tokenizer, answer))
+    return _decoded(tokenizer, answer_ids(tokenizer, answer))
 
 
-class _NanGuard:
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    text = tokenizer.decode(ids)
+    return text if isinstance(text, str) else "".join(text)
+
+
+class _NanGuard(LogitsProcessor):
     """Stops generation at the first NaN: arg-max would quietly turn it into a token."""
 
-    def __init__(self, prompts: list[str]):
-        self.prompts = prompts
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]]):
+        self.tokenizer, self.prompts = tokenizer, prompts
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         bad = scores.isnan().any(1)
         if bad.any():
-            raise _nan_error(self.prompts[int(bad.nonzero()[0])])
+            raise _nan_error(_decoded(self.tokenizer, self.prompts[int(bad.nonzero()[0])]))
         return scores
 
 
@@ -165,8 +188,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
-    """Tokens of an answer, the same behind every prompt."""
-    # Read behind a letter: SentencePiece-like tokenisers put a mark of their own before the first word of a text.
+    """Tokens of an answer, the same after every prompt."""
+    # Tokenized after a letter: SentencePiece-like tokenisers put a mark of their own before the first word of a text.
     alone, anchored = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "a" + answer))
     fits = anchored[: len(alone)] == alone
     ids = anchored[len(alone) :] if fits else tokenizer(answer, add_special_tokens=False)["input_ids"]
@@ -176,7 +199,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    known = [i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None]
+    known = [i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)]
     return known[0] if known else 0  # never read: masked
 
 
@@ -207,10 +230,10 @@ def _pad(rows: list[list[int]], pad: int, device: torch.device, *, left: bool) -
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _chunks(rows: list, size: int) -> Iterator[list]:
+def _chunks(rows: list[T], size: int) -> Iterator[list[T]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
-def _progress(chunks: Iterable, label: str, total: int) -> Iterable:
+def _progress(chunks: Iterable[T], label: str, total: int) -> Iterable[T]:
     shown = sys.stderr.isatty()
     return track(chunks, label, total, transient=True, console=Console(stderr=True), disable=not shown)

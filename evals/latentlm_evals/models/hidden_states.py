@@ -1,56 +1,24 @@
-"""Hidden states of blocks: gathered where they are asked for, checked, and kept on disk while they are true."""
+"""Hidden states of blocks: collected, checked, and cached on disk under a key of weights and inputs."""
 
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, stack, uint8
 
-from latentlm.backbones import hidden_state
-
-
-class _DeepEnough(Exception):  # noqa: N818 - not an error
-    """Raised behind the deepest depth asked for: what lies above it is not computed."""
+from latentlm.backbones.collect_states import collect_states
 
 
 def tapped(
-    forward: Callable[[], Any], layers: Sequence[nn.Module], depths: Sequence[int], gather: Callable[[Tensor], Tensor]
+    forward: Callable[[], object],
+    layers: Sequence[nn.Module],
+    depths: Sequence[int],
+    gather: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """States ``[b l ...]`` of one forward, float32 on the CPU.
-
-    Args:
-        forward: runs the network.
-        layers: its blocks in order.
-        depths: which ones, in this order; 0 is the input of the first block, k the raw output of block k.
-        gather: what is kept of a state ``[b t d]``; the rest never leaves its block.
-    """
-    found: dict[int, Tensor] = {}
-
-    def keep(depth: int, state: Tensor) -> None:
-        found[depth] = gather(state).float().cpu()
-        if depth == max(depths):
-            raise _DeepEnough
-
-    def first(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        keep(0, args[0] if args else kwargs["hidden_states"])
-
-    def hook(depth: int) -> Any:
-        if depth:
-            return layers[depth - 1].register_forward_hook(lambda module, args, out: keep(depth, hidden_state(out)))
-        return layers[0].register_forward_pre_hook(first, with_kwargs=True)
-
-    handles = [hook(depth) for depth in set(depths)]
-    try:
-        forward()
-    except _DeepEnough:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return stack([found[depth] for depth in depths], 1)
+    """States ``[b l ...]`` of one forward, float32 on the CPU; see `collect_states`."""
+    return stack(collect_states(forward, layers, depths, lambda state: gather(state).float().cpu(), stop=True), 1)
 
 
 def check_depths(name: str, num_layers: int, depths: Sequence[int] | None) -> list[int]:

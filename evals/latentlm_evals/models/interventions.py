@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from latentlm.backbones import hidden_state, readout
 from latentlm_evals.models.generation import causal_model
-from latentlm_evals.models.text_encoder import TextEncoder
-from latentlm_evals.probes.context_probes import Array
+from latentlm_evals.models.text_encoder import TextEncoder, load_encoder
+from latentlm_evals.statistics.arrays import Array
 
 Edit = Callable[[Tensor, list[int]], Tensor]  # states [rows d] of these texts -> states
 
@@ -31,6 +31,15 @@ class Lens:
         causal_model(encoder.model)
         self.encoder, self.model, self.tokenizer = encoder, encoder.model, encoder.tokenizer
         self.backbone, self.batch_size = encoder.backbone, batch_size
+
+    @classmethod
+    def load(cls, name: str, device: str | None, batch_size: int) -> "Lens":
+        """Of a run folder, checkpoint or hub name; ValueError unless it is a causal language model."""
+        encoder = load_encoder(name, device)
+        causal_model(encoder.model)
+        if not isinstance(encoder, TextEncoder):
+            raise ValueError(f"{name}: reads images; name a causal language model")
+        return cls(encoder, batch_size)
 
     def random_init(self, seed: int) -> "Lens":
         """The same architecture and tokenizer with fresh weights."""

@@ -41,12 +41,14 @@ def load_adapter(folder: Path, place: torch.device, heads: frozenset[str] | None
     """The base of an adapter with the adapter merged into it; `heads`: ValueError if the base has none of these."""
     from peft import PeftConfig
 
-    config = PeftConfig.from_pretrained(folder)
+    config = PeftConfig.from_pretrained(str(folder))
     if "latent" in (getattr(config, "modules_to_save", None) or ()):
         with tempfile.TemporaryDirectory() as merged:  # PEFT would look for the heads in the base model
             export(folder, Path(merged), merge=True)
             return load_weights(AutoModelForCausalLM, merged, dtype=torch.float32)
     base = config.base_model_name_or_path
+    if base is None:
+        raise ValueError(f"{folder}: its adapter_config.json names no base model: add base_model_name_or_path")
     saved = load_config(base).architectures or []
     if heads and saved and not set(saved) & heads:
         raise ValueError(f"{folder}: its base {base} is a {saved[0]}, not a causal language model")

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from latentlm.config.run_files import is_finished, unfinished
-from latentlm.whole_files import write_json
+from latentlm.result import Result
 
 
 def weights_of(run: str) -> str:
-    """Where the weights of a run lie: ``model/`` of a run folder; a checkpoint's folder or hub name is its own."""
+    """Where the weights of a run are: ``model/`` of a run folder; of a checkpoint, its own folder or hub name."""
     if not is_run(run):
         return run
     if not is_finished(Path(run)):
@@ -20,10 +20,10 @@ def is_run(run: str) -> bool:
     return (Path(run) / "recipe.yaml").is_file()
 
 
-def write_result(result: dict, evaluation: str, run: str, out: str | None) -> Path | None:
+def write_result(result: Result, evaluation: str, run: str, out: str | None) -> Path | None:
     """Write `out`; without it ``eval/<evaluation>.json`` in a run folder, and nothing for a checkpoint; its path."""
     if out is None and not is_run(run):
         return None
     target = Path(out) if out is not None else Path(run) / "eval" / f"{evaluation}.json"
-    write_json(target, result)
+    result.write(target)
     return target

@@ -94,7 +94,9 @@ class TextEncoder:
         batch_size: int,
     ) -> Tensor:
         encoded = self.tokenizer(list(texts), return_offsets_mapping=True, return_special_tokens_mask=True)
-        chosen = [self._tokens(encoded, i, text, at, spans and spans[i]) for i, text in enumerate(texts)]
+        chosen = [
+            self._tokens(encoded, i, text, at, None if spans is None else spans[i]) for i, text in enumerate(texts)
+        ]
         order = sorted(range(len(texts)), key=lambda i: len(encoded["input_ids"][i]))
         out = torch.empty(len(texts), len(depths), self.dim)
         chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

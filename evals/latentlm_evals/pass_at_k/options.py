@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from latentlm.data import Verifiable
+from latentlm.result import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self):
+        check_replaceable("out", self.out)
         for key in ("limit", "samples", "max_completion", "batch_size"):
             value = getattr(self, key)
             if value is not None and value < 1:

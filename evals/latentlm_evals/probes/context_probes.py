@@ -8,14 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-Array = NDArray[np.floating]
-Labels = NDArray[np.integer]
-
-
-ROUNDING = 128 * float(np.finfo(np.float32).eps)  # share of the size of float32 states below which they do not differ
+from latentlm_evals.statistics.arrays import Array, Labels, check_states
+from latentlm_evals.statistics.scores import skills
 
 
 class CoherenceWarning(UserWarning):
@@ -62,37 +58,6 @@ class Family:
         return replace(self, train_labels=train_labels, test_labels=test_labels)
 
 
-def check_states(name: str, states: Array) -> None:
-    """ValueError unless the states are a finite table of rows."""
-    if states.ndim != 2 or not states.size:
-        raise ValueError(f"{name}: states of shape {states.shape}: need rows of numbers [n d]")
-    if not np.isfinite(states).all():
-        bad = int((~np.isfinite(states).all(1)).sum())
-        raise ValueError(f"{name}: {bad} of {len(states)} states hold NaN or infinity: the weights have diverged")
-
-
-def rounding(states: Array) -> Array:
-    """What float32 may add to each dimension ``[d]``: ``ROUNDING max(size_i, median_j size_j)``, size = largest value.
-
-    A dimension near zero is mostly a difference of larger numbers and has their rounding.
-    """
-    size = np.abs(states).max(0)
-    return ROUNDING * np.maximum(size, np.median(size))
-
-
-def alive(states: Array) -> Labels:
-    """Dimensions ``[d]`` whose sd is larger than their `rounding`.
-
-    Checked:   tests/evals/coherence/test_collapse.py - equal states with rounding, small states, one live dimension.
-    """
-    return states.std(0) > rounding(states) if states.size else np.zeros(states.shape[1], bool)
-
-
-def is_flat(*tables: Array) -> bool:
-    """Whether one of the tables holds a single state over and over."""
-    return any(not alive(states).any() for states in tables)
-
-
 def check_families(families: Sequence[Family]) -> int:
     """Number of classes; ValueError unless the families can be compared with each other."""
     if len(families) < 2:
@@ -117,18 +82,16 @@ def fit_probe(states: Array, labels: Labels, strength: float = 0.1) -> LogisticR
     return LogisticRegression(C=strength, max_iter=2000).fit(states, labels)
 
 
-def skills(probe: LogisticRegression, states: Array, labels: Labels) -> Array:
-    """What each state adds to `skill`, its mean: ``(hit - chance) / (1 - chance)``, ``[n]``."""
-    _, counts = np.unique(labels, return_counts=True)
-    chance = counts.max() / counts.sum()
-    if chance == 1:
+def probe_skills(probe: LogisticRegression, states: Array, labels: Labels) -> Array:
+    """What each state adds to `probe_skill`, its mean: ``(hit - chance) / (1 - chance)``, ``[n]``."""
+    if len(np.unique(labels)) < 2:
         raise ValueError(f"probe: all {len(labels)} test states have one label: nothing can be scored")
-    return ((probe.predict(states) == labels) - chance) / (1 - chance)
+    return skills(probe.predict(states), labels)
 
 
-def skill(probe: LogisticRegression, states: Array, labels: Labels) -> float:
-    """``s = (accuracy - chance) / (1 - chance)``; chance = share of the largest class."""
-    return float(skills(probe, states, labels).mean())
+def probe_skill(probe: LogisticRegression, states: Array, labels: Labels) -> float:
+    """Skill of a probe over the share of the largest class."""
+    return float(probe_skills(probe, states, labels).mean())
 
 
 def within_covariance(states: Sequence[Array], labels: Sequence[Labels], ridge: float = 1e-3) -> Array:

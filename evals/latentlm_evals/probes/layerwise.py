@@ -76,11 +76,6 @@ def cross_entropy(scores: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(scores.flatten(0, 1), y.repeat(scores.shape[0]), reduction="none").view(scores.shape[:2])
 
 
-def accuracy(scores: Tensor, y: Tensor) -> Tensor:
-    """Share of right answers at every depth ``[l]``."""
-    return (scores.argmax(-1) == y).float().mean(-1)
-
-
 def codelength(x: Tensor, y: Tensor, classes: int) -> Tensor:
     """Bits to send the labels with an online code at every depth ``[l]``.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentlm_evals.probes.context_probes import ROUNDING, Array, alive, check_states
+from latentlm_evals.statistics.arrays import ROUNDING, Array, alive, check_states
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from latentlm_evals.probing.properties import Property
+from latentlm_evals.statistics.folds import Fold, cross_folds
 
 FOLDS = 4
 LEAST = 8  # training inputs of a fold
-
-Fold = tuple[list[int], list[int]]  # places of the training and of the test inputs
 
 
 def folds(each: Property, seed: int) -> list[Fold]:
@@ -26,16 +27,13 @@ def folds(each: Property, seed: int) -> list[Fold]:
             test = [i for i, place in enumerate(zip(entity, template, strict=True)) if place == (e, t)]
             train = [i for i in range(len(entity)) if entity[i] != e and (only or template[i] != t)]
             if test:
-                found.append((train, test))
+                found.append((np.array(train, int), np.array(test, int)))
     return found
 
 
 def shared_folds(count: int, rng: random.Random) -> list[Fold]:
     """Inputs dealt at random: training and test share entities and templates."""
-    order = rng.sample(range(count), count)
-    return [
-        ([place for at, place in enumerate(order) if at % FOLDS != fold], order[fold::FOLDS]) for fold in range(FOLDS)
-    ]
+    return cross_folds(rng.sample(range(count), count), FOLDS)
 
 
 def control(each: Property, rng: random.Random) -> list[int] | None:

@@ -4,8 +4,8 @@ import numpy as np
 
 from latentlm.data.images import Scenes
 from latentlm.data.images.dataset import Source
+from latentlm_evals.models.images import pictures
 from latentlm_evals.probing.properties import Property
-from latentlm_evals.vision.features import pictures
 
 QUARTERS = 4
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.result import check_replaceable
+
 
 @dataclass(frozen=True)
 class Options:
@@ -33,6 +35,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self):
+        check_replaceable("out", self.out)
         for key, low in {"limit": 40, "batch_size": 1}.items():
             if getattr(self, key) < low:
                 raise ValueError(f"{key}: {getattr(self, key)} is too few; give at least {low}")

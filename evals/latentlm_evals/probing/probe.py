@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from latentlm.result import Estimate
 from latentlm_evals.probes.layerwise import (
     SIZES,
     axes,
@@ -23,9 +24,11 @@ from latentlm_evals.probes.layerwise import (
     spanned,
     standardized,
 )
-from latentlm_evals.probing.folds import Fold, control, shared_folds
+from latentlm_evals.probing.folds import control, shared_folds
 from latentlm_evals.probing.properties import Property
-from latentlm_evals.statistics.bootstrap import bootstrap
+from latentlm_evals.statistics.bootstrap import bounded_mean
+from latentlm_evals.statistics.folds import Fold
+from latentlm_evals.statistics.scores import chance_rate
 
 Told = Callable[[Sequence[Fold]], Iterable[Fold]]  # shows how far it is
 
@@ -41,7 +44,7 @@ def linear_hits(states: Tensor, labels: Sequence[Tensor], classes: int, parts: I
 
 
 def probe(states: Tensor, each: Property, parts: Sequence[Fold], seed: int, told: Told = list) -> dict[str, Tensor]:
-    """Scores of states ``[l n d]`` at every depth ``[l]``, and the hits ``[l n]`` that `chosen` and `interval` read."""
+    """Scores of states ``[l n d]`` at every depth ``[l]``, and the hits ``[l n]`` that `chosen` and `rate` read."""
     y, classes = torch.tensor(each.labels), each.classes
     rng = random.Random(f"probing/{seed}/{each.name}")
     shuffled = torch.tensor(rng.sample(each.labels, len(each.labels)))
@@ -57,7 +60,7 @@ def probe(states: Tensor, each: Property, parts: Sequence[Fold], seed: int, told
     scores = {"hits": hits["linear", 0], "acc": acc, "mlp_gap": rates["mlp", 0] - acc, "shuffled": rates["shuffled", 0]}
     for kind in ("pca", "pls"):
         sizes = {size: rate for (name, size), rate in rates.items() if name == kind}
-        scores[f"{kind}_k"] = fewest(acc, sizes, chance(each))
+        scores[f"{kind}_k"] = fewest(acc, sizes, chance_rate(each.labels))
     return scores | _controlled(states, each, y, rng)
 
 
@@ -96,11 +99,6 @@ def _controlled(states: Tensor, each: Property, y: Tensor, rng: random.Random) -
     }
 
 
-def chance(each: Property) -> float:
-    """Share of the largest class."""
-    return float(torch.tensor(each.labels).bincount().max()) / len(each.labels)
-
-
 def chosen(hits: Tensor, parts: Sequence[Fold]) -> tuple[Tensor, list[int]]:
     """Hits ``[n]`` at the depth that is best for the entities and templates of the other folds, and those depths."""
     found, places = torch.zeros(hits.shape[1]), []
@@ -110,10 +108,9 @@ def chosen(hits: Tensor, parts: Sequence[Fold]) -> tuple[Tensor, list[int]]:
     return found, places
 
 
-def interval(hits: Tensor, each: Property, name: str = "acc") -> dict[str, float]:
-    """Standard error and 95 % interval of the mean of the hits ``[n]``, drawing whole entities."""
-    error, low, high = bootstrap(hits, each.entities)
-    return {f"{name}_stderr": error, f"{name}_low": low, f"{name}_high": high}
+def rate(hits: Tensor, each: Property, higher_is_better: bool | None = None) -> Estimate:
+    """Mean of the hits ``[n]`` with its standard error and 95 % interval, drawing whole entities."""
+    return bounded_mean(hits, each.entities, higher_is_better=higher_is_better)
 
 
 def _right(scores: Tensor, y: Tensor) -> Tensor:

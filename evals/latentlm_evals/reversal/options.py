@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from latentlm.data import Asks, Data
+from latentlm.result import check_replaceable, check_samples_replaceable
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Options:
     seed: int = 0
 
     def __post_init__(self):
+        check_replaceable("out", self.out)
+        check_samples_replaceable("samples", self.samples)
         if self.suite and self.data is not None:
             raise ValueError("suite: names the test sets, and so does data; leave one out")
         for key, low in {"limit": 1, "ranked": 1, "candidates": 2, "permutations": 1, "batch_size": 1}.items():

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from latentlm_evals.statistics.bootstrap import bootstrap, open_bootstrap
+from latentlm_evals.statistics.bootstrap import bounded_mean, open_mean
 
 TASK = "reversal/name_to_description/reverse/name"
 FORMS = ("as told", "other words", '... "that\'s"')
@@ -55,8 +55,8 @@ def rate(rows: list[dict]) -> str:
     if not rows:
         return "-"
     hits = torch.tensor([row["exact"] for row in rows], dtype=torch.float64)
-    _, low, high = bootstrap(hits, [row["fact"] for row in rows])
-    return f"{int(hits.sum())} of {len(rows)}: {100 * hits.mean():.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+    share = bounded_mean(hits, [row["fact"] for row in rows]).times(100.0)
+    return f"{int(hits.sum())} of {len(rows)}: {share.value:.1f} [{share.low:.0f}, {share.high:.0f}]"
 
 
 def difference(rows: list[dict], first: dict[str, dict]) -> str:
@@ -64,14 +64,14 @@ def difference(rows: list[dict], first: dict[str, dict]) -> str:
     if not rows:
         return "-"
     gains = torch.tensor([row["exact"] - first[row["prompt"]]["exact"] for row in rows], dtype=torch.float64)
-    found = open_bootstrap(gains, [row["fact"] for row in rows])
-    interval = "" if found is None else f" [{100 * found[1]:+.0f}, {100 * found[2]:+.0f}]"
-    return f"{100 * gains.mean():+.1f}{interval}"
+    gain = open_mean(gains, [row["fact"] for row in rows]).times(100.0)
+    interval = "" if gain.interval is None else f" [{gain.low:+.0f}, {gain.high:+.0f}]"
+    return f"{gain.value:+.1f}{interval}"
 
 
 def main() -> None:
     """Print one row a file, and one a difference."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("samples", nargs="+", type=Path, metavar="SAMPLES")
     parser.add_argument("--task", default=TASK)
     given = parser.parse_args()

@@ -12,7 +12,7 @@ def echoes(data: Asks, items: Sequence[Item]) -> list[Item]:
     ``parent_child``: the parent. ``thinking_bias``: name or description, in open questions; the options of multiple
     choice never hold what is asked about. ``instructions`` ask about a sentence, not an entity: no echo.
 
-    Source:  evals.md 2.3 (arXiv:2602.02470): "adopt the shortcut set everywhere".
+    Source:  the shortcut questions of arXiv:2602.02470, here for every set.
     Checked: tests/evals/reversal/test_reversal_in_context.py - every entity stands in its prompt and is not the answer.
     """
     reverse = [item for item in items if item.split == "reverse" and item.pool]

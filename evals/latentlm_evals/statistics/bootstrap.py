@@ -1,69 +1,152 @@
-"""Intervals of a mean over clusters: percentile bootstrap, exact at 0 and 1."""
+"""95 % intervals by drawing whole entities with all their rows: bootstrap of means, jackknife of what was fitted.
+
+Letters: ``n`` rows, ``m`` entities, ``b`` draws.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 
-from latentlm_evals.statistics.ranking import LEVEL
+from latentlm.result import Estimate
+from latentlm_evals.statistics.arrays import Array, Labels
 
-_TAIL = 0.025  # outside either end of an interval
+TAIL = 0.025  # outside either end of an interval
+ROUNDS = 1000
+SAME = 1e-9  # means of entities that are closer than this are equal
 
 
-def bootstrap(values: Tensor, facts: Sequence[str], *, seed: int = 0, rounds: int = 2000) -> tuple[float, float, float]:
-    """Standard error and 95 % interval of a mean of values in [0, 1], drawing whole facts with all their items.
+def draws(entities: Labels, labels: Labels | None = None, seed: int = 0, rounds: int = ROUNDS) -> Array:
+    """How often each row is drawn ``[b n]`` when as many entities as there are, with all their rows, are drawn.
 
-    Where all facts have the same mean the draws have no width; the bound is then the one that holds for any
-    independent values in [0, 1]. Where they are all 0 (or 1) it is the exact binomial one over facts: 0 of 30 facts
-    reads as 0 to 11.6 %, not as certainty.
+    Checked:   tests/evals/coherence/test_cluster_bootstrap.py - whole entities, frequencies, coverage.
+
+    Args:
+        entities: what each row is about, ``[n]``.
+        labels: of each row; where every entity has one label only, as many as there are are drawn of each label.
+        seed: of the draws.
+        rounds: b.
     """
-    means, num = _draws(values, facts, seed, rounds)
+    names, of_row = np.unique(entities, return_inverse=True)
+    stratum = np.zeros(len(names), int)
+    if labels is not None and len(np.unique(np.stack([of_row, labels]), axis=1).T) == len(names):
+        stratum[of_row] = np.unique(labels, return_inverse=True)[1]
+    return _entity_draws(stratum, seed, rounds)[:, of_row]
+
+
+def _entity_draws(stratum: Labels, seed: int, rounds: int) -> Array:
+    """How often each entity is drawn ``[b m]``, as many of each stratum as it has."""
+    draw = np.random.default_rng(seed)
+    counts = np.zeros((rounds, len(stratum)))
+    for value in np.unique(stratum):
+        mine = np.flatnonzero(stratum == value)
+        counts[:, mine] = draw.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=rounds)
+    return counts
+
+
+def bounded_mean(
+    values: ArrayLike,
+    entities: Sequence[Hashable],
+    *,
+    least: float = 0.0,
+    seed: int = 0,
+    higher_is_better: bool | None = None,
+) -> Estimate:
+    """Mean of values in [least, 1], with its standard error and 95 % interval over entities.
+
+    Where all entities have the same mean the draws have no width; the bound is then the one that holds for any
+    independent values in that range. Where they are all at an end of it, it is the exact binomial one over entities: 0
+    of 30 facts reads as 0 to 11.6 %, not as certainty.
+
+    Args:
+        values: one for each row, ``[n]``.
+        entities: what each row is about; rows of one entity are drawn together.
+        least: smallest value that there can be, e.g. 1 / c for a reciprocal rank among c candidates.
+        seed: of the draws.
+        higher_is_better: of the score.
+    """
+    mean, (means, number) = float(np.mean(np.asarray(values, float))), _means(values, entities, seed)
     if means is None:
-        return 0.0, *_bounds(float(values.double().mean()), num)
-    return float(means.std()), *_ends(means)
+        scaled = min(max((mean - least) / (1 - least), 0.0), 1.0)
+        low, high = (least + (1 - least) * end for end in chernoff(scaled, number))
+        return Estimate(mean, 0.0, low, high, higher_is_better)
+    return Estimate(mean, float(means.std(ddof=1)), *_ends(means), higher_is_better)
 
 
-def open_bootstrap(
-    values: Tensor, facts: Sequence[str], *, seed: int = 0, rounds: int = 2000
-) -> tuple[float, float, float] | None:
-    """The same for values without limits; None where all facts have the same mean, as nothing bounds it then."""
-    means, _ = _draws(values, facts, seed, rounds)
-    return None if means is None else (float(means.std()), *_ends(means))
+def open_mean(
+    values: ArrayLike, entities: Sequence[Hashable], *, seed: int = 0, higher_is_better: bool | None = None
+) -> Estimate:
+    """The same for values without limits; no interval where all entities have the same mean, as nothing bounds it."""
+    mean, (means, _) = float(np.mean(np.asarray(values, float))), _means(values, entities, seed)
+    if means is None:
+        return Estimate(mean, higher_is_better=higher_is_better)
+    return Estimate(mean, float(means.std(ddof=1)), *_ends(means), higher_is_better)
 
 
-def _draws(values: Tensor, facts: Sequence[str], seed: int, rounds: int) -> tuple[Tensor | None, int]:
-    """Means over facts drawn with replacement, None where they cannot differ; and the number of facts."""
-    names = {name: k for k, name in enumerate(sorted(set(facts)))}
-    of_item = torch.tensor([names[name] for name in facts])
-    sums = torch.zeros(len(names), dtype=torch.float64).index_add_(0, of_item, values.double())
-    counts = torch.bincount(of_item, minlength=len(names)).double()
-    own = sums / counts
-    if float(own.max() - own.min()) <= LEVEL:
-        return None, len(names)
-    draw = torch.Generator().manual_seed(seed)
-    picks = torch.randint(len(names), (rounds, len(names)), generator=draw)
-    return sums[picks].sum(1) / counts[picks].sum(1), len(names)
+def _means(values: ArrayLike, entities: Sequence[Hashable], seed: int) -> tuple[Array | None, int]:
+    """Means over entities drawn with replacement, None where they cannot differ; and the number of entities."""
+    numbers: dict[Hashable, int] = {name: k for k, name in enumerate(sorted(set(entities), key=str))}
+    of_row = np.array([numbers[name] for name in entities])
+    sums = np.bincount(of_row, np.asarray(values, float))
+    counts = np.bincount(of_row).astype(float)
+    if np.ptp(sums / counts) <= SAME:
+        return None, len(numbers)
+    drawn = _entity_draws(np.zeros(len(numbers), int), seed, 2 * ROUNDS)
+    return drawn @ sums / (drawn @ counts), len(numbers)
 
 
-def _ends(means: Tensor) -> tuple[float, float]:
-    return float(torch.quantile(means, _TAIL)), float(torch.quantile(means, 1 - _TAIL))
+def _ends(drawn: Array) -> tuple[float, float]:
+    low, high = np.quantile(drawn, (TAIL, 1 - TAIL))
+    return float(low), float(high)
 
 
-def _bounds(mean: float, num: int) -> tuple[float, float]:
-    """All p with num KL(mean || p) <= -log(tail): Chernoff's bound on `num` independent values in [0, 1]."""
+def chernoff(mean: float, number: int) -> tuple[float, float]:
+    """All p with number KL(mean || p) <= -log(tail): Chernoff's bound on independent values in [0, 1]."""
 
-    def unlikely(p: float) -> bool:
+    def excess(p: float) -> float:
         parts = [(q, r) for q, r in ((mean, p), (1 - mean, 1 - p)) if q > 0]
         if any(r == 0 for _, r in parts):  # what never happens has happened: a mean of 1 - 1e-16 beside p = 1
-            return True
-        return num * sum(q * math.log(q / r) for q, r in parts) > -math.log(_TAIL)
+            return math.inf
+        return number * sum(q * math.log(q / r) for q, r in parts) + math.log(TAIL)
 
-    def edge(outside: float) -> float:
-        inside = mean
-        for _ in range(60):
-            middle = (inside + outside) / 2
-            inside, outside = (inside, middle) if unlikely(middle) else (middle, outside)
-        return inside
+    def edge(end: float) -> float:
+        if excess(end) <= 0:
+            return end
+        inside = 1e-15 if end == 0 else 1 - 1e-15  # infinity has no slope
+        if excess(inside) <= 0 or excess(mean) >= 0:
+            return end
+        root, _ = brentq(excess, mean, inside, xtol=1e-14, full_output=True)
+        return float(root)
 
     return edge(0.0), edge(1.0)
+
+
+def interval(name: str, drawn: Array) -> dict[str, float]:
+    """``name_low`` and ``name_high``: the middle 95 % of the draws that have a value; NaN if fewer than half have."""
+    known = drawn[np.isfinite(drawn)]
+    low, high = _ends(known) if 2 * len(known) > len(drawn) else (math.nan, math.nan)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def mean_interval(name: str, values: Array, entities: Labels | None = None) -> dict[str, float]:
+    """Interval of the mean of ``values [n]`` without limits."""
+    counts = draws(np.arange(len(values)) if entities is None else entities)
+    return interval(name, counts @ values / counts.sum(1))
+
+
+def jackknife(name: str, without: Array, whole: float) -> dict[str, float]:
+    """``s -+ 1.96 se``, se^2 = (m - 1) / m sum_i (s_i - mean s)^2, within 0..1.
+
+    For scores that compare entities with each other: drawn twice, one would look like two that agree.
+
+    Args:
+        name: of the score.
+        without: s_i, the score without entity i, ``[m]``.
+        whole: s.
+    """
+    if len(without) < 3 or not np.isfinite([*without, whole]).all():
+        return {f"{name}_low": math.nan, f"{name}_high": math.nan}
+    error = float(np.sqrt((len(without) - 1) * without.var()))
+    return {f"{name}_low": max(0.0, whole - 1.96 * error), f"{name}_high": min(1.0, whole + 1.96 * error)}

@@ -9,7 +9,7 @@ from latentlm_evals.models.image_encoder import ImageEncoder, Place
 
 def states(encoder: ImageEncoder, images: np.ndarray, at: Place) -> Tensor:
     """``[n depths d]`` for the mean of the patches or the class token, ``[n depths p d]`` for all patches."""
-    return encoder.states(images.transpose(0, 2, 3, 1), at=at, batch_size=250)
+    return encoder.states(list(images.transpose(0, 2, 3, 1)), at=at, batch_size=250)
 
 
 def pixels(encoder: ImageEncoder, images: np.ndarray) -> Tensor:

@@ -11,15 +11,14 @@ from latentlm.data.images.scenes import CLASSES, LEVELS, RANGES, Factors, Scenes
 from latentlm_evals.coherence.equivariance import equivariance, fit_action
 from latentlm_evals.coherence.stability import fracture
 from latentlm_evals.probes.context_probes import Family
-from latentlm_evals.probes.frozen_features import r_squared, ridge, skill
+from latentlm_evals.probes.frozen_features import ridge
+from latentlm_evals.statistics.scores import r_squared, skill
 
 Labels = dict[str, np.ndarray]
 CHANGES = ("shift", "grow", "recolour", "add_marble")
 
 
-def decode(
-    train: Tensor, labels: Labels, asked: Sequence[tuple[Tensor, Labels]], seed: int = 0
-) -> list[dict[str, float]]:
+def decode(train: Tensor, labels: Labels, asked: Sequence[tuple[Tensor, Labels]]) -> list[dict[str, float]]:
     """How well each factor is read off linearly: skill over chance for classes, R^2 for magnitudes.
 
     The readouts are fitted on `train` once; there is one answer for each of `asked`.
@@ -32,7 +31,7 @@ def decode(
         target = F.one_hot(target).double() if _is_class(values) else _standard(target, target)[:, None]
         places[name] = slice(start, start := start + target.shape[1])
         targets.append(target)
-    read = ridge(train, torch.cat(targets, 1), seed)
+    read = ridge(train, torch.cat(targets, 1))
     answers = []
     for features, truths in asked:
         guess, scores = read(features), {}

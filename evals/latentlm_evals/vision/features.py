@@ -1,28 +1,17 @@
 """Images to evaluate on, and the features to read from: every depth of the network, and the floors beside it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentlm.data.images import Pictures, Scenes
-from latentlm.data.images.dataset import Source
 from latentlm_evals.models.image_encoder import ImageEncoder, Place
 from latentlm_evals.vision.encode import pixels, states
 
 Reader = Callable[[np.ndarray], dict[str, Tensor]]
 """Images -> name of the features -> ``[n d]``."""
-
-
-def pictures(source: Source, split: str, num: int, seed: int) -> Pictures:
-    """At most `num` images of a split, drawn at random where the order may mean something."""
-    if isinstance(source, Scenes):
-        return replace(source, num_train=num, num_test=num).pictures(split)  # type: ignore[arg-type]
-    every = source.pictures(split)  # type: ignore[arg-type]
-    return every.take(np.random.default_rng(seed).permutation(len(every.images))[:num])
 
 
 def readers(encoder: ImageEncoder, train: np.ndarray, at: Place, floors: bool, seed: int) -> dict[str, Reader]:

@@ -1,7 +1,6 @@
-"""Pictures: what each depth tells of each factor, the pixels a linear map finds in it, and nearest neighbours."""
+"""Pictures: the pixels that a linear map finds in each depth, and nearest neighbours."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -9,53 +8,24 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from latentlm.data.images import Pictures
-from latentlm.data.images.scenes import LEVELS
-from latentlm_evals.models.image_encoder import ImageEncoder
+from latentlm.report.figures.palette import png
+from latentlm.whole_files import write_bytes
+from latentlm_evals.models.image_encoder import ImageEncoder, Place
 from latentlm_evals.vision.encode import pixels, side, states, unstandardised
 from latentlm_evals.vision.pixels import images_of, linear_pixels, patches_of
 
 
-def draw(folder: Path, result: dict, encoder: ImageEncoder, train: Pictures, test: Pictures, at: Any) -> list[Path]:
-    """Write the pictures that the result has something for; their paths."""
+def draw(folder: Path, encoder: ImageEncoder, train: Pictures, test: Pictures, at: Place) -> list[Path]:
+    """Write the pictures; their paths. The report shows them, and draws the map of factors itself."""
     figures = {
-        "vision_factors": factors(result),
         "vision_reconstructions": reconstructions(encoder, train.images[:200], test.images[:6]),
         "vision_neighbours": neighbours(encoder, train.images[:2000], test.images[:6], at),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
-        if figure is not None:
-            paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1], dpi=110, bbox_inches="tight", facecolor="white")
+        paths.append(folder / f"{name}.png")
+        write_bytes(paths[-1], png(figure))
     return paths
-
-
-def factors(result: dict) -> Figure | None:
-    """Depth x factor: skill or R^2 of a linear readout; the floors are rows below the depths."""
-    names = [name for level in LEVELS.values() for name in level]
-    rows = [score for score in result["results"].values() if any(key.startswith("factor/") for key in score)]
-    names = [name for name in names if any(f"factor/{name},none" in score for score in rows)]
-    if not rows:
-        return None
-    values = np.array([[score.get(f"factor/{name},none", np.nan) for name in names] for score in rows])
-    figure = Figure(figsize=(0.62 * len(names) + 2, 0.34 * len(rows) + 1.6), layout="constrained")
-    axis = figure.subplots()
-    shown = axis.imshow(values.clip(0, 1), cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axis.set_yticks(range(len(rows)), [score["alias"] for score in rows])
-    for (i, j), value in np.ndenumerate(values):
-        axis.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color="k" if value > 0.6 else "w")
-    groups = [sum(name in LEVELS[level] for name in names) for level in LEVELS]
-    for edge in np.cumsum(groups)[:-1]:
-        axis.axvline(edge - 0.5, color="w", linewidth=2)
-    kinds = [score["alias"].split()[0] for score in rows]
-    for i in range(1, len(kinds)):
-        if kinds[i] != kinds[i - 1]:
-            axis.axhline(i - 0.5, color="w", linewidth=2)
-    axis.set_title("Factors read off linearly, % (skill over chance, R2)", loc="left", fontsize=10)
-    figure.colorbar(shown, ax=axis, shrink=0.8)
-    return figure
 
 
 def reconstructions(encoder: ImageEncoder, train: np.ndarray, shown: np.ndarray) -> Figure:
@@ -71,7 +41,7 @@ def reconstructions(encoder: ImageEncoder, train: np.ndarray, shown: np.ndarray)
     return _grid(columns, encoder)
 
 
-def neighbours(encoder: ImageEncoder, train: np.ndarray, shown: np.ndarray, at: Any) -> Figure:
+def neighbours(encoder: ImageEncoder, train: np.ndarray, shown: np.ndarray, at: Place) -> Figure:
     """Test images, and the five training images whose state at the top is nearest by cosine."""
     keys, queries = (F.normalize(states(encoder, images, at)[:, -1], dim=1) for images in (train, shown))
     near = (queries @ keys.T).topk(min(5, len(keys)), dim=1).indices

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentlm_evals.probes.frozen_features import r_squared, ridge
+from latentlm_evals.probes.frozen_features import ridge
+from latentlm_evals.statistics.scores import r_squared
 
 
 def patches_of(images: Tensor, side: int) -> Tensor:

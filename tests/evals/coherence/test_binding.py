@@ -3,7 +3,7 @@ import pytest
 from latentlm_evals.coherence.bilinear import bilinear_composition, bilinear_inverse
 from latentlm_evals.coherence.binding import fact_unification, role_consistency, update_coupling
 from latentlm_evals.probes.context_probes import CoherenceWarning
-from latentlm_evals.statistics.reciprocal_rank import by_cosine, chance_mrr
+from latentlm_evals.statistics.ranking import by_cosine, chance_mrr
 
 
 def draws(num=60, dim=24, noise=0.3, seed=0):

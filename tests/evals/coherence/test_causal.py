@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from latentlm_evals.coherence.causal import amnesic_effect, disentangle, interchange, leace, random_eraser, row_space
-from latentlm_evals.probes.context_probes import fit_probe, skill
+from latentlm_evals.probes.context_probes import fit_probe, probe_skill
 
 
 def correlated(classes=2, rows=500, dim=10, seed=0):
@@ -20,8 +20,8 @@ def test_leace_leaves_nothing_linear_and_changes_least(classes):
     one_hot = np.eye(classes)[y]
     cross = (erased - erased.mean(0)).T @ (one_hot - one_hot.mean(0)) / len(x)
     np.testing.assert_allclose(cross, 0, atol=1e-8)
-    assert skill(fit_probe(x, y, 1.0), x, y) > 0.7
-    assert skill(fit_probe(erased, y, 1.0), erased, y) < 0.05
+    assert probe_skill(fit_probe(x, y, 1.0), x, y) > 0.7
+    assert probe_skill(fit_probe(erased, y, 1.0), erased, y) < 0.05
     np.testing.assert_allclose(eraser(erased), erased, atol=1e-8)  # twice is once
     # the plain way: take the span of the class-mean differences away
     directions = row_space(np.stack([x[y == c].mean(0) for c in range(classes)]) - x.mean(0))
@@ -51,7 +51,7 @@ def test_the_random_control_has_the_rank_but_not_the_effect():
     control = random_eraser(x, 1, seed=1)
     erased = control(x)
     assert np.linalg.matrix_rank(np.cov(erased.T), tol=1e-8) == 9
-    assert skill(fit_probe(erased, y, 1.0), erased, y) > 0.6
+    assert probe_skill(fit_probe(erased, y, 1.0), erased, y) > 0.6
     with pytest.raises(ValueError, match="only span"):
         random_eraser(x[:4], 5)
     found = amnesic_effect(np.zeros(4), np.full(4, 2.0), np.full(4, 0.5))
@@ -104,4 +104,4 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="zero"):
         row_space(np.zeros((2, 3)))
     with pytest.raises(ValueError, match="no interchanges"):
-        disentangle(np.array([]), np.ones(2))
+        disentangle(np.array([], bool), np.ones(2, bool))

@@ -5,7 +5,7 @@ from latentlm_evals.coherence.equivariance import equivariance, fit_action
 from latentlm_evals.coherence.invariance import concept_subspace, detail_and_invariance
 from latentlm_evals.coherence.stability import fracture, stability
 from latentlm_evals.probes.context_probes import Family
-from latentlm_evals.statistics.cluster_bootstrap import draws, interval, jackknife, mean_interval
+from latentlm_evals.statistics.bootstrap import draws, interval, jackknife, mean_interval
 
 
 def test_whole_entities_are_drawn_and_labels_keep_their_frequency():

@@ -14,6 +14,7 @@ from tiny_models import build
 
 from latentlm.config.schema import ConfigError, parse
 from latentlm.data import bpe_tokenizer, word_tokenizer
+from latentlm.result import Result
 
 SMALL = Options(depths=("1/2",), nouns=3, entities=15, pairs=2, updates=2, components=8, sections=("stability",))
 
@@ -119,7 +120,8 @@ def whole(folder, tmp_path_factory):
 
 
 def test_every_section_has_scores_nulls_and_a_table(whole):
-    result, written, sections = whole
+    scored, written, sections = whole
+    result = scored.to_lm_eval()
     assert written == result
     assert {task.split("/")[1] for task in result["results"]} == set(sections)
     stable = result["results"]["coherence/stability/category@2"]
@@ -128,7 +130,7 @@ def test_every_section_has_scores_nulls_and_a_table(whole):
         assert all(value is None or np.isfinite(value) for key, value in row.items() if key != "alias")
     if any(value is None for row in result["results"].values() for value in row.values()):
         assert result["warnings"]
-    views = table({"tiny": result, "again": result})
+    views = table({"tiny": scored, "again": scored})
     console = Console(width=200, record=True)
     for view in views:
         console.print(view)
@@ -138,7 +140,7 @@ def test_every_section_has_scores_nulls_and_a_table(whole):
 
 
 def test_the_result_says_what_the_transfer_matrices_are_of_and_what_was_read(whole):
-    result, _, _ = whole
+    result = whole[0].to_lm_eval()
     assert result["contexts"] == [context.name for context in CONTEXTS]
     assert all(np.shape(matrix) == (len(CONTEXTS),) * 2 for matrix in result["transfer"].values())
     assert set(result["n-samples"]) == set(result["results"]) == set(result["versions"])
@@ -150,7 +152,7 @@ def test_the_result_says_what_the_transfer_matrices_are_of_and_what_was_read(who
 
 
 def test_headline_scores_have_intervals_around_them(whole):
-    result, _, _ = whole
+    result = whole[0].to_lm_eval()
     rows = result["results"]
     for task, name in (
         ("stability/category@2", "within"),
@@ -173,7 +175,7 @@ def test_headline_scores_have_intervals_around_them(whole):
 def test_each_section_can_be_asked_alone(folder, section, monkeypatch):
     monkeypatch.setattr("latentlm_evals.coherence.fact_pairs.STEPS", 3)
     options = Options(depths=("1/2",), nouns=3, entities=15, pairs=2, updates=2, sections=(section,), random_init=False)
-    result = run(folder, options)
+    result = run(folder, options).to_lm_eval()
     assert {task.split("/")[1] for task in result["results"]} == {section}
     assert not any("unknown_words" in note for note in result["warnings"])
 
@@ -181,10 +183,8 @@ def test_each_section_can_be_asked_alone(folder, section, monkeypatch):
 def test_the_table_shows_intervals_and_the_null_of_u():
     row = {"u": 0.123, "u_low": -0.5, "u_high": 0.75, "u_null_sd": 0.141, "u_random": 0.35, "rc_lin": 0.3}
     row |= {"rc_lin_low": 0.25, "rc_lin_high": 0.34, "rc_lin_shuffled": 0.1, "eq": 1.0, "gap": None, "t": -0.004}
-    result = {
-        "results": {"coherence/binding/x@2": {"alias": "x"} | {f"{key},none": value for key, value in row.items()}},
-        "warnings": [],
-    }
+    rows = {"coherence/binding/x@2": {"alias": "x"} | {f"{key},none": value for key, value in row.items()}}
+    result = Result.from_lm_eval({"results": rows}, "x")
     console = Console(width=200, record=True)
     console.print(table({"run": result})[0])
     text = console.export_text()
@@ -209,7 +209,9 @@ def test_words_the_model_does_not_know_are_said(tmp_path):
 
 def test_a_model_that_reads_too_little_is_told_so_and_asked_the_rest(tmp_path):
     name = save(tmp_path, word_tokenizer(all_texts()), room=8)
-    result = run(name, Options(depths=("1/2",), entities=15, sections=("stability", "binding"), random_init=False))
+    result = run(
+        name, Options(depths=("1/2",), entities=15, sections=("stability", "binding"), random_init=False)
+    ).to_lm_eval()
     assert {task.split("/")[1] for task in result["results"]} == {"binding"}
     assert "stability: too_short: the sentences have up to" in result["warnings"][0]
     assert "the model reads 8" in result["warnings"][0]

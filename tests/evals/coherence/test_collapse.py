@@ -13,8 +13,9 @@ from latentlm_evals.coherence.stability import stability
 from latentlm_evals.coherence.stimuli import CATEGORIES, countries, mentions, numbers, sentences, swaps
 from latentlm_evals.models.interventions import Lens
 from latentlm_evals.models.text_encoder import load_encoder
-from latentlm_evals.probes.context_probes import CoherenceWarning, Family, alive
+from latentlm_evals.probes.context_probes import CoherenceWarning, Family
 from latentlm_evals.probes.pca import Space
+from latentlm_evals.statistics.arrays import alive
 from rich.console import Console
 from tiny_models import build
 
@@ -48,11 +49,12 @@ def save(folder, kind, equal):
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def scored(tmp_path_factory):
     return run(save(tmp_path_factory.mktemp("collapsed"), "llama", equal=True), SMALL)
 
 
-def test_a_collapsed_model_has_nulls_and_a_named_warning_in_every_section(result):
+def test_a_collapsed_model_has_nulls_and_a_named_warning_in_every_section(scored):
+    result = scored.to_lm_eval()
     tasks = {task.split("/")[1] for task in result["results"]}
     assert tasks == set(SMALL.sections)
     for task, row in result["results"].items():
@@ -60,14 +62,14 @@ def test_a_collapsed_model_has_nulls_and_a_named_warning_in_every_section(result
     for section in SMALL.sections:
         assert any(note.startswith(section) and "collapsed" in note for note in result["warnings"]), section
     console = Console(width=200, record=True)
-    for view in table({"tiny": result}):
+    for view in table({"tiny": scored}):
         console.print(view)
     assert "Coherence: coupling" in console.export_text()
 
 
 def test_states_that_know_nothing_but_their_position_have_no_scores_of_words(tmp_path):
     """Every dimension is alive, between positions; inside a context there is rounding alone."""
-    found = run(save(tmp_path, "gpt2", equal=True), SMALL)
+    found = run(save(tmp_path, "gpt2", equal=True), SMALL).to_lm_eval()
     rows = {task.removeprefix("coherence/"): row for task, row in found["results"].items()}
     for task, key in (
         *(("stability/category@2", key) for key in ("crs", "fracture", "mcs")),

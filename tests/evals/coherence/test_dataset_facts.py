@@ -129,7 +129,7 @@ def asked(monkeypatch, tmp_path):
         build("llama", vocab_size=len(tokenizer), max_position_embeddings=64).save_pretrained(tmp_path / "model")
         tokenizer.save_pretrained(tmp_path / "model")
         options = Options(depths=("1/2",), entities=15, updates=2, components=8, sections=sections, random_init=False)
-        return run(str(tmp_path), options)
+        return run(str(tmp_path), options).to_lm_eval()
 
     return ask
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.equivariance import Frame, equivariance, fit_action, law
+from latentlm_evals.coherence.equivariance import PENALTIES, Frame, equivariance, fit_action, law
 from latentlm_evals.probes.context_probes import CoherenceWarning
 
 DIM = 12
@@ -82,17 +82,19 @@ def test_a_law_of_maps_that_do_nothing_does_not_count():
     assert np.isnan(found["gain"])
 
 
-def test_leave_one_out_is_the_loop():
-    from latentlm_evals.coherence.equivariance import _left_out
+def test_the_penalty_is_the_one_with_the_least_leave_one_out_error_and_shrinks_towards_the_identity():
+    x, y = states(num=20), states(1, num=20)
+    y = x @ turn(0.3).T + 0.3 * y
 
-    x, step = states(num=15), states(3, 15)
-    u, size, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
-    fast = _left_out(u, size, step - step.mean(0), 2.0)
-    loop = 0.0
-    for i in range(15):
-        rest = [j for j in range(15) if j != i]
-        a = np.column_stack([x[rest] - x.mean(0), np.ones(14)])
-        penalty = np.diag([2.0] * DIM + [0.0])
-        fit = np.linalg.solve(a.T @ a + penalty, a.T @ step[rest])
-        loop += np.sum((step[i] - np.append(x[i] - x.mean(0), 1) @ fit) ** 2)
-    assert fast == pytest.approx(loop, rel=1e-6)
+    def error(penalty):
+        rest = [np.delete(np.arange(20), i) for i in range(20)]
+        size = ((x - x.mean(0)) ** 2).sum() / min(x.shape)
+        misses = []
+        for i, kept in enumerate(rest):
+            own = ((x[kept] - x[kept].mean(0)) ** 2).sum() / min(x[kept].shape)
+            misses.append(((fit_action(x[kept], y[kept], penalty * size / own)(x[i : i + 1]) - y[i]) ** 2).sum())
+        return sum(misses)
+
+    best = min(PENALTIES, key=error)
+    np.testing.assert_allclose(fit_action(x, y).matrix, fit_action(x, y, best).matrix, atol=1e-9)
+    np.testing.assert_allclose(fit_action(x, y, 1e9).matrix, np.eye(DIM), atol=1e-6)

@@ -62,8 +62,8 @@ def test_detail_counts_what_the_base_model_had():
 
 
 def test_joint_is_a_harmonic_mean():
-    assert joint(1, 1) == 1
-    assert joint(0.5, 1) == pytest.approx(2 / 3)
-    assert joint(0, 1) == 0
-    assert joint(-0.2, 3) == 0
+    assert joint(1.0, 1.0) == 1
+    assert joint(0.5, 1.0) == pytest.approx(2 / 3)
+    assert joint(0.0, 1.0) == 0
+    assert joint(-0.2, 3.0) == 0
     assert np.isnan(joint(0.5, float("nan")))

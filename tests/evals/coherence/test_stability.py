@@ -4,7 +4,7 @@ from latentlm_evals.coherence.stability import fracture, probe_cosine, stability
 from latentlm_evals.probes.context_probes import CoherenceWarning, Family
 from synthetic_features import binary_families, class_families
 
-# within, CRS, MCS, C, Fracture: mean of 5 draws, from the project's evaluation reference
+# within, CRS, MCS, C, Fracture: mean of 5 draws
 TABLE = {
     "unified": (0.93, 0.99, 0.96, 0.95, 0.10),
     "partial": (0.94, 0.67, 0.75, 0.61, 0.66),

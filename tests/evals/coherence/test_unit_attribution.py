@@ -93,4 +93,4 @@ def test_flips_together_and_apart():
     assert apart["flips_together"] < partly["flips_together"] < 0.9
     assert together["flips_together_shuffled"] < 0.03
     with pytest.warns(CoherenceWarning, match="no_flips"):
-        assert np.isnan(flip_coherence(np.zeros((3, 10)))["flips_together"])
+        assert np.isnan(flip_coherence(np.zeros((3, 10), bool))["flips_together"])

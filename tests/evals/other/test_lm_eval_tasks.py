@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from latentlm_evals.reversal import Options, evaluate, questions
-from latentlm_evals.reversal.run import spread
+from latentlm_evals.reversal.score_run import spread
 from run_cli import latentlm
 from tiny_models import build
 
@@ -96,8 +96,7 @@ def test_lm_eval_agrees_with_our_scores(tmp_path, monkeypatch, suite, wanted):
     model, tokenizer = _model([*whole, *(choice for item in items for choice in item.choices)], whole[::2])
     told = {f"latentlm_reversal_{split}{END[form]}": (split, form) for split, form in wanted}
     got = _score(list(told), {"suite": suite})
-    options = Options()
-    ours = evaluate(model, tokenizer, items, max_ranked=options.ranked, max_candidates=options.candidates)
+    ours = evaluate(model, tokenizer, items, Options()).to_lm_eval()
     scores = {"write": ["exact"], "rank": ["mrr", "mcq", "delta_logp"], "choose": ["acc", "acc_chance"]}
     for task, (split, form) in told.items():
         groups = [name for name in ours["results"] if name.split("/")[-2] == split]
@@ -110,8 +109,9 @@ def test_lm_eval_agrees_with_our_scores(tmp_path, monkeypatch, suite, wanted):
 
 def test_the_group_is_that_of_the_issue(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("own.yaml").write_text(f"{MINE}data: {json.dumps(FACTS)}\n")
-    items = load_recipe("own.yaml").data.items()
+    data = json.dumps({"source": FACTS})
+    Path("own.yaml").write_text(f"{MINE}data: {data}\n")
+    items = load_recipe("own.yaml").source.items()
     _model([item.prompt + item.answer for item in items])
     got = _score(["latentlm_reversal"], {"recipe": "own.yaml"})
     names = [f"latentlm_reversal_{split}{end}" for split in ("same", "reverse") for end in ("", "_written")]

@@ -36,24 +36,25 @@ def test_samples_follow_the_network(trained):
     with torch.no_grad():
         logits = model(**tokenizer("1 + 2 =", return_tensors="pt")).logits[0, -1]
     for problem in problems[:3]:
-        scores = evaluate(model, tokenizer, [problem], options)["results"]["pass_at_k"]
+        scores = evaluate(model, tokenizer, [problem], options).to_lm_eval()["results"]["pass_at_k"]
         chance = logits.softmax(-1)[tokenizer.convert_tokens_to_ids(problem.answer)].item()
         assert scores["pass@1,none"] == pytest.approx(chance, abs=4 * (chance * (1 - chance) / 800) ** 0.5)
 
 
 def test_a_run_is_scored_on_its_own_problems(trained):
-    result = run(str(trained), Options(samples=8, k=(1, 8), max_completion=3))
+    scored = run(str(trained), Options(samples=8, k=(1, 8), max_completion=3))
+    result = scored.to_lm_eval()
     assert json.loads((trained / "eval" / "pass_at_k.json").read_text()) == result
     row = result["results"]["pass_at_k"]
     assert 0 <= row["pass@1_low,none"] <= row["pass@1,none"] <= row["pass@1_high,none"] <= 1
     assert row["pass@1,none"] <= row["pass@8,none"]
     assert result["n-samples"]["pass_at_k"]["effective"] == 8
     assert [example["prompt"] for example in result["examples"]["pass_at_k"]] == [
-        problem.prompt for problem in load_recipe(trained).data.problems("test")[:3]
+        problem.prompt for problem in load_recipe(trained).source.problems("test")[:3]
     ]
-    assert "pass@8" in {column.header for column in table({"run": result}).columns}
+    assert "pass@8" in {column.header for column in table({"run": scored})[0].columns}
     other = run(str(trained), Options(samples=8, k=(1,), max_completion=3, data=Arithmetic(20, 5, highest=9)))
-    assert any(line.startswith("other_data") for line in other["warnings"])
+    assert any(line.startswith("other_data") for line in other.warnings)
 
 
 def test_mistakes_are_one_line(trained, tmp_path):
@@ -61,5 +62,5 @@ def test_mistakes_are_one_line(trained, tmp_path):
         Options(samples=8, k=(1, 9))
     with pytest.raises(ValueError, match="its data cannot check answers; name some with --data"):
         run(str(trained / "model"))
-    with pytest.raises(ValueError, match="the model has 64; lower it"):
+    with pytest.raises(ValueError, match="the model has 64: lower it"):
         run(str(trained), Options(max_completion=64))

@@ -21,7 +21,7 @@ from latentlm_evals.probes.layerwise import (
 from latentlm_evals.probing import Options, evaluate, run, table
 from latentlm_evals.probing.folds import control, folds, unseen, unusable
 from latentlm_evals.probing.images import image_factors
-from latentlm_evals.probing.probe import chosen, interval, probe
+from latentlm_evals.probing.probe import chosen, probe, rate
 from latentlm_evals.probing.properties import VERBS, Property, attributes, linguistic
 from sklearn.cross_decomposition import PLSRegression
 from tiny_models import build as tiny
@@ -102,14 +102,18 @@ def test_every_input_is_tested_once_by_strangers():
     for train, test in parts:
         for names in (each.entities, each.templates):
             assert not {names[i] for i in train} & {names[i] for i in test}
-    assert parts == folds(each, 0) != folds(each, 1)
+    first, again, other = (
+        [[rows.tolist() for rows in part] for part in each_fold]
+        for each_fold in (parts, folds(each, 0), folds(each, 1))
+    )
+    assert first == again != other
     single = dataclasses.replace(each, templates=[""] * 240)
     assert [len(train) + len(test) for train, test in folds(single, 0)] == [240] * 4
 
 
 def test_the_chosen_depth_is_chosen_by_others():
     """Depth 0 is right about fold 0 alone, depth 1 about the rest: only a choice on the test inputs would score 1."""
-    parts = [([2, 3], [0, 1]), ([0, 1], [2, 3])]
+    parts = [(np.array([2, 3]), np.array([0, 1])), (np.array([0, 1]), np.array([2, 3]))]
     hits = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]])
     picked, places = chosen(hits, parts)
     assert picked.tolist() == [0, 0, 0, 0]
@@ -120,8 +124,8 @@ def test_the_interval_draws_whole_entities():
     each = property_of([0, 1] * 200, entities=[f"e{i // 40}" for i in range(400)], templates=[""] * 400)
     alike = torch.tensor([float(i // 40 % 2) for i in range(400)])
     apart = torch.tensor([float(i % 2) for i in range(400)])
-    assert interval(alike, each)["acc_stderr"] > 0.1 > 0.01 > interval(apart, each)["acc_stderr"]
-    assert interval(torch.ones(400), each)["acc_low"] == pytest.approx(0.025**0.1)
+    assert rate(alike, each).stderr > 0.1 > 0.01 > rate(apart, each).stderr
+    assert rate(torch.ones(400), each).low == pytest.approx(0.025**0.1)
 
 
 def test_logistic_regression_is_the_minimum_of_its_equation(planted):
@@ -236,7 +240,8 @@ def test_a_network_is_probed_beside_its_nulls():
     tokenizer = word_tokenizer(properties[0].inputs)
     encoder = TextEncoder("tiny", tiny("llama", vocab_size=len(tokenizer)).float(), tokenizer)
     flat = dataclasses.replace(properties[0], name="flat", labels=[1] * 160)
-    result = evaluate(encoder, [*properties, flat], Options(limit=160, depths=(0, 2)))
+    scored = evaluate(encoder, [*properties, flat], Options(limit=160, depths=(0, 2)))
+    result = scored.to_lm_eval()
     assert {task.split("/")[1] for task in result["results"]} == {"tense", "coordination inversion"}
     for row in result["results"].values():
         assert 0 <= row["acc_low,none"] <= row["acc,none"] <= row["acc_high,none"] <= 1
@@ -249,7 +254,7 @@ def test_a_network_is_probed_beside_its_nulls():
     assert any("flat: left out" in told for told in result["warnings"])
     (unknown,) = (told for told in result["warnings"] if "unknown words" in told)
     assert unknown.startswith("coordination inversion: ")
-    assert "flat" in table({"one": result}).caption
+    assert "flat" in table({"one": scored})[0].caption
 
 
 class Letters:
@@ -270,7 +275,7 @@ class Letters:
 
 def test_any_function_to_states_can_be_probed():
     properties = [each for each in linguistic(200, 0) if each.name == "tense"]
-    result = evaluate(Letters(), properties, Options(limit=200, null=False))["results"]
+    result = evaluate(Letters(), properties, Options(limit=200, null=False)).to_lm_eval()["results"]
     assert result["probe/tense/1"]["acc,none"] > 0.95 > 0.65 > result["probe/tense/0"]["acc,none"]
     assert "random_init,none" not in result["probe/tense/1"]
 

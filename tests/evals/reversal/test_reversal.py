@@ -8,7 +8,7 @@ import torch
 from latentlm_evals.models.generation import answer_logprobs, causal_model, generate_answers
 from latentlm_evals.reversal import Options, evaluate, run, table
 from latentlm_evals.reversal.candidates import pick_pools
-from latentlm_evals.reversal.run import load, spread
+from latentlm_evals.reversal.score_run import load, spread
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaModel
 
@@ -94,7 +94,7 @@ def test_batch_size_and_item_order_do_not_change_scores(tokenizer):
     model, rows = tiny("llama"), items() + items("same")
     shuffled = random.Random(0).sample(rows, len(rows))
     first, second, third = (
-        evaluate(model, tokenizer, part, batch_size=size, num_permutations=50)["results"]
+        evaluate(model, tokenizer, part, Options(batch_size=size, permutations=50)).to_lm_eval()["results"]
         for part, size in ((rows, 64), (rows, 1), (shuffled, 5))
     )
     for task, row in first.items():
@@ -122,7 +122,8 @@ def test_a_model_that_learned_one_direction_scores_high_there_only(make):
         Item("a_to_b", "reverse", f"{NAMES[k]} is known as", f" {THINGS[k]}", f"fact{k}", "thing", "things")
         for k in range(5)
     ]
-    result = evaluate(model, tokenizer, items("same") + back)
+    scored = evaluate(model, tokenizer, items("same") + back)
+    result = scored.to_lm_eval()
     same, reverse = (result["results"][f"reversal/a_to_b/{name}"] for name in ("same/name", "reverse/thing"))
     assert same["exact,none"] == same["contains,none"] == same["mrr,none"] == 1
     assert same["delta_logp,none"] > 1
@@ -133,13 +134,13 @@ def test_a_model_that_learned_one_direction_scores_high_there_only(make):
     assert result["summary"]["reverse_over_same"] == 0
     text = Console(width=100)
     with text.capture() as shown:
-        text.print(*table({"one": result, "two": result}))
+        text.print(*table({"one": scored, "two": scored}))
     assert re.search(r"a_to_b .* 100\.0 .* 0\.0 .*\n.* one .* \[48, 100\] .* \[0, 52\]", shown.get())
     assert re.search(r"a_to_b .* 1\.000 \(0\.457\) .* 100\.0 .*\n.* same > name .* \[0\.478, 1\.000\] ", shown.get())
 
 
 def test_error_splits_are_counted_but_not_ranked(tokenizer):
-    result = evaluate(tiny("llama"), tokenizer, items("shortcut"))
+    result = evaluate(tiny("llama"), tokenizer, items("shortcut")).to_lm_eval()
     assert result["higher_is_better"]["reversal/a_to_b/shortcut/name"]["exact"] is False
     assert result["n-samples"]["reversal/a_to_b/shortcut/name"]["ranked"] == 0
     assert result["summary"]["shortcut_exact"] == 0
@@ -180,7 +181,7 @@ def test_what_cannot_be_scored_says_so(tokenizer):
 RECIPE = """
 objective: {lm_weight: 1.0}
 model: {config: {model_type: llama}}
-data: {kind: facts, num_a_to_b: 3, num_b_to_a: 3, num_both: 0, templates_per_fact: 1}
+data: {source: {kind: facts, num_a_to_b: 3, num_b_to_a: 3, num_both: 0, templates_per_fact: 1}}
 """
 
 
@@ -192,7 +193,8 @@ def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
         run(str(folder / "model"))
     (folder / "recipe.yaml").write_text(RECIPE)
     kept = tmp_path / "new" / "kept.jsonl"
-    result = run(str(folder), Options(device="cpu", batch_size=4, permutations=20, limit=4, samples=str(kept)))
+    options = Options(device="cpu", batch_size=4, permutations=20, limit=4, samples=str(kept))
+    result = run(str(folder), options).to_lm_eval()
     assert json.loads((folder / "eval" / "reversal.json").read_text()) == result
     lines = [json.loads(line) for line in kept.read_text().splitlines()]
     for task, row in result["results"].items():
@@ -200,7 +202,8 @@ def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
         assert len(mine) == result["n-samples"][task]["original"]
         for name in ("exact", "contains"):
             assert sum(line[name] for line in mine) / len(mine) == pytest.approx(row[f"{name},none"])
-    direct = evaluate(model, tokenizer, spread(load_recipe(folder).data.items(), 4), num_permutations=20)
+    rows = spread(load_recipe(folder).source.items(), 4)
+    direct = evaluate(model, tokenizer, rows, Options(permutations=20)).to_lm_eval()
     assert len(direct["results"]) == 6
     for task, row in direct["results"].items():
         if "delta_logp,none" in row:

@@ -25,6 +25,7 @@ from latentlm.data import (
     ThinkingBias,
     word_tokenizer,
 )
+from latentlm.result import Result
 
 ROOT = FOLDER.parent
 SETS = [
@@ -115,7 +116,8 @@ def test_a_model_that_copies_passes_in_context_only():
         optimizer.step()
         optimizer.zero_grad()
     shifted = {item.prompt: item for item in told}
-    result = evaluate(model, tokenizer, items, in_context=[*told, *told], num_permutations=50)
+    scored = evaluate(model, tokenizer, items, Options(permutations=50), in_context=[*told, *told])
+    result = scored.to_lm_eval()
     assert len(shifted) == 16
     for split, asks in (("same", "value"), ("reverse", "key")):
         by_heart, read = (
@@ -128,7 +130,7 @@ def test_a_model_that_copies_passes_in_context_only():
     summary = result["summary"]
     assert summary["reverse_in_context_exact"] == 1
     assert summary["reverse_exact"] == result["results"]["reversal/retrieval_one_way/reverse/key"]["exact,none"]
-    first, second, third = table({"run": result})
+    first, second, third = table({"run": scored})
     assert (first.title, second.title) == ("Reversal: exact match, %", "Reversal in context: exact match, %")
     assert third.row_count == 4
     with pytest.raises(ValueError, match=r"^in_context: split 'both' of .* is unknown: use one of same, reverse$"):
@@ -141,7 +143,7 @@ def test_a_statement_that_does_not_fit_is_one_line():
     told, _ = in_context(part, items)
     tokenizer = word_tokenizer([item.prompt + item.answer for item in told])
     model = build("llama", vocab_size=len(tokenizer), max_position_embeddings=10)
-    evaluate(model, tokenizer, items, num_permutations=5)
+    evaluate(model, tokenizer, items, Options(permutations=5))
     line = (
         "^in_context: the longest statement with its question \\(10 tokens\\) and answer \\(2\\) need 12 positions, "
         "the model has 10: leave --in-context out or use a longer model$"
@@ -169,7 +171,7 @@ def test_the_command_asks_in_context_and_writes_its_own_tasks(tmp_path, monkeypa
     assert ("description_both", "both_in_context") not in splits
     assert ("star_graph", "same_in_context") not in splits
     assert any(line.startswith("no_statement: 5 of 5 questions of StarGraph") for line in result["warnings"])
-    plain = run("tiny", Options(device="cpu", suite=(part,), limit=5))["results"]
+    plain = run("tiny", Options(device="cpu", suite=(part,), limit=5)).to_lm_eval()["results"]
     for task, row in plain.items():  # the other questions change nothing
         assert {**row, "alias": 0} == pytest.approx({**result["results"][task], "alias": 0}, rel=1e-5)
 
@@ -215,8 +217,8 @@ def test_sets_with_echoes_of_their_own_get_no_others(part):
 
 def test_no_number_is_cut_in_a_hundred_columns():
     """Widest numbers, longest names, every column that a suite can have."""
-    rate = {"exact,none": 1.0, "exact_low,none": 0.99, "exact_high,none": 1.0, "acc,none": 1.0, "acc_low,none": 0.99,
-            "acc_high,none": 1.0, "mrr,none": 0.999, "mrr_low,none": 0.998, "mrr_high,none": 1.0,
+    rate = {"contains,none": 1.0, "exact,none": 1.0, "exact_low,none": 0.99, "exact_high,none": 1.0, "acc,none": 1.0,
+            "acc_low,none": 0.99, "acc_high,none": 1.0, "mrr,none": 0.999, "mrr_low,none": 0.998, "mrr_high,none": 1.0,
             "mrr_chance,none": 0.133, "mcq,none": 1.0, "mcq_low,none": 0.99, "mcq_high,none": 1.0,
             "delta_logp,none": -123.45, "delta_logp_low,none": -145.67, "delta_logp_high,none": -101.23,
             "delta_logp_p,none": 0.001}  # fmt: skip
@@ -224,7 +226,7 @@ def test_no_number_is_cut_in_a_hundred_columns():
     splits = ("same", "reverse", "both", "composition", "shortcut", "non_reciprocal", "same_in_context")
     splits = (*splits, "reverse_in_context")
     results = {f"reversal/{subset}/{split}/{asks}": rate for split in splits for asks in ("name", "description")}
-    result = {"results": results, "warnings": ["no_statement: none"]}
+    result = Result.from_lm_eval({"results": results, "warnings": ["no_statement: none"]}, "x")
     console = Console(width=100)
     with console.capture() as shown:
         console.print(*table({"runs/study/a_run_with_a_long_name": result}))

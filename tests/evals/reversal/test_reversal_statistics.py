@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
-from latentlm_evals.reversal.evaluate import _likelihood
-from latentlm_evals.statistics.bootstrap import _bounds, bootstrap, open_bootstrap
+from latentlm_evals.reversal.scoring import _likelihood
+from latentlm_evals.statistics.bootstrap import bounded_mean, chernoff, open_mean
 from latentlm_evals.statistics.permutation import delta_logp, permutation_test
 from latentlm_evals.statistics.ranking import beats_three, centre, chance_mrr, gold_ranks, reciprocal_ranks
 
@@ -28,7 +28,8 @@ def test_general_likelihood_of_a_candidate_is_no_knowledge():
     popular = own + 50.0 * (torch.arange(num // 2) == 0)
     assert torch.equal(gold_ranks(centre(popular), gold), gold_ranks(centre(own), gold))
     facts = [str(k) for k in gold.tolist()]
-    assert _likelihood([(popular, gold)], facts, 0, 10)["mrr"] == _likelihood([(own, gold)], facts, 0, 10)["mrr"]
+    first, second = (_likelihood([(scores, gold)], facts, 0, 10)["mrr"] for scores in (popular, own))
+    assert first == second
 
 
 def test_a_constant_model_is_at_chance():
@@ -62,38 +63,44 @@ def test_bootstrap_draws_facts_not_rows():
     values = torch.tensor([1.0] * 10 + [0.0] * 10, dtype=torch.float64).repeat(10)
     facts = [f"fact{k // 10}" for k in range(200)]  # every fact is all right or all wrong
     rows = [f"row{k}" for k in range(200)]
-    clustered, single = bootstrap(values, facts)[0], bootstrap(values, rows)[0]
+    clustered, single = bounded_mean(values, facts).stderr, bounded_mean(values, rows).stderr
     assert clustered == pytest.approx(math.sqrt(0.25 / 20), rel=0.1)
     assert single == pytest.approx(math.sqrt(0.25 / 200), rel=0.1)
-    assert bootstrap(torch.zeros(300), [f"fact{k % 30}" for k in range(300)])[2] == pytest.approx(0.116, abs=1e-3)
-    drawn, limited = open_bootstrap(values - 7, facts), bootstrap(values, facts)
-    assert [end + 7 for end in drawn[1:]] == pytest.approx(limited[1:])
+    assert bounded_mean(torch.zeros(300), [f"fact{k % 30}" for k in range(300)]).high == pytest.approx(0.116, abs=1e-3)
+    drawn, limited = open_mean(values - 7, facts), bounded_mean(values, facts)
+    assert [end + 7 for end in drawn.interval] == pytest.approx(limited.interval)
+
+
+def ends(values, facts):
+    """Standard error, low and high."""
+    found = bounded_mean(values, facts)
+    return found.stderr, found.low, found.high
 
 
 @pytest.mark.parametrize("number", [1, 4, 30])
 def test_an_interval_without_draws_is_the_exact_binomial_one_or_wider(number):
     facts = [f"fact{k}" for k in range(number)]
     edge = 0.025 ** (1 / number)
-    assert bootstrap(torch.zeros(number), facts) == pytest.approx((0.0, 0.0, 1 - edge))
-    assert bootstrap(torch.ones(number), facts) == pytest.approx((0.0, edge, 1.0))
+    assert ends(torch.zeros(number), facts) == pytest.approx((0.0, 0.0, 1 - edge))
+    assert ends(torch.ones(number), facts) == pytest.approx((0.0, edge, 1.0))
     for hair in (1e-16, 1e-310):  # probabilities that are 0 or 1 but for rounding, or underflow on the way
         values = torch.full((number,), hair, dtype=torch.float64)
-        assert bootstrap(values, facts) == pytest.approx((0.0, 0.0, 1 - edge), abs=1e-9)
-        assert bootstrap(1 - values, facts) == pytest.approx((0.0, edge, 1.0), abs=1e-9)
-    _, low, high = bootstrap(torch.full((number,), 0.25), facts)  # as ties score
+        assert ends(values, facts) == pytest.approx((0.0, 0.0, 1 - edge), abs=1e-9)
+        assert ends(1 - values, facts) == pytest.approx((0.0, edge, 1.0), abs=1e-9)
+    _, low, high = ends(torch.full((number,), 0.25), facts)  # as ties score
     assert low < 0.25 < high
     for p in (low, high):  # Chernoff: number KL(1/4 || p) = log 40
         assert number * (0.25 * math.log(0.25 / p) + 0.75 * math.log(0.75 / (1 - p))) == pytest.approx(math.log(40))
-    assert open_bootstrap(torch.full((number,), 0.25), facts) is None
+    assert open_mean(torch.full((number,), 0.25), facts).interval is None
     # one fact, right in half of its templates, says next to nothing
-    assert bootstrap(torch.tensor([0.0, 1.0] * number), ["one"] * 2 * number)[1:] == pytest.approx((0, 1), abs=2e-4)
+    assert ends(torch.tensor([0.0, 1.0] * number), ["one"] * 2 * number)[1:] == pytest.approx((0, 1), abs=2e-4)
 
 
 def test_bounds_hold_for_values_between_zero_and_one():
     """95 % intervals of a mean of n uniform draws hold 1/2 at least 95 % of the time; for coins too."""
     for draw in (torch.rand(4000, 6, generator=torch.Generator().manual_seed(0)).double(),
                  (torch.rand(4000, 6, generator=torch.Generator().manual_seed(1)) < 0.5).double()):  # fmt: skip
-        held = [low <= 0.5 <= high for low, high in (_bounds(float(row.mean()), 6) for row in draw)]
+        held = [low <= 0.5 <= high for low, high in (chernoff(float(row.mean()), 6) for row in draw)]
         assert sum(held) / len(held) >= 0.95
 
 
@@ -130,13 +137,12 @@ def test_a_model_that_ignores_the_prompt_is_at_chance_with_an_interval(prior):
     scores = (drawn * prior).expand(2 * num, num)
     gold = torch.arange(num).repeat(2)
     found = _likelihood([(scores, gold)], [str(k) for k in gold.tolist()], 0, 50)
-    assert found["mrr"] == pytest.approx(found["mrr_chance"], rel=1e-12)
-    assert found["mcq"] == pytest.approx(found["mcq_chance"], rel=1e-12)
-    assert found["mrr_low"] < found["mrr"] < found["mrr_high"]
-    assert found["mcq_low"] < found["mcq"] < found["mcq_high"]
-    assert found["rank"] == 15.5
-    assert found["delta_logp"] == pytest.approx(0, abs=1e-12)
-    assert found["delta_logp_p"] > 0.99 if not prior else found["delta_logp_p"] > 0.9
+    for name in ("mrr", "mcq"):
+        assert found[name].value == pytest.approx(found[f"{name}_chance"].value, rel=1e-12)
+        assert found[name].low < found[name].value < found[name].high
+    assert found["rank"].value == 15.5
+    assert found["delta_logp"].value == pytest.approx(0, abs=1e-12)
+    assert found["delta_logp_p"].value > (0.9 if prior else 0.99)
 
 
 def test_a_pool_of_three_has_no_four_way_choice():
@@ -144,11 +150,12 @@ def test_a_pool_of_three_has_no_four_way_choice():
     facts = [str(k) for k in gold.tolist()]
     small = _likelihood([(scores, gold)], facts, 0, 10)
     assert "mcq" not in small
-    assert {"mrr_low", "mrr_high", "delta_logp_low", "delta_logp_high"} < small.keys()
+    assert small["mrr"].interval
+    assert small["delta_logp"].interval
     big = torch.eye(5, dtype=torch.float64), torch.arange(5)
     both = _likelihood([(scores, gold), big], [*facts, *"vwxyz"], 0, 10)
-    assert both["mcq"] == 1  # of the five that have three others
-    assert both["mcq_low"] == pytest.approx(0.025 ** (1 / 5))
+    assert both["mcq"].value == 1  # of the five that have three others
+    assert both["mcq"].low == pytest.approx(0.025 ** (1 / 5))
 
 
 def test_the_interval_of_delta_logp_holds_the_truth_and_not_the_spread_of_names():
@@ -161,9 +168,22 @@ def test_the_interval_of_delta_logp_holds_the_truth_and_not_the_spread_of_names(
         scores = 20 * names + 0.3 * torch.randn(60, 30, generator=draw, dtype=torch.float64)
         scores[torch.arange(60), gold] += 1 + known[gold]
         found = _likelihood([(scores, gold)], facts, seed, 2)
-        low, high = found["delta_logp_low"], found["delta_logp_high"]
-        assert low < found["delta_logp"] < high
+        low, high = found["delta_logp"].interval
+        assert low < found["delta_logp"].value < high
         held.append(low <= 1 <= high)
         widths.append(high - low)
     assert sum(held) / len(held) > 0.9
     assert max(widths) < 1.5  # 4 sd / root of 30 is 0.73; the names alone would make it 14
+
+
+def test_the_interval_of_a_reciprocal_rank_stays_above_that_of_the_last_place():
+    """One fact, three candidates, the right answer last: 1/3 is the least that there can be."""
+    last = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], dtype=torch.float64)
+    found = _likelihood([(last, torch.tensor([2, 0]))], ["one", "one"], 0, 10)["mrr"]
+    assert found.value == pytest.approx(1 / 3)
+    assert found.low == pytest.approx(1 / 3)
+    assert found.high == pytest.approx(1 / 3 + 2 / 3 * 0.975)
+    first = _likelihood([(-last, torch.tensor([2, 0]))], ["one", "one"], 0, 10)["mrr"]
+    assert first.interval == pytest.approx((1 / 3 + 2 / 3 * 0.025, 1.0))
+    middle = bounded_mean(torch.full((4,), 0.5), ["one"] * 4, least=1 / 3)
+    assert 1 / 3 < middle.low < 0.5 < middle.high < 1

@@ -1,30 +1,28 @@
 """From a run or checkpoint to the scores of every section and depth, each beside its nulls."""
 
 import dataclasses
-import math
-from datetime import datetime, timezone
-from importlib.metadata import version
 
 from latentlm.components.tap import resolve_depth
 from latentlm.config.schema import dump
 from latentlm.experiment.recipe import load_recipe
+from latentlm.result import Result, Task, TaskKey, estimates
 from latentlm_evals.coherence.options import Options
 from latentlm_evals.coherence.runner import measure
 from latentlm_evals.coherence.stimuli import CONTEXTS
 from latentlm_evals.models.interventions import Lens
 from latentlm_evals.models.run_dir import is_run, write_result
-from latentlm_evals.models.text_encoder import load_encoder
 
 VERSION = 3  # of the scores: raise it when the same model would get other numbers
 DEFAULTS = Options()
+NAME = "coherence"
 LOWER = ("fracture", "num_readouts", "leak", "gap", "law_error")  # lower is better
 BOUNDS = ("_stderr", "_low", "_high")
 NULLS = ("_shuffled", "_chance", "_null", "_sd", "_control", "explained", *BOUNDS)
 
 
-def run(name: str, options: Options = DEFAULTS) -> dict:
+def run(name: str, options: Options = DEFAULTS) -> Result:
     """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
-    lens = Lens(load_encoder(name, options.device), options.batch_size)
+    lens = Lens.load(name, options.device, options.batch_size)
     depths = sorted({resolve_depth(depth, lens.backbone.num_layers) for depth in options.depths})
     data = load_recipe(f"{name}/recipe.yaml").source if is_run(name) else None
     found = measure(lens, depths, options, data)
@@ -35,38 +33,28 @@ def run(name: str, options: Options = DEFAULTS) -> dict:
         twin = measure(fresh, depths, dataclasses.replace(options, base=None), data).scores
         for task, row in found.scores.items():
             row |= {f"{key}_random": value for key, value in twin.get(task, {}).items() if _has_null(key)}
-    result = {
-        "results": {
-            f"coherence/{task}": {"alias": task} | {f"{key},none": _plain(value) for key, value in row.items()}
-            for task, row in found.scores.items()
-        },
-        "warnings": found.notes,
-        "transfer": found.transfer,
-        "contexts": [context.name for context in CONTEXTS],
-        "config": {
+    tasks = {
+        TaskKey.parse(f"{NAME}/{task}"): Task(
+            estimates(row, {key: key not in LOWER for key in row}), task, dict(found.samples[task]), VERSION
+        )
+        for task, row in found.scores.items()
+    }
+    result = Result.measured(
+        tasks,
+        {
             "model": type(lens.model).__name__,
             "model_path": name,
             "depths": depths,
             "num_layers": lens.backbone.num_layers,
             "options": dump(options),
-            "software": {package: version(package) for package in ("latentlm", "torch", "transformers")},
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
-        "versions": {f"coherence/{task}": VERSION for task in found.scores},
-        "n-samples": {f"coherence/{task}": counts for task, counts in found.samples.items()},
-        "higher_is_better": {
-            f"coherence/{task}": {key: key not in LOWER for key in row if not key.endswith(BOUNDS)}
-            for task, row in found.scores.items()
-        },
-    }
-    write_result(result, "coherence", name, options.out)
+        found.notes,
+        transfer=found.transfer,
+        contexts=[context.name for context in CONTEXTS],
+    )
+    write_result(result, NAME, name, options.out)
     return result
 
 
 def _has_null(key: str) -> bool:
     return not key.endswith(NULLS)
-
-
-def _plain(value: float) -> float | None:
-    """JSON has no NaN; a score that does not exist is null, and a warning says why."""
-    return float(value) if math.isfinite(value) else None

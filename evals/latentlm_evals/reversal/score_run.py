@@ -2,50 +2,60 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from latentlm.data import Arithmetic, Data, Images, Item
+from latentlm.data import Arithmetic, Asks, Data, Images, Item
 from latentlm.experiment.recipe import load_recipe
+from latentlm.result import Result
+from latentlm.whole_files import write_text
 from latentlm_evals.models.load import load
 from latentlm_evals.models.run_dir import is_run, weights_of, write_result
-from latentlm_evals.reversal.evaluate import evaluate
-from latentlm_evals.reversal.in_context import in_context
+from latentlm_evals.reversal.groups import NAME
 from latentlm_evals.reversal.options import Options
+from latentlm_evals.reversal.scoring import evaluate
 from latentlm_evals.reversal.shortcut import echoes
+from latentlm_evals.reversal.statements import in_context
 
 DEFAULTS = Options()
 EXAMPLES = 3  # questions of each task that the result shows
 
 
-def run(name: str, options: Options = DEFAULTS) -> dict:
+def run(name: str, options: Options = DEFAULTS) -> Result:
     """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
     path = weights_of(name)
     own = load_recipe(name).source if is_run(name) else None
-    parts = options.suite or [_part(options.data) if options.data is not None else own]
-    if parts[0] is None:
+    chosen = _part(options.data) if options.data is not None else own
+    parts: list[Data] = list(options.suite) or ([chosen] if chosen is not None else [])
+    if not parts:
         raise ValueError(f"{name}: has no recipe.yaml to take test items from; name a recipe with --data, or a --suite")
     asked = [questions(part) for part in parts]
-    told = [in_context(part, items) for part, items in zip(parts, asked, strict=True) if options.in_context]
+    stated = [
+        in_context(part, items)
+        for part, items in zip(parts, asked, strict=True)
+        if options.in_context and isinstance(part, Asks)
+    ]
     model, tokenizer = load(path, options.device)
     result = evaluate(
         model,
         tokenizer,
         spread([item for items in asked for item in items], options.limit),
-        in_context=spread([item for items, _ in told for item in items], options.limit),
-        batch_size=options.batch_size,
-        seed=options.seed,
-        max_ranked=options.ranked,
-        max_candidates=options.candidates,
-        num_permutations=options.permutations,
+        options,
+        in_context=spread([item for items, _ in stated for item in items], options.limit),
     )
-    result["config"] |= {"model_path": path, "data": repr(parts), "limit": options.limit}
-    result["warnings"] += [warning for _, warnings in told for warning in warnings]
+    warnings = result.warnings + [warning for _, warnings in stated for warning in warnings]
     for part in parts:  # another seed has other names, which this run has never seen
         if own is not None and type(part) is type(own) and part != own:
-            result["warnings"].append(f"other_data: the run was trained on {own}, not on the tested {part}")
-    samples = result.pop("samples")
-    result["examples"] = {task: rows[:EXAMPLES] for task, rows in samples.items()}
-    write_result(result, "reversal", name, options.out)
+            warnings.append(f"other_data: the run was trained on {own}, not on the tested {part}")
+    samples: dict[str, list[dict]] = result.extra["samples"]
+    examples = {task: rows[:EXAMPLES] for task, rows in samples.items()}
+    result = replace(
+        result,
+        config=result.config | {"model_path": path, "data": repr(parts)},
+        warnings=warnings,
+        extra={"summary": result.extra["summary"], "examples": examples},
+    )
+    write_result(result, NAME, name, options.out)
     if options.samples is not None:
         _write_samples(samples, Path(options.samples))
     return result
@@ -53,8 +63,7 @@ def run(name: str, options: Options = DEFAULTS) -> dict:
 
 def _write_samples(samples: dict[str, list[dict]], target: Path) -> None:
     lines = (json.dumps({"task": task, **row}, ensure_ascii=False) for task, rows in samples.items() for row in rows)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(target, "".join(f"{line}\n" for line in lines))
 
 
 def questions(part: Data) -> list[Item]:
@@ -64,7 +73,7 @@ def questions(part: Data) -> list[Item]:
     if isinstance(part, Images):
         raise ValueError("images: have no questions to ask: name a --suite, or score the run with latentlm eval vision")
     items = part.items()
-    return items + echoes(part, items)
+    return items + (echoes(part, items) if isinstance(part, Asks) else [])
 
 
 def _part(data: str | Data) -> Data:

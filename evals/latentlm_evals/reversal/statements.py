@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from latentlm.data import Asks, Instructions, Item, NameDescription, ParentChild
-
-SPLITS = ("same", "reverse")  # directions of a fact told one way
+from latentlm_evals.reversal.groups import STATED
 
 
 def in_context(data: Asks, items: Sequence[Item]) -> tuple[list[Item], list[str]]:
@@ -17,11 +16,11 @@ def in_context(data: Asks, items: Sequence[Item]) -> tuple[list[Item], list[str]
     the trained direction. Of several it is one that holds the answer as it is asked for, and then the one that shares
     most words with question and answer. It is joined to the prompt by a line break.
 
-    Source:  evals.md 2.8, rule 4, after Berglund et al. 2023, arXiv:2309.12288, who report 96.7-100 % in context.
+    Source:  the control of Berglund et al. 2023, arXiv:2309.12288, who report 96.7-100 % in context.
     Checked: tests/evals/reversal/test_reversal_in_context.py - every fact of every set is found, in the trained
              direction only.
     """
-    asked = [item for item in items if item.split in SPLITS]
+    asked = [item for item in items if item.split in STATED]
     texts = [] if isinstance(data, ParentChild) else _texts(data)  # nothing is trained there
     of_fact: dict[tuple[str, ...], list[str]] = {}
     told, silent = [], 0

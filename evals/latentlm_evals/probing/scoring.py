@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from rich.console import Console
@@ -14,17 +14,23 @@ from latentlm.config.schema import ConfigError, dump
 from latentlm.data import Facts
 from latentlm.data.images import Images
 from latentlm.experiment.recipe import load_recipe
+from latentlm.result import Estimate, Result, Task, TaskKey
 from latentlm_evals.models.run_dir import is_run, write_result
 from latentlm_evals.models.text_encoder import TextEncoder, load_encoder
-from latentlm_evals.probing.folds import Fold, folds, unseen, unusable
+from latentlm_evals.probing.folds import folds, unseen, unusable
 from latentlm_evals.probing.images import image_factors
 from latentlm_evals.probing.options import Options
-from latentlm_evals.probing.probe import chance, chosen, interval, linear_hits, probe
+from latentlm_evals.probing.probe import chosen, linear_hits, probe, rate
 from latentlm_evals.probing.properties import Property, attributes, linguistic
+from latentlm_evals.probing.task_names import CHOSEN, NAME, task_key
+from latentlm_evals.statistics.folds import Fold
+from latentlm_evals.statistics.scores import chance_rate
 
-VERSION = 2
+VERSION = 3  # of the scores: raise it when the same model would get other numbers
+BETTER = ("acc", "selectivity", "compression")  # of which more is better
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What is probed: a function from inputs to the states of every depth. `load_encoder` makes one of a checkpoint.
 
@@ -49,7 +55,7 @@ class Encoder(Protocol):
         ...
 
 
-def run(name: str, options: Options) -> dict:
+def run(name: str, options: Options) -> Result:
     """Probe a run folder or any checkpoint, and write the result."""
     source = options.data or (name if is_run(name) else None)
     data = load_recipe(source).source if source is not None else None
@@ -73,19 +79,18 @@ def run(name: str, options: Options) -> dict:
     if options.cache is not None:
         encoder = encoder.cached(options.cache)
     result = evaluate(encoder, found, options)
-    write_result(result, "probe", name, options.out)
+    write_result(result, NAME, name, options.out)
     return result
 
 
-def evaluate(encoder: Encoder, properties: Sequence[Property], options: Options) -> dict:
-    """Result in lm-eval's shape; ``matrices`` holds accuracy, chance at 0 and perfect at 1, of depths by properties."""
+def evaluate(encoder: Encoder, properties: Sequence[Property], options: Options) -> Result:
+    """A task for each property and depth; ``matrices`` holds accuracy, 0 at chance and 1 where all is right."""
     depths = list(range(encoder.num_layers + 1)) if options.depths is None else list(options.depths)
     at = options.at or ("last" if encoder.kind == "text" else "mean")
     network, twin = _Reader(encoder, at, depths, options), None
     if options.null:
         twin = _Reader(encoder.random_init(options.seed), at, depths, options)
-    results: dict[str, dict[str, Any]] = {}
-    samples: dict[str, dict[str, int]] = {}
+    tasks: dict[TaskKey, Task] = {}
     matrix: dict[str, list[float]] = {}
     warnings: list[str] = []
     few: dict[str, int] = {}
@@ -101,47 +106,47 @@ def evaluate(encoder: Encoder, properties: Sequence[Property], options: Options)
             few[each.name] = fitted
         title = f"probe {each.name} ({number} of {len(properties)})"
         scores = probe(network(each), each, parts, options.seed, lambda parts, title=title: _shown(parts, title))
-        hits, least = scores.pop("hits"), chance(each)
+        hits, least = scores.pop("hits"), chance_rate(each.labels)
         fresh = None
         if twin is not None:
             y = torch.tensor(each.labels)
             (fresh,) = linear_hits(twin(each), [y], each.classes, _shown(parts, f"{title}, fresh weights"))
-            scores["random_init"] = fresh.mean(-1)
+        entities, train = len(set(each.entities)), min(len(rows) for rows, _ in parts)
+        counts = {"original": len(each.inputs), "effective": entities, "train": train}
         for place, depth in enumerate(depths):
-            values = {key: float(value[place]) for key, value in scores.items()} | interval(hits[place], each)
+            values = {
+                key: Estimate(float(value[place]), higher_is_better=True if key in BETTER else None)
+                for key, value in scores.items()
+            }
+            values["acc"] = rate(hits[place], each, higher_is_better=True)
             if fresh is not None:
-                values |= interval(fresh[place], each, "random_init")
-            _add(results, samples, each, parts, str(depth), values | {"chance": least})
+                values["random_init"] = rate(fresh[place], each)
+            alias = f"{each.name}, depth {depth}"
+            tasks[task_key(each.name, str(depth))] = Task(values | {"chance": Estimate(least)}, alias, counts, VERSION)
         picked, places = chosen(hits, parts)
-        values = {"acc": float(picked.mean()), **interval(picked, each), "chance": least}
-        _add(results, samples, each, parts, "chosen", values | {"depth": float(torch.tensor(depths)[places].median())})
+        values = {"acc": rate(picked, each, higher_is_better=True), "chance": Estimate(least)}
+        values["depth"] = Estimate(float(torch.tensor(depths)[places].median()))
+        tasks[task_key(each.name, CHOSEN)] = Task(values, f"{each.name}, {CHOSEN}", counts, VERSION)
         matrix[each.name] = [max(0.0, (float(acc) - least) / (1 - least)) for acc in scores["acc"]]
-    if not results:
+    if not tasks:
         raise ValueError(f"probe: no property could be probed: {'; '.join(warnings)}")
     if few:
         warnings.append(_few(few, encoder.dim))
     read = network.seconds + (twin.seconds if twin is not None else 0.0)
-    return {
-        "results": results,
-        "matrices": {
-            "probe": {
-                "rows": depths,
-                "columns": list(matrix),
-                "values": [list(row) for row in zip(*matrix.values(), strict=True)],
-            }
-        },
-        "warnings": warnings,
-        "versions": dict.fromkeys(results, VERSION),
-        "n-samples": samples,
-        "config": {
+    rows = [list(row) for row in zip(*matrix.values(), strict=True)]
+    return Result.measured(
+        tasks,
+        {
             "model": encoder.name,
+            "model_path": encoder.name,
             "at": at,
             "depths": depths,
             "options": dump(replace(options, cache=None)),
             "cpu_seconds": {"read": round(read, 1), "fit": round(time.process_time() - started - read, 1)},
         },
-        "higher_is_better": {task: {"acc": True, "selectivity": True, "compression": True} for task in results},
-    }
+        warnings,
+        matrices={NAME: {"rows": depths, "columns": list(matrix), "values": rows}},
+    )
 
 
 class _Reader:
@@ -159,21 +164,6 @@ class _Reader:
             self.inputs, self.states = each.inputs, found.transpose(0, 1).contiguous()
             self.seconds += time.process_time() - started
         return self.states
-
-
-def _add(
-    results: dict[str, dict[str, Any]],
-    samples: dict[str, dict[str, int]],
-    each: Property,
-    parts: Sequence[Fold],
-    where: str,
-    values: dict[str, float],
-) -> None:
-    task = f"probe/{each.name}/{where}"
-    row = {f"{key},none": None if value != value else value for key, value in values.items()}  # JSON has no NaN
-    results[task] = {"alias": f"{each.name}, {'depth ' * where.isdigit()}{where}", **row}
-    entities, train = len(set(each.entities)), min(len(places) for places, _ in parts)
-    samples[task] = {"original": len(each.inputs), "effective": entities, "train": train}
 
 
 def _shown(parts: Sequence[Fold], title: str) -> Any:
