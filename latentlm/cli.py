@@ -111,12 +111,17 @@ def report(
     Several runs stand side by side; result files about one model are one run. The pictures lie beside the page, and all
     scores as JSON in lm-eval's shape.
     """
+    from latentlm.config.schema import ConfigError
     from latentlm.report import write_report
 
     first = Path(runs[0])
     if first.suffix == ".json":  # eval/ is for results alone
         first = first.parents[1] if first.parent.name == "eval" else first.parent
-    page = write_report([Path(run) for run in runs], Path(out) if out else first / "report.html")
+    target = Path(out) if out else first / "report.html"
+    page = target if target.suffix == ".html" else target / "report.html"
+    if not _is_own(page, "<title>latentlm"):
+        raise ConfigError(f"report: {page} was not written by latentlm report; name another page with --out")
+    page = write_report([Path(run) for run in runs], page)
     typer.echo(f"{page}")
 
 
@@ -317,6 +322,16 @@ def _check_file(key: str, value: str | None, runs: int) -> None:
     above = next(folder for folder in Path(value).absolute().parents if folder.exists())
     if not above.is_dir():
         raise ConfigError(f"--{key}: {above} is a file; name one in a folder")
+    if not _is_own(Path(value), '"results"' if key == "out" else '{"task"'):
+        raise ConfigError(f"--{key}: {value} was not written by an evaluation; name another file")
+
+
+def _is_own(file: Path, mark: str) -> bool:
+    """Whether a file may be replaced: there is none, it is empty, or it has the mark of what this command writes."""
+    if not file.is_file():
+        return True
+    held = file.read_text(encoding="utf-8", errors="replace")
+    return not held or mark in held
 
 
 def _check_run(run: str) -> None:

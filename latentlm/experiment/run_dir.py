@@ -19,7 +19,7 @@ from latentlm.config.run_files import is_finished as went_to_its_end
 from latentlm.config.schema import ConfigError, dump
 from latentlm.experiment.recipe import Recipe, load_recipe, save_recipe
 from latentlm.experiment.training import lasting
-from latentlm.trainers.checkpoints import is_sealed, newest_whole, step_of
+from latentlm.trainers.checkpoints import newest_whole, step_of
 from latentlm.whole_files import PARTIAL, is_whole_json, read_json, write_json
 
 PACKAGES = ("latentlm", "torch", "transformers", "accelerate", "peft", "trl", "datasets")
@@ -46,12 +46,7 @@ def check_folder(recipe: Recipe) -> Path:
         if difference := _difference(_lasting(before), _lasting(recipe)):
             told = f"{folder} was made with {difference}; use another training.output_dir=PATH"
             raise ConfigError(f"training.resume_from_checkpoint: {told}")
-        whole, passed = newest_whole(folder / "checkpoints")
-        if whole is None and (damaged := next(filter(is_sealed, passed), None)):
-            raise ConfigError(
-                f"training.resume_from_checkpoint: no checkpoint of {folder} is whole "
-                f"({damaged.name}: {passed[damaged]}); put it back, or remove {folder / 'checkpoints'} to start again"
-            )
+        whole, _ = newest_whole(folder / "checkpoints")
         done = step_of(whole) if whole else 0
         if 0 < (steps := recipe.training["max_steps"]) < done:
             raise ConfigError(f"training.max_steps: {steps}, but {folder} is at step {done}; set it higher")

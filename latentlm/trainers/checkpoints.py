@@ -35,11 +35,6 @@ def unseal(checkpoint: Path) -> None:
     (checkpoint / FILES).unlink(missing_ok=True)
 
 
-def is_sealed(checkpoint: Path) -> bool:
-    """Whether it was written to its end, whatever became of it since."""
-    return (checkpoint / FILES).is_file()
-
-
 def problem(checkpoint: Path) -> str | None:
     """Why no training can go on from here; None where one can."""
     try:

@@ -151,3 +151,26 @@ def test_export_data_writes_a_generated_set(tmp_path):
     assert [line.split()[1] for line in told.out.splitlines()] == ["1500", "500"]
     told = latentlm("export-data", "reversal", "data.source.seed=3")  # the folder was forgotten
     assert (told.code, told.err.count("\n")) == (2, 1)
+
+
+def test_no_command_replaces_a_file_that_it_has_not_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "a.json").write_text(json.dumps({"results": {"a": {"acc,none": 0.5}}}))
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("thesis.tex", "notes.html"):
+        (tmp_path / name).write_text("mine")
+    for words, line in (
+        (["eval", "reversal", ".", "--out", "thesis.tex"], "--out: thesis.tex was not written by an evaluation"),
+        (
+            ["eval", "reversal", ".", "--samples", "thesis.tex"],
+            "--samples: thesis.tex was not written by an evaluation",
+        ),
+        (["report", ".", "--out", "notes.html"], "notes.html was not written by latentlm report"),
+    ):
+        told = latentlm(*words)
+        assert (told.code, told.err.count("\n")) == (2, 1)
+        assert line in told.err
+    assert {(tmp_path / name).read_text() for name in ("thesis.tex", "notes.html")} == {"mine"}
+    for _ in range(2):  # its own page it writes again
+        assert latentlm("report", ".").code == 0
