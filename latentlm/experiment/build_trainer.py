@@ -9,7 +9,7 @@ from latentlm.data import Images, Verifiable
 from latentlm.experiment.datasets import Prepared
 from latentlm.experiment.held_out import HeldOutTrainer
 from latentlm.experiment.recipe import Recipe
-from latentlm.experiment.training import build_arguments
+from latentlm.experiment.training import OWN, TRAINER, build_arguments
 
 
 def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
@@ -24,7 +24,7 @@ def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) ->
         train_dataset=prepared.dataset,
         eval_dataset=prepared.held_out,
         data_collator=prepared.collator,
-        head_learning_rate=recipe.training.get("head_learning_rate"),
+        **{key: recipe.training[key] for key in TRAINER if key in recipe.training},
     )
 
 
@@ -55,13 +55,13 @@ def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
         args=training_arguments(recipe, folder),
         train_dataset=Dataset.from_list([{"prompt": p.prompt, "number": i} for i, p in enumerate(problems)]),
         processing_class=prepared.tokenizer,
-        head_learning_rate=recipe.training.get("head_learning_rate"),
+        **{key: recipe.training[key] for key in TRAINER if key in recipe.training},
     )
 
 
 def training_arguments(recipe: Recipe, folder: Path, num_examples: int | None = None) -> Any:
     """The recipe's arguments as `transformers` or TRL take them, with what follows from the machine and the data."""
-    values = {k: v for k, v in recipe.training.items() if k not in ("head_learning_rate", "resume_from_checkpoint")}
+    values = {k: v for k, v in recipe.training.items() if k not in OWN}
     values["output_dir"] = str(folder / "checkpoints")
     if num_examples is not None:
         values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], num_examples)

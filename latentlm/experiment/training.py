@@ -1,7 +1,7 @@
 """The `training` block of a recipe: every argument of transformers' TrainingArguments, checked key by key.
 
-With ``trainer: grpo`` the arguments are those of TRL's GRPOConfig. Besides them there is ``head_learning_rate``, and
-``resume_from_checkpoint: true`` continues from the newest checkpoint of the run folder.
+With ``trainer: grpo`` the arguments are those of TRL's GRPOConfig. Besides them there are ``head_learning_rate``,
+``when_not_finite`` and ``resume_from_checkpoint: true`` continues from the newest checkpoint of the run folder.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from latentlm.config.schema import ConfigError, fields_of, parse, suggest
 
@@ -29,7 +29,8 @@ DEFAULTS: dict[str, Any] = {
 }
 # what may change when a run is resumed, since it does not change what is learned
 FREE = (
-    "output_dir", "resume_from_checkpoint", "max_steps", "num_train_epochs", "logging_*", "log_*", "save_*", "eval_*",
+    "output_dir", "resume_from_checkpoint", "when_not_finite", "max_steps", "num_train_epochs", "logging_*", "log_*",
+    "save_*", "eval_*",
     "per_device_eval_batch_size", "report_to", "run_name", "project", "trackio_*", "push_to_hub", "hub_*", "use_cpu",
     "dataloader_num_workers", "dataloader_p*", "gradient_checkpointing*", "activation_checkpointing*",
     "torch_compile*", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "disable_tqdm",
@@ -57,19 +58,23 @@ class Training:
     """Every argument of transformers' TrainingArguments, by the same name; with `trainer: grpo` of TRL's GRPOConfig.
 
     Some defaults differ: `logging_steps` is 10, `save_total_limit` is 2 and `report_to` is none, because every run
-    writes its own metrics.jsonl. Besides them there are two keys of our own.
+    writes its own metrics.jsonl. Besides them there are three keys of our own.
 
     Args:
         head_learning_rate: of the heads and predictors that are trained with a pretrained network; without it
             `learning_rate`.
+        when_not_finite: ``stop`` ends the run at the first step whose loss or gradient is NaN or infinite; ``skip``
+            leaves such steps out, ten in a row at most.
         resume_from_checkpoint: ``true`` continues from the newest checkpoint of the run folder; a path names another.
     """
 
     head_learning_rate: float | None = None
+    when_not_finite: Literal["stop", "skip"] = "stop"
     resume_from_checkpoint: bool | str | None = None
 
 
 OWN = {name: annotation for name, (annotation, _) in fields_of(Training).items()}
+TRAINER = ("head_learning_rate", "when_not_finite")  # arguments of our trainers, not of transformers'
 
 
 def arguments_class(trainer: str) -> Any:

@@ -93,7 +93,7 @@ class SafeTrainingMixin:
         last = f"the last good checkpoint is {whole}" if whole else "there is no checkpoint yet"
         return DivergedError(
             f"step {self.state.global_step}: {what}; {last}; lower the learning rate, or leave such steps out with "
-            "when_not_finite=skip"
+            "when_not_finite=skip (in a recipe training.when_not_finite)"
         )
 
     def _check_weights(self) -> None:

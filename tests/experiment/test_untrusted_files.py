@@ -41,9 +41,6 @@ def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path):
         file = run / "checkpoints" / "checkpoint-2" / name
         whole = file.read_bytes()
         torch.save(Bomb(marker), file)
-        assert (
-            "no checkpoint of" in latentlm(*words, "training.max_steps=4", "training.resume_from_checkpoint=true").err
-        )  # of another size
         seal(file.parent)
         told = latentlm(*words, "training.max_steps=4", "training.resume_from_checkpoint=true")
         assert not marker.exists(), name

@@ -124,3 +124,9 @@ def test_a_diverged_run_ends_in_one_line_and_not_with_exit_code_0(tmp_path, monk
     assert not math.isfinite(rows[-1]["loss"])
     assert not Path("run/model").exists()
     assert latentlm("export", "run", "out").code == 2
+    words[2] = "training.output_dir=kept"
+    told = latentlm("train", "smoke_text", *words, "training.learning_rate=1e8", "training.when_not_finite=skip")
+    assert told.code == 0  # what the first step left is finite, and the seven others were left out, as was wanted
+    told = latentlm("train", "smoke_text", *words, "training.when_not_finite=on")
+    assert told.code == 2
+    assert "training.when_not_finite" in told.err
