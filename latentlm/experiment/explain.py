@@ -1,7 +1,6 @@
 """What `latentlm explain` prints and writes: the meaning of a key, of a kind of part, or of a shipped recipe."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -23,6 +22,7 @@ from latentlm.config.schema import ConfigError, kind_of, suggest
 from latentlm.data import Text as TextData
 from latentlm.experiment.file_form import file_form
 from latentlm.experiment.training import Training, arguments_class
+from latentlm.whole_files import write_json, write_text
 
 HEAD = """
 # Recipe reference
@@ -52,8 +52,8 @@ def write_reference(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError(f"--page {folder}: no such folder; make it first, or name another one")
     page, schema = folder / "REFERENCE.md", folder / "recipe.schema.json"
-    page.write_text(reference_page(file_form(), HEAD), encoding="utf-8")
-    schema.write_text(json.dumps(recipe_schema(), indent=1) + "\n", encoding="utf-8")
+    write_text(page, reference_page(file_form(), HEAD))
+    write_json(schema, recipe_schema())
     return [page, schema]
 
 

@@ -1,7 +1,7 @@
 """The `training` block of a recipe: every argument of transformers' TrainingArguments, checked key by key.
 
 With ``trainer: grpo`` the arguments are those of TRL's GRPOConfig. Besides them there are ``head_learning_rate``,
-``when_not_finite`` and ``resume_from_checkpoint: true`` continues from the newest checkpoint of the run folder.
+``when_not_finite`` and ``resume_from_checkpoint``; ``true`` continues from the newest checkpoint of the run folder.
 """
 
 import dataclasses

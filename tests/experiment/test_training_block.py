@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from latentlm.config.schema import ConfigError
 from latentlm.experiment.build_trainer import training_arguments
 from latentlm.experiment.recipe import load_recipe
-from latentlm.experiment.training import DEFAULTS, FREE, check_training, lasting
+from latentlm.experiment.training import DEFAULTS, FREE, OWN, check_training, lasting
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,9 @@ def test_resuming_compares_what_changes_the_result_with_defaults_filled_in():
     assert lasting(plain, "supervised") == lasting({**plain, "adam_beta1": 0.9}, "supervised")
     assert lasting(plain, "supervised") != lasting({**plain, "adam_beta1": 0.8}, "supervised")
     assert lasting(plain, "supervised") == lasting({**plain, "logging_steps": 3, "max_steps": 9}, "supervised")
-    assert all(any(key.startswith(free.rstrip("*")) for key in (*DEFAULTS, *dir(TrainingArguments))) for free in FREE)
+    assert all(
+        any(key.startswith(free.rstrip("*")) for key in (*DEFAULTS, *OWN, *dir(TrainingArguments))) for free in FREE
+    )
 
 
 def test_held_out_loss_is_the_mean_over_tokens_of_the_plain_model():
