@@ -33,7 +33,6 @@ class ForwardView:
     Attributes:
         states: depth (0 = input of the first block, k = raw output of block k) -> hidden state.
         segments: which document a position belongs to; -1 is padding. Segments never exchange information.
-        num_layers: number of blocks, so that a depth given as a fraction can be resolved.
         sets: tensors named by the collator: index sets ``[b g n]`` into ``t`` or id sets ``[b g n]``, -1 pads.
         inputs: the ids that were read, where the network reads ids.
         embed: ids -> input embeddings of the network.
@@ -47,7 +46,6 @@ class ForwardView:
 
     states: dict[int, Float[Tensor, "b t d"]]
     segments: Int[Tensor, "b t"]
-    num_layers: int
     sets: dict[str, Tensor] = field(default_factory=dict)
     inputs: Int[Tensor, "b t"] | None = None
     labels: Int[Tensor, "b t"] | None = None
@@ -59,24 +57,31 @@ class ForwardView:
     tapped: dict[int, Tensor] = field(default_factory=dict)
 
 
-@dataclass
-class StepContext:
-    """Everything a term may read in one step: the network's and the teachers' views of the input, and their heads.
+Head = Callable[[Tensor], Tensor]
 
-    `assigners` turn the targets of a term, by its name, into assignments.
+
+@dataclass(frozen=True)
+class StepContext:
+    """Everything a term may read in one forward, complete when it is made.
+
+    Attributes:
+        view: of the network itself.
+        teacher_views: of the same input by each teacher, by its name (``ema``, ``frozen``).
+        heads: the shared heads by name.
+        teacher_heads: for each teacher the shared heads that it has copies of.
+        step: optimizer steps made so far.
     """
 
     view: ForwardView
-    teachers: dict[str, ForwardView] = field(default_factory=dict)
-    heads: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
-    teacher_heads: dict[str, dict[str, Callable[[Tensor], Tensor]]] = field(default_factory=dict)
-    assigners: Mapping[str, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
+    teacher_views: Mapping[str, ForwardView] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    teacher_heads: Mapping[str, Mapping[str, Head]] = field(default_factory=dict)
     step: int = 0
-    _cache: dict[Hashable, Any] = field(default_factory=dict)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def run(self, of: str) -> ForwardView:
-        """The network's own view, or a teacher's."""
-        return self.view if of == "network" else self.teachers[of]
+    def view_of(self, whose: str) -> ForwardView:
+        """The network's own view (``network``), or a teacher's."""
+        return self.view if whose == "network" else self.teacher_views[whose]
 
     def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once in this step: the cells of a level table read the same few states."""
@@ -95,7 +100,7 @@ class TermLoss:
 
     sum: Float[Tensor, ""]
     count: Float[Tensor, ""]
-    weight: float | Float[Tensor, ""]
+    weight: float | Float[Tensor, ""] = 1.0
 
     @property
     def value(self) -> Float[Tensor, ""]:

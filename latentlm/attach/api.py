@@ -15,60 +15,19 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from latentlm.attach.attachment import Attachment, LatentHeads
 from latentlm.attach.hooks import add_hooks
-from latentlm.attach.state import Run, latent_run
-from latentlm.backbones import Backbone, find_backbone
+from latentlm.attach.state import LatentState, latent_state
+from latentlm.backbones import find_backbone
 from latentlm.backbones.load import load_config, load_weights, readable, some
-from latentlm.components.teacher import Teacher
 from latentlm.config.catalog import read_recipe
 from latentlm.config.migration import check_data
 from latentlm.config.schema import ConfigError, dump, parse
-from latentlm.objective.objective import Objective, Terms
-from latentlm.objective.terms import depths, teachers
-from latentlm.types import StepContext, TermLoss
+from latentlm.objective.objective import Objective
 
 CONFIG_KEY = "latentlm"
 KEYS = ("latent_loss", "data_loss")
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
-
-
-class LatentHeads(nn.Module):
-    """Everything that training adds to a model: predictors, heads, teachers, and the number of steps taken.
-
-    It is the child ``latent`` of the model, so every engine sees, saves and shards it.
-    """
-
-    def __init__(self, objective: Objective, backbone: Backbone, embedding: int):
-        super().__init__()
-        grid, num_layers = backbone.grid, backbone.num_layers
-        plain = objective.expand(num_layers)
-        for name in (*plain, *objective.heads):
-            if name.endswith("latent"):
-                raise ValueError(f"objective: '{name}' must not end in 'latent', PEFT would take it for all the heads")
-        pixels = None if grid is None else grid.data_dim
-        self.terms = Terms(plain, objective.heads, backbone.dim, embedding, pixels)
-        self.teachers = nn.ModuleDict({kind: Teacher(config) for kind, config in teachers(plain).items()})
-        if grid is not None and grid.mask_token is None:
-            self.mask_token = nn.Parameter(torch.zeros(backbone.dim))
-        self.step = 0
-
-    def forward(self, context: StepContext) -> dict[str, TermLoss]:
-        """Reports of all terms."""
-        return self.terms(context, self.step)
-
-    def advance(self) -> None:
-        """Count an optimizer step, after which running centres move."""
-        self.step += 1
-        for assigner in self.terms.assigners.values():
-            assigner.advance()  # type: ignore[operator]
-
-    def get_extra_state(self) -> Tensor:
-        """The step as a tensor, which is all that safetensors holds; reading a buffer would wait for the device."""
-        return torch.tensor(self.step)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Go on from the step of a checkpoint."""
-        self.step = int(state)
 
 
 def get_latent_model(
@@ -112,10 +71,11 @@ def attach(
     if objective.lm_weight > 0 and not backbone.has_loss:
         raise ValueError(f"objective.lm_weight: {type(model).__name__} has no own loss; set it to 0")
     embedding = backbone.dim if backbone.grid else causal_lm.get_input_embeddings().weight.shape[-1]
+    specs = objective.resolve(backbone.num_layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with torch.device("cpu"):
-            heads = LatentHeads(objective, backbone, embedding)
+            heads = LatentHeads(specs, objective, backbone, embedding)
     place = next(model.parameters()).device
     causal_lm.latent = heads if place.type == "meta" else heads.to(place)
     if backbone.grid is None and getattr(model, "loss_type", "ForCausalLM") is None:
@@ -124,8 +84,7 @@ def attach(
     ignored = getattr(config, "keys_to_ignore_at_inference", None) or ()
     config.keys_to_ignore_at_inference = [*(key for key in ignored if key not in KEYS), *KEYS]
     setattr(config, CONFIG_KEY, {"objective": dump(objective), "layers_path": layers_path})
-    wanted = {kind: depths(heads.terms.terms, kind) for kind in (None, *heads.teachers)}
-    add_hooks(model, Run(model, backbone, objective, wanted))
+    add_hooks(LatentState(Attachment.of(model, backbone, objective, specs)))
     return model
 
 
@@ -176,7 +135,7 @@ def _own_class(path: str | Path, config: Any) -> type[PreTrainedModel]:
 
 def load_heads(model: Any, folder: Path) -> None:
     """Give an attached model the heads that were saved in a folder; all of them must be there."""
-    heads = latent_run(model).model.latent
+    heads = latent_state(model).model.latent
     with readable(folder):
         saved = dict(saved_heads(folder))
     own = heads.state_dict()
@@ -235,10 +194,10 @@ def saved_heads(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def remove_latent(model: AnyModel) -> AnyModel:
     """Take heads and hooks off again; what is left is the plain model with its trained weights."""
-    run = latent_run(model)
-    run.detach()
-    del run.model.latent
-    config = run.model.config
+    state = latent_state(model)
+    state.detach()
+    del state.model.latent
+    config = state.model.config
     delattr(config, CONFIG_KEY)
     kept = [key for key in config.keys_to_ignore_at_inference if key not in KEYS]
     del config.keys_to_ignore_at_inference  # what the class says shows again

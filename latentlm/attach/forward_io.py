@@ -1,18 +1,21 @@
-"""What one call of a model brings along, as far as the terms need it."""
+"""What one forward of a model is given, holds and returns, as far as the terms need it."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 IGNORE = -100
 
 
 @dataclass(frozen=True)
-class Call:
+class ForwardInputs:
     """The arguments of a forward that say what was read, what is to be predicted, and how both are counted.
 
     Attributes:
@@ -31,9 +34,9 @@ class Call:
     latent: dict[str, Tensor] | None = None
 
     @classmethod
-    def read(cls, kwargs: Mapping[str, Any]) -> "Call":
+    def of(cls, kwargs: Mapping[str, Any]) -> "ForwardInputs":
         """Of all arguments, those that matter here."""
-        return cls(**{field.name: kwargs.get(field.name) for field in fields(cls)})
+        return cls(**{each.name: kwargs.get(each.name) for each in dataclasses.fields(cls)})
 
     @property
     def sets(self) -> dict[str, Tensor]:
@@ -61,6 +64,46 @@ class Call:
         return F.pad(self.labels[:, 1:], (0, 1), value=IGNORE)
 
     def num_labels(self) -> Tensor | int:
-        """Label tokens of this call; 1 where there are no labels."""
+        """Label tokens of this forward; 1 where there are no labels."""
         labels = self.labels if self.labels is not None and self.labels.dim() < 2 else self.next_labels()
         return 1 if labels is None else (labels != IGNORE).sum()
+
+
+@dataclass
+class Forward:
+    """One training forward of a model: made before it, dropped after it.
+
+    Attributes:
+        inputs: what it was given.
+        states: of the blocks that the terms read, by depth.
+        teacher_states: the same of each teacher.
+        teacher: whose forward is running inside this one; None: the network's own.
+        collecting: until the heads have run; a block that runs again in the backward stores nothing.
+        compiled: whether the blocks run inside a compiled graph.
+        loss: weighted sum of the terms.
+        lm_head_hooks: removed after this forward.
+    """
+
+    inputs: ForwardInputs
+    states: dict[int, Tensor] = field(default_factory=dict)
+    teacher_states: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    teacher: str | None = None
+    collecting: bool = True
+    compiled: bool = False
+    loss: Tensor | None = None
+    lm_head_hooks: list[RemovableHandle] = field(default_factory=list)
+
+    def store(self, depth: int, state: Tensor) -> None:
+        """Keep the state of a depth, the network's own or that of the teacher that is running."""
+        (self.states if self.teacher is None else self.teacher_states[self.teacher])[depth] = state
+
+
+@cache
+def with_latent_losses(output: type) -> type:
+    """An output class of transformers that also has ``loss``, ``latent_loss`` and ``data_loss``.
+
+    A declared class: data parallel wrappers rebuild outputs from their class and refuse keys added later.
+    """
+    known = {each.name for each in dataclasses.fields(output)}
+    extra = [(name, Any, None) for name in ("loss", "latent_loss", "data_loss") if name not in known]
+    return dataclasses.make_dataclass(f"Latent{output.__name__}", extra, bases=(output,))

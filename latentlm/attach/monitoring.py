@@ -1,25 +1,42 @@
-"""When the monitor looks: at the first forward of every so many optimizer steps."""
-
-from typing import Any
+"""What is measured of a model in training, and when: at the first forward of every N optimizer steps."""
 
 from torch import Tensor
 
+from latentlm.attach.attachment import Attachment
+from latentlm.attach.forward_io import Forward
+from latentlm.attach.optimizer_steps import StepTracker
 from latentlm.attach.teacher_forward import teacher_health
 from latentlm.distributed.fsdp import is_sharded
+from latentlm.monitor.gradients import GradientProbe
+from latentlm.monitor.running_means import Metrics
 from latentlm.monitor.statistics import measure
 from latentlm.objective.objective import means
 from latentlm.types import StepContext, TermLoss
 
 
-def look(run: Any, context: StepContext, reports: dict[str, TermLoss], share: Tensor | float) -> None:
-    """Measure the terms of this forward and have their gradients measured in the backward, where it is time to."""
-    latent, every = run.model.latent, run.objective.monitor_every
-    if not every or latent.step % every or run.probe.looked == latent.step:
-        return
-    run.probe.looked = latent.step
-    run.metrics.latest = measure(latent.terms, context) | teacher_health(run)
-    # else what the blocks above send back never shows, or FSDP takes the first gradient for the end of the backward
-    if not (run.compiled or is_sharded(run.model)):
-        run.probe.watch(latent.terms, context, reports, run.loss, means(reports, share, run.counts))
-    elif latent.terms.ratios:
-        raise ValueError("weight.grad_ratio: cannot be measured in a compiled or sharded model; give a number")
+class Monitoring:
+    """Running means for the logs, and the collapse statistics of every N steps."""
+
+    def __init__(self):
+        self.probe, self.metrics = GradientProbe(), Metrics()
+
+    def look(
+        self,
+        attachment: Attachment,
+        forward: Forward,
+        steps: StepTracker,
+        context: StepContext,
+        losses: dict[str, TermLoss],
+        share: Tensor | float,
+    ) -> None:
+        """Measure the terms of this forward and have their gradients measured in the backward, where it is time to."""
+        latent, every = attachment.heads, attachment.objective.monitor_every
+        if not every or latent.step % every or self.probe.looked == latent.step or forward.loss is None:
+            return
+        self.probe.looked = latent.step
+        self.metrics.latest = measure(latent.terms, context) | teacher_health(attachment, steps.total)
+        # else what the blocks above send back never shows, or FSDP takes the first gradient for the end of the backward
+        if not (forward.compiled or is_sharded(attachment.model)):
+            self.probe.watch(latent.terms, context, losses, forward.loss, means(losses, share, steps.counts))
+        elif latent.terms.weights.ratios:
+            raise ValueError("weight.grad_ratio: cannot be measured in a compiled or sharded model; give a number")

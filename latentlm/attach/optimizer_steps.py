@@ -1,7 +1,7 @@
-"""Gradient accumulation, seen from inside the model: what couples samples does not see it as one batch."""
+"""Optimizer steps, seen from inside the model: what moves with them moves when they are made, whoever makes them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from weakref import WeakSet
 
@@ -10,75 +10,126 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
-def warn_coupled(names: str, seen: str) -> None:
-    """Say that micro-batches are not one batch; `seen` is what shows that there are some."""
+def warn_accumulated(names: str, shown_by: str) -> None:
+    """Say that micro-batches are not one batch; `shown_by` is what shows that there are some."""
     warnings.warn(
-        f"{seen}: samples of {names} meet only those of their own micro-batch; a larger batch is not the same",
+        f"{shown_by}: samples of {names} meet only those of their own micro-batch; a larger batch is not the same",
         stacklevel=2,
     )
 
 
-class Accumulating:
-    """Notices a second backward in one optimizer step and says so once, for loops that nobody asks for their settings.
+class AccumulationWarning:
+    """Warns once when gradient accumulation is detected in a loop without a trainer of ours.
 
     Args:
-        coupled: names of the terms and heads whose samples must meet in one forward.
+        terms: names of the terms and heads whose samples must meet in one forward.
     """
 
-    def __init__(self, coupled: Sequence[str]):
-        self.names = ", ".join(coupled)
-        self.told = not self.names  # trainers set it, which know their own settings
-        self.reached = False
+    def __init__(self, terms: Sequence[str]):
+        self.names = ", ".join(terms)
+        self.warned = not self.names  # trainers set it, which know their own settings
+        self.reached = False  # whether a backward was made since the last optimizer step
 
     def forward(self) -> None:
-        """A training forward begins, after optimizer steps have been counted."""
-        if self.reached and not self.told:
-            self.told = True
-            warn_coupled(self.names, "a second backward before an optimizer step")
+        """A training forward begins."""
+        if self.reached and not self.warned:
+            self.warned = True
+            warn_accumulated(self.names, "a second backward before an optimizer step")
         self.reached = False
 
     def watch(self, loss: Tensor) -> None:
         """Notice the backward of this forward."""
-        if not self.told and loss.requires_grad:
+        if not self.warned and loss.requires_grad:
             loss.register_hook(self._backward)
 
     def _backward(self, grad: Tensor) -> None:
         self.reached = True
 
 
-class StepClock:
-    """Tells whether an optimizer has stepped on a model's weights, whoever ran it.
+class StepTracker:
+    """Notices the optimizer steps on a model's weights and calls `advance` once for each.
 
-    Every torch optimizer reports its steps. The version counters of the weights would not do: fused optimizers leave
-    them as they are, and loading a checkpoint moves them.
+    Every torch optimizer reports its steps. Version counters of the weights would not do: fused optimizers leave them
+    as they are, and loading a checkpoint moves them. A step is counted when every weight with a gradient has been
+    stepped, so that several optimizers make one step. An engine that steps flat copies writes the weights back later:
+    its steps are counted by `settle`, which our trainers call at the end of a step, or by the next training forward.
+
+    Args:
+        model: whose weights.
+        advance: called after each step.
+        batch_terms: names of the terms and heads whose samples must meet in one forward.
+
+    Attributes:
+        counts: set by a trainer: what each term averages over in this optimizer step.
+        num_items: set by a trainer: label tokens of this optimizer step.
+        total: optimizer steps in all, for what moves along a schedule.
+        accumulation: warns of it where it changes the loss.
+        pending_backward: whether a latent loss that is not in ``outputs.loss`` still waits for its backward.
+        without_terms: whether the last step was made without that backward.
     """
 
-    def __init__(self, model: nn.Module):
-        self._model, self._listens, self._stepped = model, False, False
-        _listen().add(self)
+    def __init__(self, model: nn.Module, advance: Callable[[], None], batch_terms: Sequence[str]):
+        self.counts: dict[str, Tensor] | None = None
+        self.num_items: Tensor | int | None = None
+        self.total: int | None = None
+        self.accumulation = AccumulationWarning(batch_terms)
+        self.pending_backward = self.without_terms = False
+        self._model, self._advance = model, advance
+        self._listening = self._stepped = False
+        self._weights: set[int] = set()  # already stepped
 
-    def ticked(self) -> bool:
-        """Whether a step was made since the last call; the first call only begins to listen."""
-        ticked, self._listens, self._stepped = self._stepped, True, False
-        return ticked
+    def begin(self) -> None:
+        """A training forward begins; only the step after one is counted."""
+        self.settle()
+        if self.without_terms:
+            self.without_terms = False
+            raise ValueError(
+                "latent terms: the last step was made without them, no backward went through outputs.latent_loss; "
+                "use LatentTrainer (no label smoothing, no compute_loss_func) or add it to your own loss"
+            )
+        _trackers().add(self)
+        self._listening = True
+        self.accumulation.forward()
+
+    def settle(self) -> None:
+        """Count a step that was made and could not be counted at once."""
+        if self._stepped:
+            self._count()
 
     def hear(self, optimizer: Optimizer) -> None:
         """An optimizer has stepped."""
-        if not self._listens:
+        if not self._listening:
             return
-        own = {id(weight) for weight in self._model.parameters() if weight.requires_grad}
-        held = (weight for group in optimizer.param_groups for weight in group["params"])
-        # sharding engines may step on flat copies of their own instead, which are no parameters
-        self._stepped |= any(id(weight) in own or not isinstance(weight, nn.Parameter) for weight in held)
+        own = {id(weight): weight for weight in self._model.parameters() if weight.requires_grad}
+        held = [weight for group in optimizer.param_groups for weight in group["params"]]
+        mine = own.keys() & {id(weight) for weight in held}
+        flat = any(not isinstance(weight, nn.Parameter) for weight in held)
+        if not mine and not flat:
+            return
+        self._stepped = True
+        self._weights |= mine
+        if not flat and all(weight.grad is None or key in self._weights for key, weight in own.items()):
+            self._count()
+
+    def backward_reached(self, grad: Tensor) -> None:
+        """A backward has reached the latent loss that is not in ``outputs.loss``."""
+        self.pending_backward = False
+
+    def _count(self) -> None:
+        self._listening = self._stepped = False
+        self._weights = set()
+        self.accumulation.reached = False
+        self.without_terms = self.pending_backward
+        self._advance()
 
 
 @cache
-def _listen() -> WeakSet[StepClock]:
-    clocks: WeakSet[StepClock] = WeakSet()
+def _trackers() -> WeakSet[StepTracker]:
+    trackers: WeakSet[StepTracker] = WeakSet()
 
     def tell(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        for clock in clocks:
-            clock.hear(optimizer)
+        for tracker in list(trackers):
+            tracker.hear(optimizer)
 
     register_optimizer_step_post_hook(tell)
-    return clocks
+    return trackers

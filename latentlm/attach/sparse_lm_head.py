@@ -4,13 +4,14 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
-from latentlm.attach.forward_io import IGNORE, Call
+from latentlm.attach.forward_io import IGNORE, ForwardInputs
 
 LEAST = 1 / 8  # share of positions that must fall away: putting logits in their places costs a copy of them
 
 
-def skip_unlabelled(model: Any, call: Call) -> list[Any]:
+def skip_unlabelled(model: Any, inputs: ForwardInputs) -> list[RemovableHandle]:
     """Let the output head read labelled positions only, in this forward; all others get logits of 0.
 
     Loss and gradient are those of all logits, since a loss ignores what has no label. Only for batches that bring
@@ -23,8 +24,8 @@ def skip_unlabelled(model: Any, call: Call) -> list[Any]:
     Returns:
         Handles to be removed after the forward.
     """
-    labels, head = call.next_labels(), model.get_output_embeddings()
-    if labels is None or head is None or "segments" not in (call.latent or {}):
+    labels, head = inputs.next_labels(), model.get_output_embeddings()
+    if labels is None or head is None or "segments" not in (inputs.latent or {}):
         return []
     wanted = labels != IGNORE
     if not 0 < int(wanted.sum()) <= (1 - LEAST) * wanted.numel():

@@ -1,137 +1,146 @@
-"""What a model with heads knows between its hooks."""
+"""The state that the hooks of one model share: attachment, running forward, optimizer steps, monitor, trainer."""
 
-import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from latentlm.attach.forward_io import Call
-from latentlm.attach.optimizer_steps import Accumulating, StepClock
-from latentlm.attach.teacher_forward import follow, teacher_norm
+from latentlm.attach.attachment import Attachment
+from latentlm.attach.forward_io import Forward, ForwardInputs
+from latentlm.attach.monitoring import Monitoring
+from latentlm.attach.optimizer_steps import StepTracker
+from latentlm.attach.teacher_forward import teacher_heads, teacher_norm, update_teacher
 from latentlm.backbones import Backbone, readout
-from latentlm.components.tap import Depth, resolve_depth
-from latentlm.monitor.gradients import GradientProbe
-from latentlm.monitor.running_means import Metrics
 from latentlm.objective.objective import Objective
-from latentlm.types import ForwardView
+from latentlm.types import ForwardView, StepContext
 
 
-class Run:
-    """What one attached model knows between its hooks; holds no weights and is not a module.
+@dataclass
+class TrainerLink:
+    """How a trainer takes part, where it computes a loss of its own.
 
-    Args:
-        model: the causal LM or ViT.
-        backbone: its parts.
-        objective: what is trained.
-        wanted: depths read by the terms, of the network itself (None) and of each teacher.
+    Attributes:
+        adds_latent: whether it adds the latent loss by itself.
+        select: what of the inputs the terms read, where its loss is not the data's.
+        latent_loss: what the last forward has left to it.
     """
 
-    def __init__(self, model: Any, backbone: Backbone, objective: Objective, wanted: dict[Any, set[Depth]]):
-        self.model: Any = model  # heads, PEFT and TRL give it attributes that its class does not have
-        self.backbone, self.objective = backbone, objective
-        self.wanted = {k: {resolve_depth(d, backbone.num_layers) for d in v} for k, v in wanted.items()}
-        self.handles: list[Any] = []
-        self.clock, self.seen = StepClock(model), None
-        self.probe, self.metrics = GradientProbe(), Metrics()
-        self.accumulating = Accumulating(objective.uses_batch_statistics)
-        parts = backbone.decoder.named_modules()
-        self.norm = next((name for name, part in parts if part is backbone.norm), None)
-        self.can_cache = "use_cache" in inspect.signature(model.forward).parameters
-        # set by a trainer: what the terms average over in this optimizer step, and whether it adds them by itself
-        self.counts: dict[str, Tensor] | None = None
-        self.num_items: Tensor | int | None = None
-        self.adds_latent = False
-        # set by a trainer whose loss is not the data's: what of a call the terms read
-        self.part: Callable[[Call], Call] | None = None
-        self.total: int | None = None  # optimizer steps in all, for what moves along a schedule
-        self.left: Tensor | None = None
-        self.attention: Tensor | None = None  # kept for blocks that run again in the backward
-        self.missed = False
-        self.passing: list[Any] = []  # hooks of one forward
-        self.clear()
+    adds_latent: bool = False
+    select: Callable[[ForwardInputs], ForwardInputs] | None = None
+    latent_loss: Tensor | None = None
 
-    def clear(self) -> None:
-        """Forget the forward that has ended."""
-        while self.passing:
-            self.passing.pop().remove()
-        self.reading: str | None = None
-        self.call: Call | None = None
-        self.states: dict[int, Tensor] = {}
-        self.teachers: dict[str, dict[int, Tensor]] = {}
-        self.loss: Tensor | None = None
-        self.active = self.compiled = False
+    def take(self) -> Tensor | None:
+        """The latent loss of the last forward, once."""
+        loss, self.latent_loss = self.latent_loss, None
+        return loss
+
+
+class LatentState:
+    """What one model with heads knows between its hooks; holds no weights and is not a module.
+
+    Args:
+        attachment: what is attached to which model.
+
+    Attributes:
+        forward: the training forward that is running.
+        steps: optimizer steps.
+        monitoring: what is measured.
+        trainer: set by a trainer.
+        kept_attention: mask of a ViT that drops patches, kept for blocks that run again in the backward.
+        checked: identity of the heads that were checked to be trained; a copy or a PEFT wrapper has others.
+    """
+
+    def __init__(self, attachment: Attachment):
+        self.attachment = attachment
+        self.forward: Forward | None = None
+        self.steps = StepTracker(attachment.model, self.advance, attachment.objective.uses_batch_statistics)
+        self.monitoring = Monitoring()
+        self.trainer = TrainerLink()
+        self.kept_attention: Tensor | None = None
+        self.checked: int | None = None
+
+    @property
+    def model(self) -> Any:
+        """The causal LM or ViT itself, inside all wrappers."""
+        return self.attachment.model
+
+    @property
+    def backbone(self) -> Backbone:
+        """Its parts."""
+        return self.attachment.backbone
+
+    @property
+    def objective(self) -> Objective:
+        """What is trained."""
+        return self.attachment.objective
+
+    @property
+    def collecting(self) -> Forward | None:
+        """The training forward whose heads have not run yet."""
+        return self.forward if self.forward is not None and self.forward.collecting else None
+
+    def drop_forward(self) -> Forward | None:
+        """The forward that has ended, forgotten from here on."""
+        forward, self.forward = self.forward, None
+        while forward is not None and forward.lm_head_hooks:
+            forward.lm_head_hooks.pop().remove()
+        return forward
+
+    def advance(self) -> None:
+        """After an optimizer step: the heads count it and the teachers follow."""
+        self.attachment.heads.advance()
+        for kind in self.attachment.heads.teachers:
+            update_teacher(self.attachment, kind, self.steps.total)
+
+    def view(self, states: dict[int, Tensor], inputs: ForwardInputs, kind: str | None = None) -> ForwardView:
+        """A view of these states, the network's own or a teacher's, with everything that the inputs brought along."""
+        attachment = self.attachment
+        norm = None if attachment.norm is None else teacher_norm(attachment, kind)
+        if attachment.backbone.grid is not None:
+            if inputs.pixel_values is None:
+                raise ValueError("latent terms of a ViT need pixel_values")
+            latent = inputs.latent or {}
+            return attachment.backbone.grid.view(states, norm, inputs.pixel_values, latent, full=kind is not None)
+        return ForwardView(
+            states=states,
+            segments=inputs.segments(),
+            sets=inputs.sets,
+            inputs=inputs.input_ids,
+            labels=inputs.next_labels(),
+            embed=attachment.model.get_input_embeddings(),
+            norm=norm,
+            readout=readout(attachment.model),
+        )
+
+    def context(self, forward: Forward) -> StepContext:
+        """Everything that the terms read of a forward."""
+        select, heads = self.trainer.select, self.attachment.heads
+        inputs = forward.inputs if select is None else select(forward.inputs)
+        return StepContext(
+            view=self.view(forward.states, inputs),
+            teacher_views={kind: self.view(states, inputs, kind) for kind, states in forward.teacher_states.items()},
+            heads=heads.terms.calls(),
+            teacher_heads={kind: teacher_heads(self.attachment, kind) for kind in forward.teacher_states},
+            step=heads.step,
+        )
+
+    def share(self, inputs: ForwardInputs) -> Tensor | float:
+        """Share of this forward in the optimizer step, as the trainer counts it: label tokens here / in all."""
+        count = self.steps.num_items if inputs.num_items_in_batch is None else inputs.num_items_in_batch
+        return 1.0 if count is None or inputs.next_labels() is None else inputs.num_labels() / count
 
     def detach(self) -> None:
         """Remove every hook."""
-        for handle in self.handles:
+        for handle in self.attachment.handles:
             handle.remove()
-        for module in self.model.modules():
-            module.__dict__.pop("_latent_run", None)
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the heads are not those of the last training forward, but a copy's or a checkpoint's."""
-        return self.seen != (id(self.model.latent), self.model.latent.step)
-
-    def tick(self) -> bool:
-        """Count an optimizer step, if there was one, and let the teachers follow."""
-        latent = self.model.latent
-        if self.fresh:
-            self.clock = StepClock(self.model)
-        ticked = self.clock.ticked()
-        if ticked:
-            latent.advance()
-            self.accumulating.reached = False
-        self.seen = (id(latent), latent.step)
-        for kind in latent.teachers:
-            follow(self, kind, ticked)
-        return ticked
-
-    def decoder_weight(self, name: str) -> Tensor:
-        """A weight of the decoder by its dotted name."""
-        return self.backbone.decoder.get_parameter(name)
-
-    def view(self, states: dict[int, Tensor], call: Call, kind: str | None = None) -> ForwardView:
-        """A view of these states, the network's own or a teacher's, with everything that the call brought along."""
-        norm = None if self.norm is None else teacher_norm(self, kind)
-        if self.backbone.grid is not None:
-            if call.pixel_values is None:
-                raise ValueError("latent terms of a ViT need pixel_values")
-            latent = call.latent or {}
-            return self.backbone.grid.view(
-                states, self.backbone.num_layers, norm, call.pixel_values, latent, full=kind is not None
-            )
-        return ForwardView(
-            states=states,
-            segments=call.segments(),
-            num_layers=self.backbone.num_layers,
-            sets=call.sets,
-            inputs=call.input_ids,
-            labels=call.next_labels(),
-            embed=self.model.get_input_embeddings(),
-            norm=norm,
-            readout=readout(self.model),
-        )
-
-    def share(self, call: Call) -> Tensor | float:
-        """Share of this forward in the optimizer step, as the trainer counts it: label tokens here / in all."""
-        count = self.num_items if call.num_items_in_batch is None else call.num_items_in_batch
-        return 1.0 if count is None or call.next_labels() is None else call.num_labels() / count
-
-    def take(self) -> Tensor | None:
-        """The latent loss that the last forward left to its trainer, once."""
-        loss, self.left = self.left, None
-        return loss
-
-    def took(self, grad: Tensor) -> None:
-        """A backward has reached the latent loss."""
-        self.missed = False
+        for module in self.attachment.model.modules():
+            module.__dict__.pop("_latent_state", None)
 
 
-def latent_run(model: nn.Module) -> Run:
+def latent_state(model: nn.Module) -> LatentState:
     """The state behind a model with heads, through PEFT, DDP, FSDP and compile wrappers."""
     for module in model.modules():
-        if "_latent_run" in module.__dict__ and module.__dict__["_latent_run"].model is module:
-            return module.__dict__["_latent_run"]
+        if "_latent_state" in module.__dict__ and module.__dict__["_latent_state"].model is module:
+            return module.__dict__["_latent_state"]
     raise ValueError(f"{type(model).__name__} has no latent heads; call get_latent_model first")

@@ -88,7 +88,6 @@ class Grid:
     def view(
         self,
         states: dict[int, Float[Tensor, "s seen_t d"]],
-        num_layers: int,
         norm: Any,
         pixels: Float[Tensor, "r c h w"],
         latent: dict[str, Tensor],
@@ -118,7 +117,6 @@ class Grid:
         return ForwardView(
             states={depth: spread(_laid_out(state, keep, p, run)) for depth, state in states.items()},
             segments=segments,
-            num_layers=num_layers,
             sets={name: value for name, value in latent.items() if name not in ("views", "keep", "mask", "taught")},
             norm=norm,
             tapped=states,

@@ -1,8 +1,8 @@
 """Taps: which depth of a view, at which positions, pooled how, through which head."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,6 +13,11 @@ from torch import Tensor
 from latentlm.components.positions import At, Now, flat, index
 from latentlm.types import ForwardView, Latents
 
+
+class Block(int):
+    """A depth as a number of blocks, 0..num_layers: what every way of writing a depth becomes, once."""
+
+
 Depth = int | float | str
 """A depth as written in a recipe.
 
@@ -21,7 +26,7 @@ last block. An integer from 2 on is a block number, ``block 1`` says so explicit
 """
 
 
-def resolve_depth(depth: Depth, num_layers: int) -> int:
+def resolve_depth(depth: Depth, num_layers: int) -> Block:
     """Depth as a number of blocks, 0..num_layers.
 
     >>> [resolve_depth(d, 30) for d in (0, "1/5", 0.5, 1, 12, "block 1")]
@@ -30,16 +35,18 @@ def resolve_depth(depth: Depth, num_layers: int) -> int:
     fraction, block = read_depth(depth)
     if block is None:
         # at least one block: a small fraction of a shallow model must not silently become the embedding
-        return max(1, math.floor(fraction * num_layers + 0.5)) if fraction > 0 else 0
+        return Block(max(1, math.floor(fraction * num_layers + 0.5)) if fraction > 0 else 0)
     if not 0 <= block <= num_layers:
         raise ValueError(
             f"depth {depth}: the model has {num_layers} blocks; use 0..{num_layers} or a fraction like 1/2"
         )
-    return block
+    return Block(block)
 
 
 def read_depth(depth: Depth) -> tuple[float, int | None]:
     """A depth as a fraction or a block number, before the network is known."""
+    if isinstance(depth, Block):
+        return 0.0, depth
     hint = f"depth {depth!r}: use a fraction from 0 to 1 (1/4, 0.5, 1), a block number from 2 on, or 'block 1'"
     if isinstance(depth, str):
         numerator, slash, denominator = depth.partition("/")
@@ -61,6 +68,23 @@ def read_depth(depth: Depth) -> tuple[float, int | None]:
     if value > 1 and float(value).is_integer():
         return 0.0, int(value)
     raise ValueError(hint)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Widths that predictors are built for.
+
+    Args:
+        hidden: of the network's states.
+        embedding: of its input embeddings.
+        heads: of the shared heads, by name.
+        pixels: input values of a position, where the network reads pixels.
+    """
+
+    hidden: int
+    embedding: int
+    heads: Mapping[str, int]
+    pixels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,23 +125,36 @@ class Tap:
         """All depths that are read."""
         return self.depth if isinstance(self.depth, tuple) else (self.depth,)
 
-    def dim(self, hidden: int, heads: dict[str, int]) -> int:
-        """Width of what is read, from those of a state and of the heads."""
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All depths that are read as numbers of blocks, which `resolve` has made of them."""
+        blocks = tuple(depth for depth in self.depths if isinstance(depth, Block))
+        if len(blocks) < len(self.depths):
+            raise ValueError(f"depth {self.depths[0]!r}: of which network? Use Objective.resolve or Tap.resolve first")
+        return blocks
+
+    def resolve(self, num_layers: int) -> "Tap":
+        """The same tap of a network of `num_layers` blocks, every depth a `Block`."""
+        blocks = tuple(resolve_depth(depth, num_layers) for depth in self.depths)
+        return replace(self, depth=blocks if isinstance(self.depth, tuple) else blocks[0])
+
+    def dim(self, widths: Widths) -> int:
+        """Width of what is read."""
         if self.head is not None:
-            return heads[self.head]
-        return hidden * (len(self.depths) if self.fuse == "concat" else 1)
+            return widths.heads[self.head]
+        return widths.hidden * (len(self.depths) if self.fuse == "concat" else 1)
 
     def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Which anchors and positions exist; needs no states."""
         mask = index(self.at, view).flatten(0, 1) >= 0
         return mask if self.pool == "none" else mask.any(1, keepdim=True)
 
-    def read(self, view: ForwardView, keep: Bool[Tensor, " a"], heads: dict[str, Callable]) -> Latents:
+    def read(self, view: ForwardView, keep: Bool[Tensor, " a"], heads: Mapping[str, Callable]) -> Latents:
         """Latents of the anchors in `keep`; only these are gathered, so heads never run on the rest."""
         where = flat(index(self.at, view), view.segments.shape[1])[keep]
         mask = where >= 0
         # not state[where]: its backward sorts or walks element by element
-        states = [view.states[resolve_depth(depth, view.num_layers)].flatten(0, 1) for depth in self.depths]
+        states = [view.states[block].flatten(0, 1) for block in self.blocks]
         found = [state.index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape) for state in states]
         values = found[0] if len(found) == 1 else _fused(found, self.fuse)
         if where.shape[1] > 1:  # a kept anchor of one position has that one

@@ -3,9 +3,9 @@
 Every target says which anchors it has (`mask`, without running anything) and gives their latents (`read`).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from latentlm.components.assignments import Assign
 from latentlm.components.positions import At, Now, flat, index
-from latentlm.components.tap import Tap
+from latentlm.components.tap import Tap, Widths
+from latentlm.components.target_protocol import InputTarget
 from latentlm.components.teacher import TeacherConfig
 from latentlm.components.token_embeddings import TokenEmbeddings
 from latentlm.types import ForwardView, Latents, StepContext
@@ -30,8 +31,49 @@ def normalized(values: Tensor, how: Normalize) -> Tensor:
     return F.normalize(values, dim=-1) if how == "l2" else values
 
 
+OfStates = TypeVar("OfStates", bound="StateTarget")
+
+
 @dataclass(frozen=True)
-class Online:
+class StateTarget:
+    """What targets that read states of the network or of a teacher have in common.
+
+    Args:
+        tap: what is predicted.
+    """
+
+    tap: Tap
+    needs_lm_head = False
+
+    @property
+    def positions(self) -> At:
+        """Positions of the tap."""
+        return self.tap.at
+
+    @property
+    def mask_key(self) -> Hashable:
+        """Depth, head and gradient do not matter for what exists."""
+        return self.tap.at, self.tap.pool
+
+    def dim(self, widths: Widths) -> int:
+        """Width of the tap."""
+        return self.tap.dim(widths)
+
+    def resolve(self: OfStates, num_layers: int) -> OfStates:
+        """The same target of a network of `num_layers` blocks."""
+        return replace(self, tap=self.tap.resolve(num_layers))
+
+    def over(self: OfStates, at: At) -> OfStates:
+        """The same target at other positions."""
+        return replace(self, tap=replace(self.tap, at=at))
+
+    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
+        """Anchors and positions that exist."""
+        return self.tap.mask(view)
+
+
+@dataclass(frozen=True)
+class Online(StateTarget):
     """The network's own latents, of this very forward.
 
         target = sg(h[tap])          or h[tap] where stop_grad is false
@@ -54,16 +96,23 @@ class Online:
     stop_grad: bool = True
     normalize: Normalize = "none"
     assign: Assign | None = None
-    teacher: ClassVar[str | None] = None
+    teacher = None
+    teacher_config = None
 
     def __post_init__(self):
         _check_tap("online", self.tap, self.assign)
         if self.assign is not None and not self.stop_grad:
             raise ValueError("online: an assignment has no gradient; set stop_grad: true, or drop assign")
 
-    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
-        """Anchors and positions that exist."""
-        return self.tap.mask(view)
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the target is trained as well."""
+        return not self.stop_grad
+
+    @property
+    def index_sets(self) -> tuple[At, ...]:
+        """Positions of the tap, and those among which assignments are made."""
+        return _sets(self.tap, self.assign)
 
     def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept."""
@@ -72,7 +121,7 @@ class Online:
 
 
 @dataclass(frozen=True)
-class Ema:
+class Ema(StateTarget):
     """Latents of a slow copy of the network on the same input.
 
         theta' <- momentum theta' + (1 - momentum) theta   after every optimizer step;   target = h_theta'[tap]
@@ -104,7 +153,8 @@ class Ema:
     final_momentum: float | None = None
     assign: Assign | None = None
     online_head: bool = False
-    teacher: ClassVar[str] = "ema"
+    teacher = "ema"
+    has_gradient = False
 
     def __post_init__(self):
         _check_tap("ema", self.tap, self.assign)
@@ -120,19 +170,20 @@ class Ema:
         copied = self.tap.head is not None and not self.online_head
         return TeacherConfig(self.momentum, self.final_momentum, heads=(self.tap.head,) if copied else ())  # type: ignore[arg-type]
 
-    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
-        """Anchors and positions that exist."""
-        return self.tap.mask(view)
+    @property
+    def index_sets(self) -> tuple[At, ...]:
+        """Positions of the tap, and those among which assignments are made."""
+        return _sets(self.tap, self.assign)
 
     @torch.no_grad()
     def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
         heads = context.heads if self.online_head else context.teacher_heads.get("ema", {})
-        return _from(context.teachers["ema"], self.tap, keep, heads, self.normalize)
+        return _from(context.teacher_views["ema"], self.tap, keep, heads, self.normalize)
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Frozen(StateTarget):
     """Latents of the network as it was when training began, or some steps ago, or as another run has left it.
 
         target = h_theta0[tap]          or, with `every`, theta_(every * floor(step / every))
@@ -159,7 +210,9 @@ class Frozen:
     normalize: Normalize = "layer"
     checkpoint: str | None = None
     refresh_every: int = 0
-    teacher: ClassVar[str] = "frozen"
+    teacher = "frozen"
+    assign = None
+    has_gradient = False
 
     def __post_init__(self):
         if self.refresh_every < 0 or (self.refresh_every and self.checkpoint is not None):
@@ -175,18 +228,19 @@ class Frozen:
         """Where the copy comes from."""
         return TeacherConfig(checkpoint=self.checkpoint, refresh_every=self.refresh_every)
 
-    def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
-        """Anchors and positions that exist."""
-        return self.tap.mask(view)
+    @property
+    def index_sets(self) -> tuple[At, ...]:
+        """Positions of the tap."""
+        return _sets(self.tap, None)
 
     @torch.no_grad()
     def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
-        return _from(context.teachers["frozen"], self.tap, keep, {}, self.normalize)
+        return _from(context.teacher_views["frozen"], self.tap, keep, {}, self.normalize)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(InputTarget):
     """The data itself: the id that each position has to predict.
 
         target = x_{t+1}   (whatever the labels say; -100 is no target)     or, with `ids`, the ids that the data gives
@@ -206,11 +260,25 @@ class Tokens:
 
     at: At = Now()
     ids: str | None = None
-    teacher: ClassVar[str | None] = None
+    needs_lm_head = True
 
     def __post_init__(self):
         if self.ids is not None and self.at != Now():
             raise ValueError("tokens: at says whose labels are read, and ids takes their place; give one of them")
+
+    @property
+    def positions(self) -> At | None:
+        """Those that predict; a set of ids has none."""
+        return self.at if self.ids is None else None
+
+    @property
+    def index_sets(self) -> tuple[At, ...]:
+        """The positions that predict, or the ids in their place."""
+        return (self.at if self.ids is None else self.ids,)
+
+    def dim(self, widths: Widths) -> int:
+        """Width of the states, which the head turns into logits."""
+        return widths.hidden
 
     def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Positions that have a label."""
@@ -234,7 +302,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(InputTarget):
     """The input itself at each position, where the network reads pixels: MAE's target.
 
         target = x_j    or with normalize: patch    (x_j - mean x_j) / sqrt(Var x_j + eps),  Var unbiased
@@ -255,7 +323,27 @@ class Pixels:
     at: At = Now()
     normalize: Literal["none", "patch"] = "patch"
     eps: float = 1e-2
-    teacher: ClassVar[str | None] = None
+
+    @property
+    def positions(self) -> At:
+        """Positions that are predicted."""
+        return self.at
+
+    @property
+    def index_sets(self) -> tuple[At, ...]:
+        """Positions that are predicted."""
+        return (self.at,)
+
+    @property
+    def mask_key(self) -> Hashable:
+        """As of states at the same positions."""
+        return self.at, "none"
+
+    def dim(self, widths: Widths) -> int:
+        """Values of a position."""
+        if widths.pixels is None:
+            raise ValueError("target pixels: this network reads no pixels; use target tokens")
+        return widths.pixels
 
     def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Positions that exist."""
@@ -277,7 +365,8 @@ class Pixels:
         return Latents(found, where >= 0, where)
 
 
-Target = Online | Ema | Frozen | TokenEmbeddings | Tokens | Pixels
+Targets = Online | Ema | Frozen | TokenEmbeddings | Tokens | Pixels
+"""The targets that a recipe can name."""
 
 
 def _check_tap(kind: str, tap: Tap, assign: Assign | None) -> None:
@@ -289,19 +378,11 @@ def _check_tap(kind: str, tap: Tap, assign: Assign | None) -> None:
         )
 
 
-def _from(view: ForwardView, tap: Tap, keep: Tensor, heads: dict[str, Callable], normalize: Normalize) -> Latents:
+def _sets(tap: Tap, assign: Assign | None) -> tuple[At, ...]:
+    among = None if assign is None else assign.per_position_of
+    return (tap.at,) if among is None else (tap.at, among)
+
+
+def _from(view: ForwardView, tap: Tap, keep: Tensor, heads: Mapping[str, Callable], normalize: Normalize) -> Latents:
     latents = tap.read(view, keep, heads)
     return Latents(normalized(latents.values, normalize), latents.mask, latents.index)
-
-
-def target_dim(target: Target, hidden: int, embedding: int, heads: dict[str, int], pixels: int | None) -> int:
-    """Width of what a target gives; a guess of the data is a latent that the readout turns into logits."""
-    if isinstance(target, Pixels):
-        if pixels is None:
-            raise ValueError("target pixels: this network reads no pixels; use target tokens")
-        return pixels
-    if isinstance(target, TokenEmbeddings):
-        return embedding
-    if isinstance(target, Tokens):
-        return hidden
-    return target.tap.dim(hidden, heads)

@@ -42,7 +42,10 @@ class TeacherConfig:
         if self.final_momentum is None:
             return self.momentum
         if total is None:
-            raise ValueError("ema: final needs the number of steps; use LatentTrainer or set latent_run(model).total")
+            raise ValueError(
+                "ema: final_momentum needs the number of steps; use LatentTrainer or set "
+                "latent_state(model).steps.total"
+            )
         return self.final_momentum - (self.final_momentum - self.momentum) * (1 + cos(pi * min(step / total, 1))) / 2
 
 
@@ -50,13 +53,13 @@ class Teacher(nn.Module):
     """Copies of the weights in `weights`, updated by ``copy <- momentum copy + (1 - momentum) weight``.
 
     Args:
-        teacher_config: how they come about.
+        config: how they come about.
     """
 
-    def __init__(self, teacher_config: TeacherConfig):
+    def __init__(self, config: TeacherConfig):
         super().__init__()
-        self.teacher_config = teacher_config
-        self.frozen = teacher_config.momentum == 1 and teacher_config.final_momentum in (None, 1)
+        self.config = config
+        self.frozen = config.momentum == 1 and config.final_momentum in (None, 1)
 
     def start(self, weights: dict[str, Tensor]) -> None:
         """Take the first copies; those already restored from a checkpoint only follow to the device, or are cut."""
@@ -78,10 +81,10 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def update(self, weights: dict[str, Tensor], step: int = 0, total: int | None = None) -> None:
         """Move every copy towards its weight."""
-        renewed = self.teacher_config.refresh_every and step % self.teacher_config.refresh_every == 0
+        renewed = self.config.refresh_every and step % self.config.refresh_every == 0
         if self.frozen and not renewed:
             return
-        momentum = 0.0 if renewed else self.teacher_config.at(step, total)
+        momentum = 0.0 if renewed else self.config.at(step, total)
         for name, weight in weights.items():
             copy = self._buffers[_key(name)]
             copy.lerp_(alike(weight, copy).detach().to(copy.dtype), 1 - momentum)  # type: ignore[union-attr]

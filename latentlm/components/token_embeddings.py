@@ -2,19 +2,21 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from latentlm.components.positions import index
+from latentlm.components.positions import At, index
+from latentlm.components.tap import Widths
+from latentlm.components.target_protocol import InputTarget
 from latentlm.types import ForwardView, Latents, StepContext
 
 
 @dataclass(frozen=True)
-class TokenEmbeddings:
+class TokenEmbeddings(InputTarget):
     """What spells a span: the order-coded input embeddings of its tokens, in one vector or one for each.
 
         c = normalise( sum_j R_j e(x_j) )     or, with pool none,     c_j = normalise( R_j e(x_j) )
@@ -41,7 +43,20 @@ class TokenEmbeddings:
     seed: int = 0
     ordered: bool = True
     pool: Literal["sum", "none"] = "sum"
-    teacher: ClassVar[str | None] = None
+
+    @property
+    def positions(self) -> At | None:
+        """A set of ids has no positions."""
+        return None
+
+    @property
+    def index_sets(self) -> tuple[At, ...]:
+        """Its ids."""
+        return (self.ids,)
+
+    def dim(self, widths: Widths) -> int:
+        """Width of the input embeddings."""
+        return widths.embedding
 
     def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Anchors whose span has at least one id; with pool none the ids that are there."""

@@ -47,7 +47,7 @@ class Transformer:
             raise ValueError(
                 f"predictor: transformer is {wide} wide; take a multiple of 4 and of num_heads {self.num_heads}"
             )
-        return _Transformer(dim_in, wide, dim_out, self)
+        return TransformerPredictor(dim_in, wide, dim_out, self)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class LinearOn:
         return dense(dim_in, dim_out)
 
 
-class _Transformer(nn.Module):
+class TransformerPredictor(nn.Module):
+    """The built `Transformer`."""
+
     def __init__(self, dim_in: int, wide: int, dim_out: int, part: Transformer):
         super().__init__()
         self.wide = wide

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from latentlm.attach.api import attach, get_latent_model, load_heads, saved_heads
 from latentlm.attach.peft import latent_lora_config
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.backbones.load import load_config, load_weights
 from latentlm.components.tap import Depth, resolve_depth
 from latentlm.config.schema import ConfigError, suggest
@@ -41,7 +41,7 @@ def read_config(recipe: Recipe) -> PreTrainedConfig:
     if num_layers is not None:
         if num_layers < 1:
             raise ConfigError(f"model.config.num_hidden_layers: {num_layers}; set it to 1 or more")
-        recipe.objective.expand(num_layers)
+        recipe.objective.resolve(num_layers)
         _check_freeze_above(spec, num_layers)
     return config
 
@@ -65,7 +65,7 @@ def _vision_config(recipe: Recipe) -> Any:
         raise ConfigError("objective.lm_weight: a ViT has no next-token loss; set lm_weight: 0 (pixels are a target)")
     if not objective.terms:
         raise ConfigError("objective.terms: there is nothing to train; give a term")
-    for kind, teacher_config in teachers(objective.expand(config.num_hidden_layers)).items():
+    for kind, teacher_config in teachers(objective.resolve(config.num_hidden_layers)).items():
         if teacher_config.checkpoint is not None:
             other = _config_of(teacher_config.checkpoint, spec, f"target {kind}: checkpoint")
             keys = ("model_type", "hidden_size", "num_hidden_layers", "image_size", "patch_size", "num_channels")
@@ -121,7 +121,7 @@ def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.
 
 
 def _freeze_above(model: Any, depth: Depth) -> None:
-    backbone = latent_run(model).backbone
+    backbone = latent_state(model).backbone
     num = resolve_depth(depth, backbone.num_layers)
     above = [*backbone.layers[num:], backbone.norm, model.get_output_embeddings()]
     below = [model.get_input_embeddings(), *backbone.layers[:num]]

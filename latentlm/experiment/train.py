@@ -7,7 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from latentlm.attach.rank_profile import rank_over_depth
@@ -85,7 +85,7 @@ def _train(recipe: Recipe, folder: Path) -> Path:
     return folder
 
 
-def _save(trainer: Any, recipe: Recipe, folder: Path, prepared: Prepared) -> None:
+def _save(trainer: Trainer, recipe: Recipe, folder: Path, prepared: Prepared) -> None:
     """Leave a Hugging Face folder, adapters also merged, and the rank of its latents; every process takes part."""
     model: Any = trainer.model
     first, is_adapter = is_first(), recipe.model.lora is not None

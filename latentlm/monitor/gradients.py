@@ -4,10 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentlm.components.tap import resolve_depth
-from latentlm.components.targets import Online
-from latentlm.objective.objective import Terms
 from latentlm.objective.terms import Predict
+from latentlm.objective.terms_module import Terms
 from latentlm.types import StepContext, TermLoss
 
 
@@ -35,17 +33,17 @@ class GradientProbe:
         def remember(grad: Tensor) -> None:
             self._factor = grad.detach()
 
-        terms.waiting = True
+        terms.weights.waiting = True
         loss.register_hook(remember)
         parts = []
         for name, report in reports.items():
-            term = terms.terms[name]
-            if term.source.of != "network":
+            spec = terms[name].spec
+            if spec.source.of != "network":
                 continue  # a teacher's state has no gradient
-            leaky = isinstance(term, Predict) and isinstance(term.target, Online) and not term.target.stop_grad
-            depth = resolve_depth(term.source.depths[-1], context.view.num_layers)
+            trained_target = isinstance(spec, Predict) and spec.target.has_gradient
+            depth = spec.source.blocks[-1]
             state = context.view.tapped.get(depth, context.view.states[depth])
-            if leaky or not state.requires_grad or not report.sum.requires_grad:
+            if trained_target or not state.requires_grad or not report.sum.requires_grad:
                 continue  # a target with gradient reaches the state through the network as well
             (grad,) = torch.autograd.grad(report.sum, state, retain_graph=True, allow_unused=True)
             if grad is not None:
@@ -58,7 +56,10 @@ class GradientProbe:
             mine = part.flatten() * (1.0 if self._factor is None else self._factor)
             rest = grad.detach().flatten().float() - weight * mine
             own, other = float(mine.norm()), float(rest.norm())
-            terms.measured[name] = own, other if other > 1e-6 * weight * own else 0.0  # below is the rounding of rest
+            terms.weights.measured[name] = (
+                own,
+                other if other > 1e-6 * weight * own else 0.0,
+            )  # below is the rounding of rest
             self.found[f"monitor/{name}/grad_ratio"] = float(weight) * own / max(other, 1e-20)
             self.found[f"monitor/{name}/grad_cosine"] = float(F.cosine_similarity(mine, rest, dim=0))
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from latentlm.losses import Kl, Mse, PairLoss, SmoothL1, SoftCrossEntropy, ViewLoss
 from latentlm.monitor.verdicts import verdicts
-from latentlm.objective.objective import Terms
-from latentlm.objective.terms import Predict
+from latentlm.objective.predict import PredictTerm
+from latentlm.objective.regularize import RegularizeTerm
+from latentlm.objective.terms_module import Terms
 from latentlm.types import StepContext
 
 ROWS = 1024  # that are looked at: more cost more than they tell
@@ -105,11 +106,11 @@ def measure(terms: Terms, context: StepContext) -> dict[str, float | str]:
     regresses: one that compares directions leaves the length of a guess free.
     """
     found: dict[str, float | str] = {}
-    for name, term in terms.terms.items():
-        if isinstance(term, Predict) and term.decode_with != "none":
+    for name, term in terms.items():
+        if isinstance(term, PredictTerm) and term.spec.decode_with != "none":
             continue
         with torch.no_grad():
-            seen = _pairs(terms, name, context) if isinstance(term, Predict) else _set(terms, name, context)
+            seen = _pairs(term, context) if isinstance(term, PredictTerm) else _set(term, context)
         if seen is not None:
             health, dim = seen
             verdict = ", ".join(verdicts(health, dim)) or "ok"
@@ -117,31 +118,30 @@ def measure(terms: Terms, context: StepContext) -> dict[str, float | str]:
     return found
 
 
-def _pairs(terms: Terms, name: str, context: StepContext) -> tuple[dict[str, float], int] | None:
-    term = terms.terms[name]
-    assert isinstance(term, Predict)
-    guess, goal = terms.pairs(name, context)
+def _pairs(term: PredictTerm, context: StepContext) -> tuple[dict[str, float], int] | None:
+    spec = term.spec
+    guess, goal = term.pairs(context)
     if guess.shape[0] < 4:
         return None
-    anchor = term.mask(context.view).nonzero()[:ROWS, 0]
+    anchor = spec.mask(context.view).nonzero()[:ROWS, 0]
     guess, goal = guess[:ROWS], goal[:ROWS]
     health = pair_health(guess, goal)
-    if not isinstance(term.loss, Mse | SmoothL1):
+    if not isinstance(spec.loss, Mse | SmoothL1):
         del health["r2"]
-    if 1 < len(anchor.unique()) < len(anchor) and not term.shuffle:
+    if 1 < len(anchor.unique()) < len(anchor) and not spec.shuffle:
         health["target_between_example_share"] = alike_within(goal, anchor)
-    if isinstance(term.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
-        health["baseline_loss"] = float(term.loss(goal.mean(0).expand_as(goal), goal).mean())
-    if isinstance(term.loss, Kl | SoftCrossEntropy):
-        health |= class_health(guess, term.loss.temperature)
+    if isinstance(spec.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
+        health["baseline_loss"] = float(spec.loss(goal.mean(0).expand_as(goal), goal).mean())
+    if isinstance(spec.loss, Kl | SoftCrossEntropy):
+        health |= class_health(guess, spec.loss.temperature)
     return health, goal.shape[-1]
 
 
-def _set(terms: Terms, name: str, context: StepContext) -> tuple[dict[str, float], int] | None:
-    samples = terms.samples(name, context)[..., :ROWS, :]
+def _set(term: RegularizeTerm, context: StepContext) -> tuple[dict[str, float], int] | None:
+    samples = term.gather(context)[..., :ROWS, :]
     if samples.shape[-2] < 4:
         return None
     health = set_health(samples)
-    if isinstance(terms.terms[name].loss, ViewLoss):
+    if isinstance(term.spec.loss, ViewLoss):
         health["cosine_margin"] = cosine_margin(samples[0], samples[1])
     return health, samples.shape[-1]

@@ -3,12 +3,13 @@
 Nothing below this module knows that a table exists.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from latentlm.components.positions import At, Next, Now
 from latentlm.components.predictors import Linear, Predictor
-from latentlm.components.tap import Depth, Tap, read_depth, resolve_depth
+from latentlm.components.tap import Block, Depth, Tap, read_depth, resolve_depth
 from latentlm.components.targets import Ema, Frozen, Normalize, Online, Pixels, Tokens
 from latentlm.components.transformer_predictor import LinearOn, Transformer
 from latentlm.losses import Mse, NextToken, PairLoss, RowLoss, SmoothL1
@@ -110,7 +111,7 @@ class LevelWeights:
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"weights: a share must lie in 0..1, got {share}")
 
-    def row(self, source: int, targets: list[int | None], is_last: bool) -> list[float]:
+    def row(self, source: int, targets: Sequence[int | None], is_last: bool) -> list[float]:
         """Weights of one source row; targets are block depths, None is the data."""
         deepest = max((t for t in targets if t is not None), default=None)
         fixed: dict[int, float] = {}
@@ -185,8 +186,14 @@ class Levels:
 
     def matrix(self, num_layers: int) -> list[list[float]]:
         """The weights w_st; every row adds up to 1."""
+        return self._matrix(*self._levels(num_layers))
+
+    def _levels(self, num_layers: int) -> tuple[list[Block], list[Block | None]]:
+        """Sources and targets as numbers of blocks; None is the data."""
         sources = [resolve_depth(s, num_layers) for s in self.sources]
-        targets = [None if t == "data" else resolve_depth(t, num_layers) for t in self.targets]
+        return sources, [None if t == "data" else resolve_depth(t, num_layers) for t in self.targets]
+
+    def _matrix(self, sources: list[Block], targets: list[Block | None]) -> list[list[float]]:
         if isinstance(self.weights, LevelWeights):
             return [self.weights.row(s, targets, s == max(sources)) for s in sources]
         shape = [len(row) for row in self.weights]
@@ -200,33 +207,30 @@ class Levels:
         return [list(row) for row in self.weights]
 
     def expand(self, name: str, num_layers: int) -> dict[str, Predict]:
-        """The cells with weight as `Predict` terms named ``name/source_to_target``."""
+        """The cells with weight as resolved `Predict` terms named ``name/source_to_target``."""
         here: At = Now() if isinstance(self.align, Next) else self.align.source
         there: At = self.align if isinstance(self.align, Next) else self.align.target
-        terms = {}
-        for source, row in zip(self.sources, self.matrix(num_layers), strict=True):
+        sources, targets = self._levels(num_layers)
+        matrix, terms = self._matrix(sources, targets), {}
+        for source, row in zip(sources, matrix, strict=True):
             predictor = self.predictor
-            for target, share in zip(self.targets, row, strict=True):
+            for target, share in zip(targets, row, strict=True):
                 if share == 0:
                     continue
                 weight = schedule(self.weight).times(share / len(self.sources))
                 common = {"predictor": predictor, "weight": weight}
-                if target == "data" and isinstance(self.align, MaskedPatches):
+                if target is None and isinstance(self.align, MaskedPatches):
                     cell = Predict(Tap(source, at=here), Pixels(self.align.target, self.pixels), Mse(), **common)
-                elif target == "data":
+                elif target is None:
                     cell = Predict(
                         Tap(source, at=here), Tokens(here), NextToken(), decode_with="norm_and_lm_head", **common
                     )
                 else:
                     tap = Tap(target, at=there)
                     cell = Predict(Tap(source, at=here), self.target.at(tap), self.loss, **common)
-                label = f"{name}/{_label(source, num_layers)}_to_{_label(target, num_layers)}"
+                label = f"{name}/{source}_to_{'data' if target is None else target}"
                 terms[label] = cell
                 predictor = LinearOn(label) if self.shared_trunk and isinstance(predictor, Transformer) else predictor
-        if len(terms) != sum(share > 0 for row in self.matrix(num_layers) for share in row):
+        if len(terms) != sum(share > 0 for row in matrix for share in row):
             raise ValueError(f"{name}: two of its depths are the same block of {num_layers}; use fewer or other depths")
         return terms
-
-
-def _label(depth: Depth, num_layers: int) -> str:
-    return "data" if depth == "data" else str(resolve_depth(depth, num_layers))

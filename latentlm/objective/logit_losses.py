@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentlm.components.targets import Tokens
 from latentlm.losses import AnchorLoss, RowLoss
 from latentlm.objective.terms import Predict
 from latentlm.types import ForwardView
@@ -26,7 +25,7 @@ def values_through(term: Predict, guess: Tensor, goal: Tensor, view: ForwardView
     """A term's loss between the logits of its guesses and those of its targets (or ids), one value per position."""
     readout = view.readout
     assert readout is not None
-    loss, is_data = term.loss, isinstance(term.target, Tokens)
+    loss, is_data = term.loss, term.target.needs_lm_head
     assert not isinstance(loss, AnchorLoss)  # refused by the term: it compares latents
     if term.decode_with == "norm_and_lm_head":
         if view.norm is None:

@@ -2,24 +2,17 @@
 
 import re
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentlm.components.heads import Head
-from latentlm.components.tap import resolve_depth
-from latentlm.distributed.collectives import all_reduce_sum
-from latentlm.losses import AnchorLoss
 from latentlm.objective.level_table import Levels
-from latentlm.objective.logit_losses import called, values_through
-from latentlm.objective.predict import anchors, build_assigners, build_predictors, closeness, pairs, places_of
-from latentlm.objective.terms import Predict, Regularize, depths, schedule, teachers
-from latentlm.types import ForwardView, StepContext, TermLoss
+from latentlm.objective.terms import PlainTerm, Predict, Regularize, schedule, teachers
+from latentlm.types import TermLoss
 
 TINY = 1e-6  # instead of a count of nothing
-RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
 
 
 @dataclass(frozen=True)
@@ -62,143 +55,28 @@ class Objective:
         heads = [f"heads.{name}" for name, head in self.heads.items() if not head.per_sample]
         return [name for name, term in self.terms.items() if not term.per_sample] + heads
 
-    def expand(self, num_layers: int) -> dict[str, Predict | Regularize]:
-        """Plain terms for a network of `num_layers` blocks; depths it does not have are refused here."""
-        plain: dict[str, Predict | Regularize] = {}
+    def resolve(self, num_layers: int) -> dict[str, PlainTerm]:
+        """Plain terms for a network of `num_layers` blocks, every depth a number of blocks.
+
+        Level tables become the `Predict` terms that they stand for; depths that the network does not have are refused.
+        """
+        plain: dict[str, PlainTerm] = {}
         for name, term in self.terms.items():
             try:
-                cells: dict[str, Predict | Regularize] = {}
-                cells |= term.expand(name, num_layers) if isinstance(term, Levels) else {name: term}
-                for depth in {d for teacher in (None, *teachers(cells)) for d in depths(cells, teacher)}:
-                    resolve_depth(depth, num_layers)
+                cells = term.expand(name, num_layers) if isinstance(term, Levels) else {name: term.resolve(num_layers)}
             except ValueError as error:
                 raise ValueError(f"objective.terms.{name}: {error}") from error
             plain |= cells
+        try:
+            teachers(plain)
+        except ValueError as error:
+            raise ValueError(f"objective.{error}") from error
         ratios = [ratio for term in plain.values() if (ratio := schedule(term.weight).grad_ratio)]
         if sum(ratio / (1 + ratio) for ratio in ratios) >= 1 and len(ratios) > 1:
             raise ValueError(
                 f"objective: grad_ratio {ratios} cannot all hold at once, each counts the others; lower them"
             )
         return plain
-
-
-class Terms(nn.Module):
-    """Built terms: predictors and shared heads, and one `TermLoss` for each term.
-
-    Args:
-        terms: plain terms (tables already expanded) by name.
-        heads: shared heads by name.
-        hidden: width of the network's states.
-        embedding: width of its input embeddings.
-        pixels: input values of a position, where the network reads pixels.
-    """
-
-    def __init__(
-        self,
-        terms: dict[str, Predict | Regularize],
-        heads: dict[str, Head],
-        hidden: int,
-        embedding: int,
-        pixels: int | None = None,
-    ):
-        super().__init__()
-        self.terms = terms
-        self.heads = nn.ModuleDict({name: head.build(hidden) for name, head in heads.items()})
-        widths = {name: head.dim for name, head in heads.items()}
-        self.predictors = build_predictors(terms, widths, hidden, embedding, pixels)
-        self.assigners = build_assigners(terms, widths, hidden)
-        self.ratios = {name: ratio for name, term in terms.items() if (ratio := schedule(term.weight).grad_ratio)}
-        self.measured: dict[str, tuple[float, float]] = {}  # gradient of the unweighted term, of all the rest
-        self.waiting = False
-        self.last: int | None = None  # step of the last forward
-        self.balance: Tensor  # multiplier and number of measurements of each term in `ratios`
-        if self.ratios:
-            first = [[schedule(terms[name].weight).value, 0.0] for name in self.ratios]
-            self.register_buffer("balance", torch.tensor(first))
-
-    def forward(self, context: StepContext, step: int) -> dict[str, TermLoss]:
-        """Sum and count of every term that is on at this step."""
-        context.heads = {name: partial(called, head) for name, head in self.heads.items()}
-        context.assigners, context.step = self.assigners, step  # type: ignore[assignment]
-        if step != self.last:  # one weight for all forwards of an optimizer step
-            self.rebalance()
-        self.last = step
-        values = {name: schedule(term.weight).value for name, term in self.terms.items()}
-        values |= dict(zip(self.ratios, self.balance[:, 0], strict=True)) if self.ratios else {}
-        reports = {}
-        for name, term in self.terms.items():
-            weight = values[name] * schedule(term.weight).on(step)
-            run = self._predict if isinstance(term, Predict) else self._regularize
-            # a term that is still off keeps its weights in the graph, or data parallel training waits for them for ever
-            total, count = run(name, term, context, step)  # type: ignore[arg-type]
-            reports[name] = TermLoss(total, count, weight)
-        return reports
-
-    @torch.no_grad()
-    def rebalance(self) -> None:
-        """Move the multipliers of terms with a `grad_ratio` by what the last backward measured, on all ranks alike."""
-        if not (self.ratios and self.waiting):
-            return
-        norms = [self.measured.pop(name, (0.0, 0.0)) for name in self.ratios]
-        own, rest = all_reduce_sum(self.balance.new_tensor(norms)).T
-        wanted = self.balance.new_tensor(list(self.ratios.values())) * rest / own
-        known = wanted.isfinite() & (wanted > 0)
-        multiplier, seen = self.balance.T
-        # a running mean that turns into a moving one; of logarithms, because ratios are compared by factors
-        rate = (1 / (seen + 1)).clamp(min=RATE)
-        moved = torch.stack([multiplier.log().lerp(wanted.log(), rate).exp(), seen + 1], 1)
-        self.balance.copy_(torch.where(known[:, None], moved, self.balance))
-        self.waiting = False
-
-    def counts(self, view: ForwardView) -> dict[str, Tensor]:
-        """How many values each term will average, from the positions alone."""
-        counts = {}
-        for name, term in self.terms.items():
-            mask = term.mask(view)
-            by_anchor = isinstance(term, Predict) and term.reduction == "per_example"
-            counts[name] = (mask.any(1) if by_anchor else mask).sum()
-        return {n: c.clamp(max=1) if isinstance(self.terms[n], Regularize) else c for n, c in counts.items()}
-
-    def pairs(self, name: str, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Guesses and targets ``[m d]`` of a `Predict` term; targets of the data are ids ``[m]``."""
-        return pairs(self.terms, self.predictors, name, context)
-
-    def samples(self, name: str, context: StepContext) -> Tensor:
-        """Samples ``[*g m d]`` of a `Regularize` term."""
-        term = self.terms[name]
-        assert isinstance(term, Regularize)
-        mask = term.mask(context.view)
-        keep = mask.any(1)
-        # the pieces of VICReg shape the same latents: the head runs once for all of them
-        values = context.cached(
-            (term.source, term.sample_axis), lambda: term.source.read(context.run(term.source.of), keep, context.heads)
-        ).values
-        return values[mask[keep]] if term.sample_axis == "positions" else values.transpose(0, 1)
-
-    def _predict(self, name: str, term: Predict, context: StepContext, step: int) -> tuple[Tensor, Tensor]:
-        if isinstance(term.loss, AnchorLoss):
-            guess, goal, pair = anchors(self.terms, self.predictors, name, context)
-            values = term.loss(guess, goal, pair)[pair]
-        else:
-            guess, goal = self.pairs(name, context)
-            values = (
-                term.loss(guess, goal)
-                if term.decode_with == "none"
-                else values_through(term, guess, goal, context.view)
-            )
-        if term.distance_to is not None:
-            values = values * closeness(term, context)
-        if term.reduction == "per_position":
-            return values.sum(), torch.tensor(float(values.shape[0]), device=values.device)
-        pair = context.cached(places_of(term), lambda: term.mask(context.view))
-        share = pair / pair.sum(1, keepdim=True)  # NaN where an anchor has no pair, and nothing is read there
-        return (values * share[pair]).sum(), pair.any(1).sum().to(values.dtype)
-
-    def _regularize(self, name: str, term: Regularize, context: StepContext, step: int) -> tuple[Tensor, Tensor]:
-        samples = self.samples(name, context)
-        count = torch.tensor(float(samples.shape[-2] > 0), device=samples.device)
-        # a rank without samples still takes part in the statistic of all, but does not count it a second time
-        return term.loss(samples, step) * count, count
 
 
 def means(

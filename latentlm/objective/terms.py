@@ -1,5 +1,6 @@
 """Terms: what predicts what, what is shaped, and how much it weighs. Plain data; `objective.py` runs them."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -7,10 +8,11 @@ import torch
 from torch import Tensor
 
 from latentlm.components.predictors import Linear, PerTokenLinear, Predictor, Shared
-from latentlm.components.tap import Depth, Tap
-from latentlm.components.targets import Ema, Frozen, Online, Target, TokenEmbeddings, Tokens
+from latentlm.components.tap import Tap
+from latentlm.components.targets import Targets
 from latentlm.components.teacher import TeacherConfig
 from latentlm.components.transformer_predictor import LinearOn, Transformer
+from latentlm.config.schema import kind_of
 from latentlm.losses import AnchorLoss, DataLoss, NextToken, PairLoss, RowLoss, SetLoss
 from latentlm.types import ForwardView
 
@@ -81,7 +83,7 @@ class Predict:
     """
 
     source: Tap
-    target: Target
+    target: Targets
     loss: PairLoss | RowLoss | AnchorLoss | DataLoss
     predictor: Predictor = Linear()
     weight: float | Weight = 1.0
@@ -91,28 +93,28 @@ class Predict:
     distance_to: str | None = None
 
     def __post_init__(self):
-        if self.distance_to is not None and (getattr(self.target, "ids", None) is not None or self.pooled):
+        target, is_ids = self.target, self.target.needs_lm_head
+        if self.distance_to is not None and (target.positions is None or self.pooled):
             raise ValueError("distance_to: goes with targets at single positions; use pool: none and no ids")
-        if isinstance(self.target, Tokens) != isinstance(self.loss, NextToken):
+        if is_ids != isinstance(self.loss, NextToken):
             raise ValueError("loss: next_token goes with target tokens, and target tokens with loss next_token")
-        if isinstance(self.target, Tokens) and self.decode_with == "none":
+        if is_ids and self.decode_with == "none":
             raise ValueError(
                 "decode_with: target tokens needs the readout; use decode_with: lm_head or norm_and_lm_head"
             )
-        if isinstance(self.target, TokenEmbeddings) and self.decode_with != "none":
-            raise ValueError("decode_with: a token code has no logits; use decode_with: none")
+        if not is_ids and target.tap is None and self.decode_with != "none":
+            raise ValueError(f"decode_with: a target {kind_of(type(target))} has no logits; use decode_with: none")
         if isinstance(self.loss, AnchorLoss) and (self.decode_with != "none" or self.shuffle):
             raise ValueError(
                 f"loss: {self.loss} compares latents of whole anchors; use decode_with: none, shuffle: false"
             )
-        leaky = isinstance(self.target, Online) and not self.target.stop_grad
-        if leaky and schedule(self.weight).grad_ratio is not None:
+        if target.has_gradient and schedule(self.weight).grad_ratio is not None:
             raise ValueError("weight: grad_ratio cannot be measured where the target has gradient; give a number")
 
     @property
     def pooled(self) -> bool:
         """Whether the target is one vector for each anchor, made of several positions."""
-        return getattr(getattr(self.target, "tap", None), "pool", "none") != "none"
+        return self.target.tap is not None and self.target.tap.pool != "none"
 
     @property
     def relates(self) -> bool:
@@ -127,8 +129,17 @@ class Predict:
     @property
     def per_sample(self) -> bool:
         """Whether the values of a batch are those of its parts."""
-        assign = getattr(self.target, "assign", None)
+        assign = self.target.assign
         return self.loss.per_sample and (assign is None or assign.per_sample)
+
+    @property
+    def mask_key(self) -> Hashable:
+        """All that `mask` depends on; equal for terms that differ only in depths, heads and losses."""
+        return (self.source.at, self.source.pool, self.relates, self.slots), self.target.mask_key
+
+    def resolve(self, num_layers: int) -> "Predict":
+        """The same term of a network of `num_layers` blocks, every depth a number of blocks."""
+        return replace(self, source=self.source.resolve(num_layers), target=self.target.resolve(num_layers))
 
     def mask(self, view: ForwardView) -> Tensor:
         """Pairs that exist, ``[a n]``; needs no states."""
@@ -158,8 +169,8 @@ class Regularize:
         source: latents to shape.
         loss: set loss.
         sample_axis: ``positions``: every position of every anchor is a sample; ``examples``: examples are the samples
-            and
-            each position of an anchor is a group of its own. It changes the scale of losses that grow with the count.
+            and each position of an anchor is a group of its own. It changes the scale of losses that grow with the
+            count.
         weight: a number or a schedule.
     """
 
@@ -173,36 +184,43 @@ class Regularize:
         """Whether the value of a batch is the mean of its parts'."""
         return self.loss.per_sample
 
+    def resolve(self, num_layers: int) -> "Regularize":
+        """The same term of a network of `num_layers` blocks, every depth a number of blocks."""
+        return replace(self, source=self.source.resolve(num_layers))
+
     def mask(self, view: ForwardView) -> Tensor:
         """Samples that exist."""
         mask = self.source.mask(view)
         return mask if self.sample_axis == "positions" else mask.all(1, keepdim=True).expand_as(mask)
 
 
-def teachers(terms: dict[str, Predict | Regularize]) -> dict[str, TeacherConfig]:
-    """Teachers that the terms ask for, and how their weights come about."""
+PlainTerm = Predict | Regularize
+
+
+def teachers(terms: Mapping[str, PlainTerm]) -> dict[str, TeacherConfig]:
+    """Teachers that the terms need, and how their weights come about."""
     found: dict[str, TeacherConfig] = {}
     for name, term in terms.items():
-        if not isinstance(term, Predict) or not isinstance(term.target, Ema | Frozen):
+        config = term.target.teacher_config if isinstance(term, Predict) else None
+        kind = term.target.teacher if isinstance(term, Predict) else None
+        if config is None or kind is None:
             continue
-        kind, asked = term.target.teacher, term.target.teacher_config
-        before = found.get(kind, asked)
-        if replace(before, heads=()) != replace(asked, heads=()):
+        before = found.get(kind, config)
+        if replace(before, heads=()) != replace(config, heads=()):
             same = "momentum and final_momentum" if kind == "ema" else "checkpoint and refresh_every"
             raise ValueError(f"terms.{name}: one network has one {kind} teacher; give all such targets the same {same}")
-        found[kind] = replace(asked, heads=tuple(sorted({*before.heads, *asked.heads})))
+        found[kind] = replace(config, heads=tuple(sorted({*before.heads, *config.heads})))
     for name, term in terms.items():
         if term.source.of not in ("network", *found):
             raise ValueError(f"terms.{name}.source: of {term.source.of}, but no target has that teacher; give one")
     return found
 
 
-def depths(terms: dict[str, Predict | Regularize], teacher: str | None) -> set[Depth]:
-    """Depths read by the terms: of the network itself (None) or of a teacher."""
-    found: set[Depth] = set()
+def blocks_read(terms: Mapping[str, PlainTerm], teacher: str | None) -> frozenset[int]:
+    """Depths that resolved terms read: of the network itself (None) or of a teacher."""
+    found: set[int] = set()
     for term in terms.values():
-        found |= set(term.source.depths) if term.source.of == (teacher or "network") else set()
-        tap = getattr(term.target, "tap", None) if isinstance(term, Predict) else None
-        if tap is not None and term.target.teacher == teacher:  # type: ignore[union-attr]
-            found |= set(tap.depths)
-    return found
+        found |= set(term.source.blocks) if term.source.of == (teacher or "network") else set()
+        tap = term.target.tap if isinstance(term, Predict) and term.target.teacher == teacher else None
+        found |= set() if tap is None else set(tap.blocks)
+    return frozenset(found)

@@ -5,7 +5,7 @@ from typing import Any
 
 from trl import DPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
-from latentlm.attach.forward_io import IGNORE, Call
+from latentlm.attach.forward_io import IGNORE, ForwardInputs
 from latentlm.trainers.latent_trainer import LatentTrainerMixin
 
 
@@ -27,9 +27,9 @@ class LatentDPOTrainer(LatentTrainerMixin, DPOTrainer):
     def _counts_rows(self) -> bool:
         return True
 
-    def _call(self, batch: Any) -> Call:
+    def _inputs(self, batch: Any) -> ForwardInputs:
         labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORE)  # as TRL makes them
-        return _chosen(replace(Call.read(batch), labels=labels))
+        return _chosen(replace(ForwardInputs.of(batch), labels=labels))
 
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -41,12 +41,12 @@ class LatentDPOTrainer(LatentTrainerMixin, DPOTrainer):
         return (loss, *outputs) if return_outputs else loss
 
 
-def _chosen(call: Call) -> Call:
+def _chosen(inputs: ForwardInputs) -> ForwardInputs:
     """The first half of the rows; TRL puts the rejected answers in the second."""
-    segments = call.segments().clone()
+    segments = inputs.segments().clone()
     half = len(segments) // 2
     segments[half:] = -1
-    labels = None if call.labels is None else call.labels.clone()
+    labels = None if inputs.labels is None else inputs.labels.clone()
     if labels is not None:
         labels[half:] = IGNORE
-    return replace(call, labels=labels, latent={**(call.latent or {}), "segments": segments})
+    return replace(inputs, labels=labels, latent={**(inputs.latent or {}), "segments": segments})

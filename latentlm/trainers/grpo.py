@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from trl import GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
-from latentlm.attach.forward_io import IGNORE, Call
+from latentlm.attach.forward_io import IGNORE, ForwardInputs
 from latentlm.trainers.latent_trainer import LatentTrainerMixin
 
 
@@ -28,17 +28,17 @@ class LatentGRPOTrainer(LatentTrainerMixin, GRPOTrainer):
         self._counted: Any = None  # completions that `_generated` belongs to
         self._generated: dict[str, torch.Tensor] | None = None
 
-    def _call(self, batch: Any) -> Call:
+    def _inputs(self, batch: Any) -> ForwardInputs:
         ids, mask = (torch.cat([batch[f"prompt_{n}"], batch[f"completion_{n}"]], 1) for n in ("ids", "mask"))
         labels = ids.masked_fill(mask == 0, IGNORE)  # as TRL makes them
         labels[:, : batch["prompt_ids"].shape[1]] = IGNORE
-        return Call(input_ids=ids, attention_mask=mask, labels=labels)
+        return ForwardInputs(input_ids=ids, attention_mask=mask, labels=labels)
 
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """TRL's loss plus the terms."""
-        run, forwards = self._latent, self.current_gradient_accumulation_steps
+        state, forwards = self._latent, self.current_gradient_accumulation_steps
         if model.training:
             together: Any = self._buffered_inputs
             if self._counted is not together:
@@ -46,9 +46,11 @@ class LatentGRPOTrainer(LatentTrainerMixin, GRPOTrainer):
             # ranks are averaged as they are, and TRL divides by the number of forwards itself
             share = forwards / (len(together) * self.accelerator.num_processes)
             counted = self._generated
-            run.counts = None if counted is None else {name: n.clamp(min=1) * share for name, n in counted.items()}
+            state.steps.counts = (
+                None if counted is None else {name: n.clamp(min=1) * share for name, n in counted.items()}
+            )
         return self._with_terms(super().compute_loss(model, inputs, return_outputs, num_items_in_batch), forwards)
 
 
-def _whole(call: Call) -> Call:
-    return call
+def _whole(inputs: ForwardInputs) -> ForwardInputs:
+    return inputs

@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from latentlm.attach.api import restore
-from latentlm.attach.forward_io import Call
-from latentlm.attach.optimizer_steps import warn_coupled
-from latentlm.attach.state import Run, latent_run
-from latentlm.attach.teacher_forward import follow
-from latentlm.monitor.gradients import GradientProbe
-from latentlm.monitor.running_means import Metrics
+from latentlm.attach.forward_io import ForwardInputs
+from latentlm.attach.monitoring import Monitoring
+from latentlm.attach.optimizer_steps import warn_accumulated
+from latentlm.attach.state import LatentState, latent_state
+from latentlm.attach.teacher_forward import start_teacher
 from latentlm.objective.index_sets import sets_read
 from latentlm.trainers.safe_training import SafeTrainingMixin
 
@@ -43,24 +42,25 @@ class LatentTrainerMixin(SafeTrainingMixin):
         if self.get_cp_size() * self.get_sp_size() > 1:
             raise ValueError("context and sequence parallelism: they cut rows, and latent terms need whole ones")
         if self.args.ddp_broadcast_buffers is None:
-            # teachers are buffers and equal on all ranks, but the one that saves moves its own first: sent on,
-            # they would move twice. The arguments have been read by now, so accelerate is told
+            # teachers are buffers, equal on all ranks and as large as the network: sent before every forward they would
+            # cost as much as its gradients. The arguments have been read by now, so accelerate is told
             self.args.ddp_broadcast_buffers = False
             if (handler := self.accelerator.ddp_handler) is not None:
                 handler.broadcast_buffers = False
-        if (watched := self._latent.accumulating).names and self.args.gradient_accumulation_steps > 1:
-            warn_coupled(watched.names, f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}")
-        watched.told = True
+        if (watched := self._latent.steps.accumulation).names and self.args.gradient_accumulation_steps > 1:
+            warn_accumulated(watched.names, f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}")
+        watched.warned = True
+        self.add_callback(_CountSteps(self))
 
     @property
-    def _latent(self) -> Run:
-        return latent_run(self.model)
+    def _latent(self) -> LatentState:
+        return latent_state(self.model)
 
-    def _add_terms(self, part: Callable[[Call], Call]) -> None:
-        """Let a preference trainer add the terms to its own loss; `part` is what they read of a forward."""
-        run = self._latent
-        run.adds_latent, run.part = True, part
-        for name, term in run.objective.terms.items():
+    def _add_terms(self, select: Callable[[ForwardInputs], ForwardInputs]) -> None:
+        """Let a preference trainer add the terms to its own loss; `select` gives what they read of a forward."""
+        state = self._latent
+        state.trainer.adds_latent, state.trainer.select = True, select
+        for name, term in state.objective.terms.items():
             if sets := sets_read(term):
                 raise ValueError(
                     f"objective.terms.{name}: reads {', '.join(sets)}, which these rows do not have; leave the term out"
@@ -70,12 +70,12 @@ class LatentTrainerMixin(SafeTrainingMixin):
 
     def _with_terms(self, loss: Any, forwards: int = 1) -> Any:
         """A preference trainer's own loss, which it scales by `forwards`, and the terms."""
-        run = self._latent
-        latent = run.take()
+        state = self._latent
+        latent = state.trainer.take()
         if latent is None:  # in evaluation there are no terms
             return loss
-        run.metrics.add("data/value", loss.detach() * forwards, 1.0)
-        return run.objective.lm_weight * loss + latent.to(loss.device)
+        state.monitoring.metrics.add("data/value", loss.detach() * forwards, 1.0)
+        return state.objective.lm_weight * loss + latent.to(loss.device)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's own, in which the heads may have a rate of theirs."""
@@ -86,22 +86,22 @@ class LatentTrainerMixin(SafeTrainingMixin):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as ever; nothing is counted from before, and nothing outlives it."""
-        self._latent.metrics, self._latent.probe = Metrics(), GradientProbe()
+        self._latent.monitoring = Monitoring()
         try:
             return super().train(*args, **kwargs)
         finally:
-            self._latent.counts = self._latent.num_items = None
+            self._latent.steps.counts = self._latent.steps.num_items = None
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Count what each term will average over in this optimizer step, on all ranks."""
         batches, count = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
-        self._latent.total = self.state.max_steps
+        self._latent.steps.total = self.state.max_steps
         counts = self._count(batches, count is not None) if count is not None or self._counts_rows else None
         if counts is not None and count is None:
             # without labels the trainer takes means over forwards and ranks: undone, so that every value counts once
             forwards = len(batches) * self.args.world_size
             counts = {name: value.clamp(min=1) / forwards for name, value in counts.items()}
-        self._latent.counts = counts
+        self._latent.steps.counts = counts
         return batches, count
 
     @property
@@ -109,40 +109,36 @@ class LatentTrainerMixin(SafeTrainingMixin):
         """Whether batches without labels are counted as well."""
         return self._latent.backbone.grid is not None
 
-    def _call(self, batch: Any) -> Call:
+    def _inputs(self, batch: Any) -> ForwardInputs:
         """What the terms will read of a batch."""
-        return Call.read(batch)
+        return ForwardInputs.of(batch)
 
     def _count(self, batches: list[Any], labelled: bool) -> dict[str, torch.Tensor] | None:
-        run = self._latent
-        terms = run.model.latent.terms
-        if not batches or not terms.terms:
+        state = self._latent
+        terms = state.attachment.heads.terms
+        if not batches or not terms:
             return None
-        sums = [terms.counts(run.view({}, self._call(batch))) for batch in batches]
-        counts = torch.stack([torch.stack([each[name] for each in sums]).sum() for name in terms.terms])
+        sums = [terms.counts(state.view({}, self._inputs(batch))) for batch in batches]
+        counts = torch.stack([torch.stack([each[name] for each in sums]).sum() for name in terms])
         counts = counts.float().to(self.args.device)
         # without labels ranks are averaged as they are; else the trainer may scale by the rank's own count
         if self.args.average_tokens_across_devices or not labelled:
             counts = self.accelerator.reduce(counts, "sum") / self.get_tp_size()
-        return dict(zip(terms.terms, counts, strict=True))
+        return dict(zip(terms, counts, strict=True))
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Add the terms' means, the monitors and the latest gradient shares to a line of training logs."""
         if "loss" in logs:
-            run = self._latent
-            means = run.metrics.means(self.args.device, lambda sums: self.accelerator.reduce(sums, "sum"))
-            logs = logs | means | run.metrics.latest | run.probe.found
-            run.metrics.latest, run.probe.found = {}, {}  # said once, in the line after the look
+            metrics, probe = self._latent.monitoring.metrics, self._latent.monitoring.probe
+            means = metrics.means(self.args.device, lambda sums: self.accelerator.reduce(sums, "sum"))
+            logs = logs | means | metrics.latest | probe.found
+            metrics.latest, probe.found = {}, {}  # said once, in the line after the look
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        self._latent.model.latent.terms.rebalance()  # by all ranks, before the first of them writes
-        super()._save_checkpoint(*args, **kwargs)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # PEFT restores only what exists, and teachers begin to exist with the first step
         for kind in self._latent.model.latent.teachers:
-            follow(self._latent, kind, ticked=False)
+            start_teacher(self._latent.attachment, kind, self._latent.steps.total)
         super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
         if not self.is_fsdp_enabled:
             restore(self._latent.model, args[0])
@@ -156,6 +152,17 @@ class LatentTrainerMixin(SafeTrainingMixin):
         super()._set_signature_columns_if_needed()  # type: ignore[misc]
         known: list[str] = self._signature_columns
         self._signature_columns = [*known, *(name for name in ("pairs", "latent") if name not in known)]
+
+
+class _CountSteps(TrainerCallback):
+    """Counts a step at its end, before a checkpoint, where the optimizer has stepped copies of the weights (ZeRO)."""
+
+    def __init__(self, trainer: LatentTrainerMixin):
+        self._trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The weights are those of the step by now."""
+        self._trainer._latent.steps.settle()
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, weights: Iterable[torch.Tensor], rate: float) -> None:

@@ -12,21 +12,21 @@ class LatentSFTTrainer(LatentTrainerMixin, SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._latent.adds_latent = True
+        self._latent.trainer.adds_latent = True
 
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """TRL's loss plus the terms, scaled the same way."""
-        run = self._latent
-        run.num_items = num_items_in_batch  # TRL keeps it from the model
+        state = self._latent
+        state.steps.num_items = num_items_in_batch  # TRL keeps it from the model
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        latent = run.take()
+        latent = state.trainer.take()
         if latent is None:  # in evaluation there are no terms
             return result
         loss, *outputs = result if return_outputs else (result,)
         ranks = 1
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             ranks = self.accelerator.num_processes // self.get_tp_size()
-        loss = run.objective.lm_weight * loss + ranks * latent.to(loss.device)
+        loss = state.objective.lm_weight * loss + ranks * latent.to(loss.device)
         return (loss, *outputs) if return_outputs else loss

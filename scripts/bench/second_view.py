@@ -186,7 +186,7 @@ def second_forward(model: Any, first: dict, alone: dict) -> tuple[Loss, list[nn.
     dim, depth = model.config.hidden_size, model.config.num_hidden_layers // 2
     # the attached model's own first weights, so that the losses can be compared
     other = get_latent_model(twin(model), read_recipe("reversal")["objective"])
-    (head,) = (each.network for each in other.latent.terms.predictors.values())
+    (head,) = (term.predictor.network for _, term in other.latent.terms.items())
     latent = first["latent"]
     inputs = {name: value for name, value in first.items() if name != "latent"}
     ends, ids = latent["source_last"].flatten(), latent["target_ids"].flatten(0, 1)

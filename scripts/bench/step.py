@@ -30,9 +30,8 @@ from interleaved import (
 from torch import Tensor, nn
 
 from latentlm import get_latent_model
-from latentlm.attach.forward_io import Call
-from latentlm.attach.state import latent_run
-from latentlm.components.targets import Data
+from latentlm.attach.forward_io import ForwardInputs
+from latentlm.attach.state import latent_state
 from latentlm.config.catalog import read_recipe
 
 DEPTHS = (1 / 4, 1 / 2, 3 / 4)
@@ -120,11 +119,11 @@ def attached(name: str, objective: dict, args: argparse.Namespace, counted: bool
 
     def build(model: Any) -> tuple[Loss, list[nn.Parameter]]:
         get_latent_model(model, objective)
-        inputs, run = batch(args, model.config), latent_run(model)
+        inputs, run = batch(args, model.config), latent_state(model)
 
         def loss() -> Tensor:
             if counted:
-                run.counts = model.latent.terms.counts(run.view({}, Call.read(inputs)))
+                run.steps.counts = model.latent.terms.counts(run.view({}, ForwardInputs.of(inputs)))
             return model(**inputs).loss
 
         return loss, list(model.latent.parameters())
@@ -137,8 +136,10 @@ def attached(name: str, objective: dict, args: argparse.Namespace, counted: bool
 def head_flops(model: Any, args: argparse.Namespace) -> float:
     """FLOPs of predictors and readouts, forward and backward, at the pairs of neighbours in each row."""
     terms, pairs = model.latent.terms, args.batch * (args.length - 1)
-    weights = sum(weight.numel() for weight in terms.predictors.parameters() if weight.dim() == 2)
-    read = sum(isinstance(term.target, Data) for term in terms.terms.values())
+    weights = sum(weight.numel() for _, term in terms.items() for weight in term.parameters() if weight.dim() == 2)
+    read = sum(
+        getattr(term.spec, "target", None) is not None and term.spec.target.needs_lm_head for _, term in terms.items()
+    )
     # the readout is frozen: its backward makes no gradient of the weights
     return pairs * (6 * weights + 4 * read * model.config.hidden_size * model.config.vocab_size)
 
@@ -148,7 +149,7 @@ def by_hand(args: argparse.Namespace, model: Any) -> tuple[Loss, list[nn.Paramet
     inputs = batch(args, model.config)
     # with the recipe's own first weights, so that the losses can be compared
     recipe = get_latent_model(twin(model), "next_latent").latent.terms
-    heads = nn.ModuleList(predictor.network for predictor in recipe.predictors.values())
+    heads = nn.ModuleList(term.predictor.network for _, term in recipe.items())
     return partial(hand_loss, model, heads, inputs), list(heads.parameters())
 
 

@@ -33,7 +33,7 @@ from step import batch
 from torch import Tensor, nn
 
 from latentlm import get_latent_model, latent_lora_config
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.components.teacher import Teacher
 
 DEPTHS = ("1/4", "1/2", "1")
@@ -176,7 +176,7 @@ def check(args: argparse.Namespace) -> None:
         base = plain_model(args.shape)
         ours, teacher, inputs = twin(base), copy.deepcopy(base).eval().requires_grad_(False), batch(args, base.config)
         get_latent_model(ours, objective(depth))
-        (head,) = (each.network for each in ours.latent.terms.predictors.values())
+        (head,) = (each.network for each in (term.predictor for _, term in ours.latent.terms.items()))
         ours(**inputs)  # takes the first copies
         with torch.no_grad():
             for weight in base.parameters():
@@ -188,7 +188,7 @@ def check(args: argparse.Namespace) -> None:
 
 def copied(model: Any) -> float:
     """Size of the teacher's buffers relative to the weights of the model without heads."""
-    latent = latent_run(model).model.latent
+    latent = latent_state(model).model.latent
     teachers = [module for module in latent.modules() if isinstance(module, Teacher)]
     own = {id(weight) for weight in latent.parameters()}
     # adapters are no part of the model either

@@ -78,7 +78,7 @@ def heads_of(recipe: Recipe, model: Any) -> Any:
 
 def plain_mae(recipe: Recipe, batch: dict, model: Any) -> Built:
     """Embed, gather what is seen, run the blocks, decode what is hidden, compare with pixels normalised by patch."""
-    (decoder,) = heads_of(recipe, model).terms.predictors.values()
+    (decoder,) = (term.predictor for _, term in heads_of(recipe, model).terms.items())
     size = model.config.patch_size
     side = model.config.image_size // size
     hidden, keep = batch["latent"]["masked"][:, 0] - 1, batch["latent"]["keep"]

@@ -9,7 +9,7 @@ from attached_models import LAST_TO_LAST, NEXT_STATE, NORMAL, SLOW, attach, batc
 from datasets import Dataset
 from tiny_trainers import trainer_of
 
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.config.schema import parse
 from latentlm.data import Collator
 from latentlm.objective.objective import Objective
@@ -65,7 +65,7 @@ def train(cls, folder, size, accumulation, layout):
     options = {"train_dataset": examples(), "data_collator": Collator(0, SETS, layout)}
     trainer = trainer_of(cls, model, folder, arguments_more=more, **options)
     trainer.train()
-    assert latent_run(model).counts is None
+    assert latent_state(model).steps.counts is None
     model.state_dict()  # the third step is counted by what comes next, a forward or saving
     assert model.latent.step == 3
     return trainer.state.log_history[:3], list(model.parameters())

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 import latentlm
 from latentlm import get_latent_model, remove_latent
 from latentlm.attach.leak_checks import mixes_segments
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 
 # attention that sees across packed segments: no mask is derived from the positions (transformers 5.24)
 UNMASKED = {
@@ -96,8 +96,8 @@ def test_taps_read_the_states_of_the_model(name):
         torch.testing.assert_close(context.view.states[depth], own[depth - shift], **EXACT)
     raw = context.view.states[4]
     torch.testing.assert_close(raw if context.view.norm is None else context.view.norm(raw), own[-1])
-    assert context.teachers["ema"].states.keys() == {3}
-    torch.testing.assert_close(context.teachers["ema"].states[3], own[3 - shift])  # it starts as a copy
+    assert context.teacher_views["ema"].states.keys() == {3}
+    torch.testing.assert_close(context.teacher_views["ema"].states[3], own[3 - shift])  # it starts as a copy
 
 
 @every
@@ -105,7 +105,7 @@ def test_gradients_reach_every_block_and_every_head(name):
     model = case(name).model.train()
     model.zero_grad()
     model(input_ids=ids(), labels=ids()).latent_loss.backward()
-    for part in (*latent_run(model).backbone.layers, *model.latent.terms.predictors.values()):
+    for part in (*latent_state(model).backbone.layers, *(term.predictor for _, term in model.latent.terms.items())):
         assert any(w.grad is not None and w.grad.abs().sum() > 0 for w in part.parameters())
     model.zero_grad()
 
@@ -145,9 +145,9 @@ def test_copy_is_independent(name):
     model = case(name).model
     before = step(model)
     other = copy.deepcopy(model)
-    run = latent_run(other)
+    run = latent_state(other)
     assert run.model is other
-    assert run is not latent_run(model)
+    assert run is not latent_state(model)
     assert_same_step(step(other), before)
     assert other.latent.step == model.latent.step
     with torch.no_grad():

@@ -8,8 +8,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from latentlm import get_latent_model
-from latentlm.attach.forward_io import Call
-from latentlm.attach.state import latent_run
+from latentlm.attach.forward_io import ForwardInputs
+from latentlm.attach.state import latent_state
 from latentlm.distributed.collectives import all_reduce_sum, rank, world_size
 
 DATA = documents((12, 5, 9, 7, 8, 6, 10, 4))
@@ -56,10 +56,10 @@ def steps(hows, num_steps=3):
         model = get_latent_model(build("llama"), OBJECTIVE).train()
         model = model if how is None else shard(model, how)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        run, losses = latent_run(model), []
+        run, losses = latent_state(model), []
         for _ in range(num_steps):
-            counts = model.latent.terms.counts(run.view({}, Call.read(batch)))
-            run.counts = {name: all_reduce_sum(count.float()) for name, count in counts.items()}
+            counts = model.latent.terms.counts(run.view({}, ForwardInputs.of(batch)))
+            run.steps.counts = {name: all_reduce_sum(count.float()) for name, count in counts.items()}
             labels = all_reduce_sum((batch["labels"][:, 1:] != -100).sum())
             output = model(**batch, num_items_in_batch=labels)
             (output.loss * world_size()).backward()
@@ -70,7 +70,7 @@ def steps(hows, num_steps=3):
         sharded = {
             isinstance(copy, DTensor) for teacher in model.latent.teachers.values() for copy in teacher.buffers()
         }
-        lag = run.metrics.latest["monitor/slow copy/lag"]
+        lag = run.monitoring.metrics.latest["monitor/slow copy/lag"]
         found.append((losses, {name: whole(value) for name, value in kept.items()}, sharded, lag))
     return found
 

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import latentlm
 from latentlm import get_latent_model
 from latentlm.attach.rank_profile import rank_over_depth
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.export.export import export
 
 compiling = [
@@ -93,10 +93,10 @@ def test_compiled_model_makes_the_same_steps(kind):
         torch.testing.assert_close(tapped_gradients(other), tapped_gradients(model))
         for optimizer in optimizers:
             optimizer.zero_grad()
-    assert other.latent.step == model.latent.step == 1
-    assert latent_run(other).metrics.latest.keys() == latent_run(model).metrics.latest.keys()
-    assert latent_run(model).probe.found
-    assert not latent_run(other).probe.found  # no gradient can be seen inside a graph
+    assert other.latent.step == model.latent.step == 2
+    assert latent_state(other).monitoring.metrics.latest.keys() == latent_state(model).monitoring.metrics.latest.keys()
+    assert latent_state(model).monitoring.probe.found
+    assert not latent_state(other).monitoring.probe.found  # no gradient can be seen inside a graph
 
 
 @compiling[0]
@@ -164,7 +164,7 @@ def test_layers_path_is_kept_in_the_checkpoint(tmp_path):
     model = get_latent_model(build("llama"), {"terms": POINTWISE}, layers_path="model.layers")
     model.save_pretrained(tmp_path)
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config.latentlm["layers_path"] == "model.layers"
-    assert latent_run(latentlm.from_pretrained(tmp_path)).backbone.num_layers == 4
+    assert latent_state(latentlm.from_pretrained(tmp_path)).backbone.num_layers == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -228,7 +228,7 @@ def test_rank_over_depth_reads_every_depth():
 
 REFUSALS = {
     "already has a child named 'latent'": lambda: get_latent_model(attach(), {"terms": {}}),
-    "has no latent heads; call get_latent_model first": lambda: latent_run(build("llama")),
+    "has no latent heads; call get_latent_model first": lambda: latent_state(build("llama")),
     "return_dict=False: the latent terms need": lambda: attach()(**batch_of(documents()), return_dict=False),
     "need input_ids, attention_mask or position_ids": lambda: attach()(inputs_embeds=torch.zeros(1, 4, DIM)),
 }

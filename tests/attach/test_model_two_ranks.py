@@ -10,8 +10,8 @@ from gloo_pool import launched
 from tiny_models import build
 from torch.nn.parallel import DistributedDataParallel
 
-from latentlm.attach.forward_io import Call
-from latentlm.attach.state import latent_run
+from latentlm.attach.forward_io import ForwardInputs
+from latentlm.attach.state import latent_state
 from latentlm.distributed.collectives import all_reduce_sum, rank, world_size
 
 TERMS = {"next_state": NEXT_STATE, "slow": SLOW, "last": LAST_TO_LAST, "normal": NORMAL}
@@ -29,10 +29,10 @@ def steps(terms, num_steps=2):
     model = attach(terms=terms)
     wrapped = DistributedDataParallel(model, find_unused_parameters=True) if world_size() > 1 else model
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    run, batch, losses = latent_run(wrapped), batch_of(own(DATA)), []
+    run, batch, losses = latent_state(wrapped), batch_of(own(DATA)), []
     for _ in range(num_steps):
-        counts = model.latent.terms.counts(run.view({}, Call.read(batch)))
-        run.counts = {name: all_reduce_sum(count.float()) for name, count in counts.items()}
+        counts = model.latent.terms.counts(run.view({}, ForwardInputs.of(batch)))
+        run.steps.counts = {name: all_reduce_sum(count.float()) for name, count in counts.items()}
         labels = all_reduce_sum((batch["labels"][:, 1:] != -100).sum())
         output = wrapped(**batch, num_items_in_batch=labels)
         (output.loss * world_size()).backward()

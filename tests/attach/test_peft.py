@@ -13,7 +13,7 @@ from torch import nn
 import latentlm
 from latentlm import latent_lora_config, remove_latent
 from latentlm.attach.leak_checks import mixes_segments
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 
 FROZEN = SLOW | {"target": {"kind": "frozen", "tap": {"depth": "3/4", "at": {"kind": "next"}}}}
 EXACT = {"rtol": 0, "atol": 0}
@@ -93,7 +93,7 @@ def test_adapter_file_holds_the_heads(tmp_path):
         model.base_model.model.latent.modules_to_save["default"].state_dict()
     )
     again = PeftModel.from_pretrained(attach(), tmp_path, is_trainable=True)
-    assert latent_run(again).model.latent.step == latent_run(model).model.latent.step == 2
+    assert latent_state(again).model.latent.step == latent_state(model).model.latent.step == 2
     assert loss_of(again)["data"] == expected["data"]
     plain = remove_latent(attach())
     with pytest.warns(UserWarning, match="latent"):  # peft names the heads it finds no place for
@@ -105,7 +105,7 @@ def test_merging_keeps_the_trained_heads(tmp_path):
     model = trained(lora(attach(terms={"next_state": NEXT_STATE})))
     expected, before = loss_of(model), logits(model)
     merged = model.merge_and_unload()
-    assert latent_run(merged).model is merged
+    assert latent_state(merged).model is merged
     assert loss_of(merged) == pytest.approx(expected, rel=1e-5)
     merged.save_pretrained(tmp_path)
     again = latentlm.from_pretrained(tmp_path)
@@ -116,7 +116,9 @@ def test_merging_keeps_the_trained_heads(tmp_path):
 def states(model, terms):
     """The states that the frozen teacher reads in one training forward."""
     found = []
-    handle = latent_run(model).model.latent.register_forward_pre_hook(lambda _m, args: found.append(args[0].teachers))
+    handle = latent_state(model).model.latent.register_forward_pre_hook(
+        lambda _m, args: found.append(args[0].teacher_views)
+    )
     model.train()(**batch_of(documents()))
     handle.remove()
     return found[0]["frozen"].states[3]
@@ -127,7 +129,7 @@ def test_frozen_teacher_is_the_network_without_adapters():
     first = states(attach(terms=terms), terms)
     model = trained(lora(attach(terms=terms)))
     torch.testing.assert_close(states(model, terms), first, **EXACT)
-    latent = latent_run(model).model.latent
+    latent = latent_state(model).model.latent
     assert not list(latent.teachers["frozen"].buffers())
     whole = trained(attach(terms=terms))
     torch.testing.assert_close(states(whole, terms), first, **EXACT)
@@ -151,7 +153,7 @@ def test_trained_final_norm_is_the_one_that_taps_use():
     with torch.no_grad():
         model.base_model.model.model.norm.modules_to_save["default"].weight.mul_(2)
     found = []
-    latent_run(model).model.latent.register_forward_pre_hook(lambda _m, args: found.append(args[0].view))
+    latent_state(model).model.latent.register_forward_pre_hook(lambda _m, args: found.append(args[0].view))
     model.train()(**batch_of(documents()))
     state = torch.randn(1, 32)
     torch.testing.assert_close(found[0].norm(state), model.base_model.model.model.norm(state), **EXACT)
@@ -161,7 +163,7 @@ def test_packed_segments_are_apart_under_peft():
     packed = batch_of(documents((9, 12)), "packed")
     packed["latent"] = {"segments": (packed["position_ids"] == 0).cumsum(1) - 1}
     model, caches = lora(attach()), []
-    decoder = latent_run(model).backbone.decoder
+    decoder = latent_state(model).backbone.decoder
     decoder.register_forward_pre_hook(lambda _m, _a, kwargs: caches.append(kwargs["use_cache"]), with_kwargs=True)
     assert not mixes_segments(model, packed)
     model.train()(**packed)
@@ -180,6 +182,6 @@ def test_copy_of_an_adapted_model_is_independent():
     assert loss_of(other) == expected
     trained(other)
     other.state_dict()  # counts the last step
-    assert latent_run(other).model.latent.step == 4
-    assert latent_run(model).model.latent.step == 2
+    assert latent_state(other).model.latent.step == 4
+    assert latent_state(model).model.latent.step == 2
     assert loss_of(model) != loss_of(other)

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel
 
 from latentlm import get_latent_model
 from latentlm.attach.api import from_pretrained
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.export.export import export
 
 try:
@@ -88,10 +88,10 @@ def test_mask_tokens_teachers_and_the_final_norm():
     plain = build().timm_model
     _, states = plain.forward_intermediates(batch["pixel_values"], output_fmt="NLC", return_prefix_tokens=True)
     want = torch.cat([states[3][1], states[3][0]], 1)
-    torch.testing.assert_close(seen[0].teachers["ema"].states[4], want)
+    torch.testing.assert_close(seen[0].teacher_views["ema"].states[4], want)
     normed = F.layer_norm(want, (32,), plain.norm.weight, plain.norm.bias, 1e-6)
     torch.testing.assert_close(seen[0].view.norm(want), normed)
-    assert latent_run(model).backbone.num_layers == 4
+    assert latent_state(model).backbone.num_layers == 4
 
 
 def test_saved_loaded_and_exported(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from tiny_vits import FAMILIES, PATCHES, attach, images, vit
 
 from latentlm import get_latent_model
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.backbones import find_backbone
 
 TERM = "terms: {a: {kind: predict, source: {depth: 1/2, at: visible}, target: %s, predictor: transformer, loss: mse}}"
@@ -80,8 +80,8 @@ def test_teachers_see_the_whole_image(drop):
     seen = watch(model)
     model(**batch)
     want = vit()(batch["pixel_values"], output_hidden_states=True).hidden_states[2]
-    torch.testing.assert_close(seen[0].teachers["ema"].states[2], want)
-    assert (seen[0].teachers["ema"].segments == 0).all()
+    torch.testing.assert_close(seen[0].teacher_views["ema"].states[2], want)
+    assert (seen[0].teacher_views["ema"].segments == 0).all()
     assert not torch.allclose(seen[0].view.states[2], want)
 
 
@@ -91,13 +91,13 @@ def test_teachers_skip_views_that_nothing_reads(family):
     model, batch = attach(text, family), images(rows=2, views=3)
     batch["latent"]["cls_2"] = torch.tensor([[[0], [34]]] * 2)
     seen, rows = watch(model), []
-    latent_run(model).backbone.layers[0].register_forward_pre_hook(lambda layer, args: rows.append(len(args[0])))
+    latent_state(model).backbone.layers[0].register_forward_pre_hook(lambda layer, args: rows.append(len(args[0])))
     whole = model(**batch).loss
     batch["latent"]["taught"] = torch.tensor([0, 2])
     part = model(**batch).loss
     assert rows == [6, 6, 4, 6]  # teacher, network
     torch.testing.assert_close(part, whole)
-    states = [each.teachers["ema"].states[2].unflatten(1, (3, -1)) for each in seen]
+    states = [each.teacher_views["ema"].states[2].unflatten(1, (3, -1)) for each in seen]
     torch.testing.assert_close(states[1][:, [0, 2]], states[0][:, [0, 2]])
     assert states[1][:, 1].isnan().all()
 
@@ -141,7 +141,7 @@ def test_the_loss_of_a_vit_is_the_latent_loss_and_in_evaluation_nothing_changes(
     plain = vit()(batch["pixel_values"])
     torch.testing.assert_close(model(**batch).last_hidden_state, plain.last_hidden_state)
     twin = copy.deepcopy(model).train()
-    assert latent_run(twin).model is twin
+    assert latent_state(twin).model is twin
     assert twin(**batch).loss == out.loss
 
 

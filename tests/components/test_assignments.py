@@ -3,11 +3,10 @@
 import pytest
 import torch
 from naive_sinkhorn import naive_sinkhorn
-from toy_view import DIM, report, terms, view
+from toy_view import DIM, context, report, terms, view
 
 from latentlm.components.assignments import Center, LinearSchedule, Sinkhorn, temperature_at
 from latentlm.distributed.collectives import rank, world_size
-from latentlm.types import StepContext
 
 
 def draw(*shape, seed=0):
@@ -93,31 +92,28 @@ def seen_with(assign):
 def test_over_the_pairs_and_place_by_place():
     built, seen, teacher, logits = seen_with("{kind: sinkhorn, temperature: 0.5}")
     where = [(0, 1), (0, 2), (1, 0), (2, 3), (2, 1)]
-    context = StepContext(seen, {"ema": teacher})
-    built(context, 0)
+    made = context(built, seen, ema=teacher)
     together = naive_sinkhorn(torch.stack([logits[at] for at in where]), 0.5)
-    torch.testing.assert_close(built.pairs("a", context)[1].exp(), together, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(built["a"].pairs(made)[1].exp(), together, rtol=1e-9, atol=1e-12)
 
     sets = SETS | {"all": [[[0, 1, 2]], [[0, 1, 2]], [[1, 0, 3]]]}
     built = terms(TERM % "{kind: sinkhorn, temperature: 0.5, per_position_of: all}")
     seen, teacher = view([[0] * 4] * 3, sets), view([[0] * 4] * 3, sets, seed=1)
-    context = StepContext(seen, {"ema": teacher})
-    built(context, 0)
+    made = context(built, seen, ema=teacher)
     logits = built.heads["codes"](teacher.states[3]).detach()
     table = {}
     for place in range(3):
         rows = [(b, sets["all"][b][0][place]) for b in range(3)]
         table |= dict(zip(rows, naive_sinkhorn(torch.stack([logits[at] for at in rows]), 0.5), strict=True))
-    goal = built.pairs("a", context)[1].exp()
+    goal = built["a"].pairs(made)[1].exp()
     for found, at in zip(goal, where, strict=True):
         torch.testing.assert_close(found, table[at], rtol=1e-9, atol=1e-12)
 
 
 def test_what_a_set_does_not_reach_shows_and_a_set_with_gaps_is_refused():
     built, seen, teacher, _ = seen_with("{kind: sinkhorn, per_position_of: all}")
-    context = StepContext(seen, {"ema": teacher})
-    built(context, 0)
-    assert built.pairs("a", context)[1].isnan().all(1).tolist() == [False, False, True, False, False]
+    made = context(built, seen, ema=teacher)
+    assert built["a"].pairs(made)[1].isnan().all(1).tolist() == [False, False, True, False, False]
     built, seen, teacher, _ = seen_with("{kind: sinkhorn, per_position_of: some}")
     with pytest.raises(ValueError, match="per_position_of 'some' has places that some anchors miss"):
         report(built, seen, ema=teacher)
@@ -161,8 +157,8 @@ def test_terms_share_the_assignments_they_agree_on():
     built = terms(text)
     sets = SETS | {"all": [[[0, 1, 2, 3]]] * 3}
     calls = []
-    for assigner in built.assigners.values():
-        assigner.register_forward_hook(lambda *each: calls.append(each[2].shape))
+    for _, term in built.items():
+        term.assigner.register_forward_hook(lambda *each: calls.append(each[2].shape))
     report(built, view([[0] * 4] * 3, sets), ema=view([[0] * 4] * 3, sets, seed=1))
     assert calls == [(4, 3, 5)]
 
@@ -204,7 +200,7 @@ def test_mistakes_are_one_line(text, line):
 
 
 def test_whether_a_batch_is_the_sum_of_its_parts():
-    built = terms(TERM % "center").terms["a"], terms(TERM % "sinkhorn").terms["a"]
+    built = terms(TERM % "center")["a"].spec, terms(TERM % "sinkhorn")["a"].spec
     assert [term.per_sample for term in built] == [True, False]
     assert DIM == 8
     assert Sinkhorn().build(3).state_dict() == {}

@@ -3,12 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from toy_view import DIM, objective, report, terms, view
+from toy_view import DIM, context, objective, report, terms, view
 
 from latentlm.components.heads import Projector, dense, width
 from latentlm.components.predictors import Dynamics, Identity, Linear, Mlp, PerTokenLinear, Swiglu
-from latentlm.objective.objective import Terms
-from latentlm.types import StepContext
+from latentlm.objective.terms_module import Terms
 
 
 def made(part, dim_in=DIM, dim_out=DIM, dim_condition=6):
@@ -90,12 +89,10 @@ def test_what_lies_beyond_the_slots_is_not_asked_for(num):
     text = "terms: {a: {kind: predict, source: {depth: 2, at: at}, target: %s, predictor: %s, loss: cosine}}"
     built = terms(text % (CODE, f"{{kind: per_token_linear, num: {num}}}"))
     seen = view([[0] * 4], {"at": [[[0], [2]]], "ids": [[[5, 6, 7], [8, -1, -1]]]})
-    made_context = StepContext(seen)
-    built(made_context, 0)
-    guess, goal = built.pairs("a", made_context)
+    guess, goal = built["a"].pairs(context(built, seen))
     places = [(0, j, token) for j, token in enumerate((5, 6, 7)) if j < num] + [(2, 0, 8)]
     assert built.counts(seen)["a"] == len(places)
-    layer = built.predictors["a"]
+    layer = built["a"].predictor
     for row, (position, slot, token) in enumerate(places):
         torch.testing.assert_close(guess[row], layer(seen.states[2][:, position, None])[0, slot])
         torch.testing.assert_close(goal[row], F.normalize(seen.embed.weight[token].detach(), dim=0))
@@ -106,19 +103,18 @@ def test_slots_beside_another_predictor_at_the_same_places_and_their_mistakes():
     sets = {"at": [[[0], [2]]], "many": [[[0, 1], [2, 3]]], "ids": [[[5, 6], [8, -1]]]}
     both = terms(f"terms: {{a: {one % ('at', '{kind: per_token_linear, num: 1}')}, b: {one % ('at', 'linear')}}}")
     assert {name: int(count) for name, count in both.counts(view([[0] * 4], sets)).items()} == {"a": 2, "b": 3}
-    both(StepContext(view([[0] * 4], sets)), 0)
+    report(both, view([[0] * 4], sets))
     with pytest.raises(
         ValueError, match=r"terms.a: per_token_linear reads one position, but source has several; use pool"
     ):
-        terms(f"terms: {{a: {one % ('many', 'per_token_linear')}}}")(StepContext(view([[0] * 4], sets)), 0)
+        report(terms(f"terms: {{a: {one % ('many', 'per_token_linear')}}}"), view([[0] * 4], sets))
     with pytest.raises(ValueError, match=r"terms.b.predictor: that of 'a' has num 8, not None; set num to 8"):
         terms(f"terms: {{a: {one % ('at', 'per_token_linear')}, b: {one % ('at', '{kind: shared, term: a}')}}}")
     tied = terms(
         f"terms: {{a: {one % ('at', 'per_token_linear')}, b: {one % ('at', '{kind: shared, term: a, num: 8}')}}}"
     )
-    assert list(tied.predictors) == ["a"]
-    states = StepContext(view([[0] * 4], sets))
-    first, second = tied(states, 0).values()
+    assert tied["b"].predictor is None
+    first, second = report(tied, view([[0] * 4], sets)).values()
     assert first.value.item() == second.value.item()
 
 
@@ -185,14 +181,15 @@ def test_a_shared_predictor_is_one_predictor():
     shared = TERM % ("", NEXT, "linear")
     text = f"terms: {{a: {shared}, b: {TERM % ('', NEXT, '{kind: shared, term: a}')}}}"
     built, seen = terms(text), view([[0, 0, 0]])
-    assert list(built.predictors) == ["a"]
+    assert built["b"].predictor is None
+    assert not [key for key in built.state_dict() if ".b." in key]
     reports = report(built, seen)
     assert reports["a"].sum == reports["b"].sum
     reports["b"].sum.backward()
-    assert built.predictors["a"].network.weight.grad.abs().sum() > 0
+    assert built["a"].predictor.network.weight.grad.abs().sum() > 0
     alone = terms(f"terms: {{a: {shared}}}")
     report(alone, view([[0, 0, 0]]))["a"].sum.backward()
-    assert torch.equal(alone.predictors["a"].network.weight.grad, built.predictors["a"].network.weight.grad)
+    assert torch.equal(alone["a"].predictor.network.weight.grad, built["a"].predictor.network.weight.grad)
 
 
 def test_a_shared_predictor_must_fit():
@@ -219,7 +216,7 @@ def test_dynamics_steps_from_one_position_to_others():
 def test_heads_of_another_precision_than_the_network():
     text = "{heads: {h: {kind: projector, dim: 8}}, terms: {a: " + TERM % (", head: h", NEXT, "mlp") + "}}"
     parsed = objective(text)
-    built = Terms(parsed.expand(4), parsed.heads, DIM, DIM)
+    built = Terms(parsed.resolve(4), parsed.heads, DIM, DIM)
     seen = view([[0, 0, 0]], dtype=torch.bfloat16)
     value = report(built, seen)["a"].sum
     assert value.dtype == torch.float32
@@ -227,4 +224,4 @@ def test_heads_of_another_precision_than_the_network():
     assert seen.states[4].grad.abs().sum() > 0
     term = "{kind: predict, source: {depth: 1}, target: tokens, loss: next_token, decode_with: norm_and_lm_head}"
     text = f"terms: {{a: {term}}}"
-    assert report(Terms(objective(text).expand(4), {}, DIM, DIM), seen)["a"].sum.isfinite()
+    assert report(Terms(objective(text).resolve(4), {}, DIM, DIM), seen)["a"].sum.isfinite()

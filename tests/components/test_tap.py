@@ -53,7 +53,7 @@ def test_out_of_range_depths_of_any_part_name_the_term():
         "{kind: levels, sources: [1], targets: [9]}",
     ):
         with pytest.raises(ValueError, match=r"objective\.terms\.far: depth 9: the model has 4 blocks"):
-            objective(f"terms: {{far: {term}}}").expand(4)
+            objective(f"terms: {{far: {term}}}").resolve(4)
 
 
 SETS = {"spans": [[[0, 1, -1], [3, -1, -1]], [[1, -1, 3], [-1, -1, -1]]]}
@@ -61,7 +61,7 @@ SETS = {"spans": [[[0, 1, -1], [3, -1, -1]], [[1, -1, 3], [-1, -1, -1]]]}
 
 def read(tap, seen, heads=None):
     keep = tap.mask(seen).any(1)
-    return tap.read(seen, keep, heads or {}), keep
+    return tap.resolve(4).read(seen, keep, heads or {}), keep
 
 
 @pytest.mark.parametrize("norm", ["none", "final"])
@@ -96,7 +96,7 @@ def test_only_kept_anchors_reach_the_head():
         return 2 * values
 
     tap = Tap(1, head="double")
-    latents = tap.read(seen, torch.tensor([True, False, True, False, False]), {"double": head})
+    latents = tap.resolve(4).read(seen, torch.tensor([True, False, True, False, False]), {"double": head})
     assert counted == [2]
     torch.testing.assert_close(latents.values[:, 0], 2 * seen.states[4][0, [0, 2]])
 

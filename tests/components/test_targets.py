@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import ROOT
-from toy_view import DIM, VOCAB, report, terms, view
+from toy_view import DIM, VOCAB, context, report, terms, view
 
 from latentlm.components.tap import Tap
-from latentlm.components.targets import Ema, Frozen, Target, TokenEmbeddings
+from latentlm.components.targets import Ema, Frozen, Targets, TokenEmbeddings
 from latentlm.components.token_embeddings import signed_permutations
 from latentlm.config.schema import ConfigError
 from latentlm.types import StepContext
@@ -59,7 +59,7 @@ def test_gradient_table(target):
     assert {name for name, yes in found.items() if yes} == TABLE[target]
     assert touched([seen.states[2]])
     assert touched(built.heads["here"].parameters())
-    assert touched(built.predictors["a"].parameters())
+    assert touched(built["a"].predictor.parameters())
     assert not touched([seen.states[0], seen.states[1], seen.states[4]])
 
 
@@ -76,7 +76,7 @@ def test_latents_equal_the_states_they_name(kind, seed, normalize):
     built = terms(TERM % ("", f"{{kind: {kind}, tap: {{depth: 3, at: next}}, normalize: {normalize}}}", "mse", "none"))
     views = {name: view(SEGMENTS, seed=number) for number, name in enumerate(["online", "ema", "frozen"])}
     seen = views["online"]
-    _, goal = built.pairs("a", context(built, seen, ema=views["ema"], frozen=views["frozen"]))
+    _, goal = built["a"].pairs(context(built, seen, ema=views["ema"], frozen=views["frozen"]))
     naive = []
     for b, row in enumerate(SEGMENTS):
         for t in range(3):
@@ -87,12 +87,6 @@ def test_latents_equal_the_states_they_name(kind, seed, normalize):
                 h = (h - h.mean()) / (h.var(correction=0) + 1e-5).sqrt()
             naive.append(h / h.norm() if normalize == "l2" else h)
     torch.testing.assert_close(goal, torch.stack(naive))
-
-
-def context(built, seen, **teachers):
-    made = StepContext(seen, teachers)
-    built(made, 0)
-    return made
 
 
 def test_a_frozen_teacher_has_no_head():
@@ -148,7 +142,7 @@ def test_unpooled_every_token_of_a_span_has_a_code_of_its_own(seed, ordered):
 def test_a_source_guesses_every_token_of_its_span():
     built = terms(TERM % (", at: at", "{kind: token_embeddings, ids: ids, pool: none}", "cosine", "none"))
     index = {"at": [[[0], [2]]], "ids": [[[5, 6, 7], [8, -1, -1]]]}
-    guess, goal = built.pairs("a", context(built, seen := view([[0] * 4], index)))
+    guess, goal = built["a"].pairs(context(built, seen := view([[0] * 4], index)))
     assert guess.shape == goal.shape == (4, DIM)
     assert torch.equal(guess[0], guess[1])
     assert not torch.equal(guess[2], guess[3])
@@ -193,7 +187,7 @@ def test_data_is_whatever_the_labels_say():
     labels = torch.tensor([[4, -100, 9, 2], [7, 1, -100, 3]])
     built = terms(TERM % ("", "{kind: tokens}", "next_token", "lm_head"))
     seen = view(SEGMENTS, labels=labels)
-    _, goal = built.pairs("a", context(built, seen))
+    _, goal = built["a"].pairs(context(built, seen))
     assert goal.tolist() == [4, 9, 2, 7, 1]  # the last label stands on padding
     seen.labels = None
     with pytest.raises(ValueError, match="the batch has no labels"):
@@ -205,7 +199,7 @@ def test_data_can_be_ids_that_stand_nowhere():
     sets = {"due": [[[0, 1], [2, -1]], [[2, 1], [-1, -1]]]}
     sets["wanted"] = [[[8, 9], [3, 5]], [[-1, 7], [2, 2]]]  # a place or an id that is missing is no pair
     seen = view(SEGMENTS, sets=sets)
-    _, goal = built.pairs("a", context(built, seen))
+    _, goal = built["a"].pairs(context(built, seen))
     assert goal.tolist() == [8, 9, 3, 7]
     with pytest.raises(ConfigError, match="ids takes their place; give one of them"):
         terms(TERM % ("", "{kind: tokens, ids: wanted, at: due}", "next_token", "lm_head"))
@@ -213,7 +207,7 @@ def test_data_can_be_ids_that_stand_nowhere():
         terms(TERM % (", at: due", "{kind: tokens, ids: wanted}", "next_token", "lm_head, distance_to: due"))
 
 
-@pytest.mark.parametrize("part", get_args(Target))
+@pytest.mark.parametrize("part", get_args(Targets))
 def test_docstring_answers_the_questions(part):
     text = part.__doc__ or ""
     sections = ["Shapes", "Gradient", "Scale", "Ranks", "Source", "Checked"]

@@ -9,8 +9,8 @@ from tiny_models import ids
 from torch import nn
 from toy_view import llama, states
 
-from latentlm.attach.optimizer_steps import StepClock
-from latentlm.attach.state import latent_run
+from latentlm.attach.optimizer_steps import StepTracker
+from latentlm.attach.state import latent_state
 from latentlm.attach.teacher_forward import teacher_health
 from latentlm.components.teacher import Teacher, TeacherConfig, trained
 
@@ -36,7 +36,7 @@ def copies(model):
 
 
 def weights(model):
-    run = latent_run(model)
+    run = latent_state(model)
     return [w.detach().clone() for w in trained(run.backbone.decoder, run.backbone.layers[2:]).values()]
 
 
@@ -56,10 +56,10 @@ def train(model, steps, accumulation=1, options=None, after=None):
 def read(model, batch):
     """The teachers' states of one forward, by kind."""
     seen = []
-    handle = latent_run(model).model.latent.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    handle = latent_state(model).model.latent.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     model(**batch)
     handle.remove()
-    return {kind: view.states for kind, view in seen[0].teachers.items()}
+    return {kind: view.states for kind, view in seen[0].teacher_views.items()}
 
 
 @named
@@ -77,7 +77,7 @@ def test_equals_a_hand_written_average(options, accumulation):
 
     train(model, 3, accumulation, options, after)
     after()
-    assert latent_run(model).model.latent.step == 3
+    assert latent_state(model).model.latent.step == 3
     for ours, want in zip(copies(model), by_hand, strict=True):
         torch.testing.assert_close(ours, want)
 
@@ -102,24 +102,24 @@ def test_momentum_0_is_the_network_itself_and_copies_nothing():
 def test_momentum_moves_to_its_last_value_along_half_a_cosine():
     teacher_config = TeacherConfig(0.9, final_momentum=1.0)
     assert [round(teacher_config.at(step, 10), 6) for step in (0, 5, 10, 11)] == [0.9, 0.95, 1.0, 1.0]
-    with pytest.raises(ValueError, match="final needs the number of steps"):
+    with pytest.raises(ValueError, match="final_momentum needs the number of steps"):
         teacher_config.at(0, None)
 
 
 def test_how_far_an_average_lags_is_told():
     model = build(momentum=0.9)
     model(**BATCHES[0])
-    run = latent_run(model)
-    assert teacher_health(run) == {"monitor/slow copy/momentum": 0.9, "monitor/slow copy/lag": 0}
+    run = latent_state(model)
+    assert teacher_health(run.attachment, None) == {"monitor/slow copy/momentum": 0.9, "monitor/slow copy/lag": 0}
     train(model, 3)
     own, slow = (torch.cat([each.flatten() for each in some]) for some in (weights(model), copies(model)))
-    found = teacher_health(run)["monitor/slow copy/lag"]
+    found = teacher_health(run.attachment, None)["monitor/slow copy/lag"]
     assert found == pytest.approx(float((own - slow).norm() / slow.norm()), rel=1e-4)
     assert found > 0
-    assert run.metrics.latest.items() >= {"monitor/slow copy/momentum": 0.9}.items()
+    assert run.monitoring.metrics.latest.items() >= {"monitor/slow copy/momentum": 0.9}.items()
     for other in (build(momentum=0.0), build("frozen")):
         other(**BATCHES[0])
-        assert teacher_health(latent_run(other)) == {}
+        assert teacher_health(latent_state(other).attachment, None) == {}
 
 
 @pytest.mark.parametrize("kind", ["ema", "frozen"])
@@ -128,7 +128,7 @@ def test_states_equal_those_of_a_deep_copy(kind):
     twin = copy.deepcopy(model)
     train(model, 2)
     if kind == "ema":
-        run = latent_run(twin)
+        run = latent_state(twin)
         with torch.no_grad():
             for own, slow in zip(
                 trained(run.backbone.decoder, run.backbone.layers[2:]).values(), copies(model), strict=True
@@ -168,7 +168,7 @@ def test_frozen_under_lora_is_the_network_without_adapters_and_copies_nothing():
 def test_under_lora_the_average_holds_adapters_up_to_the_deepest_target():
     model = lora("ema")
     train(model, 1)
-    run = latent_run(model)
+    run = latent_state(model)
     adapters = {n: p for n, p in run.backbone.decoder.named_parameters() if "lora_" in n}
     low = [p for n, p in adapters.items() if n.startswith(("layers.0.", "layers.1."))]
     held = copies(run.model)
@@ -181,7 +181,7 @@ def test_under_lora_the_average_holds_adapters_up_to_the_deepest_target():
 def test_a_frozen_copy_is_renewed_every_few_steps(adapters):
     model = llama(TERM % ("frozen", ", refresh_every: 3"))
     model = adapted(model) if adapters else model
-    run, passed, renewed = latent_run(model), [], []
+    run, passed, renewed = latent_state(model), [], []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for step in range(8):
         model(**BATCHES[step]).loss.backward()
@@ -238,14 +238,61 @@ def test_a_restored_copy_follows_its_weight_to_the_device():
     assert next(teacher.buffers()).device.type == "meta"
 
 
-def test_the_clock_hears_its_own_weights_only():
+def test_a_step_is_counted_once_on_the_weights_of_its_own_model():
     mine, other, frozen = (nn.Parameter(torch.ones(2)) for _ in range(3))
-    clock, flat = StepClock(nn.ParameterList([mine])), torch.ones(2, requires_grad=True)
-    assert not clock.ticked()
-    for held, heard in (([other], False), ([other, mine], True), ([frozen], False), ([flat], True)):
+    counted, flat = [], torch.ones(2, requires_grad=True)
+    steps = StepTracker(nn.ParameterList([mine]), lambda: counted.append(1), [])
+
+    def step(held):
+        counted.clear()
         optimizer = torch.optim.SGD(held, lr=0.1)
         for weight in held:
             weight.grad = torch.ones(2)
         optimizer.step()
-        assert clock.ticked() == heard
-        assert not clock.ticked()
+        return len(counted)
+
+    assert step([mine]) == 0  # before the first forward
+    for held, heard in (([other], 0), ([other, mine], 1), ([mine], 0), ([frozen], 0)):
+        if heard:
+            steps.begin()
+        assert step(held) == heard, held
+    steps.begin()
+    assert step([flat]) == 0  # an engine writes the weights back after its optimizer
+    steps.settle()
+    steps.settle()
+    assert len(counted) == 1
+
+
+def test_several_optimizers_make_one_step():
+    body, head = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    counted = []
+    steps = StepTracker(nn.ParameterList([body, head]), lambda: counted.append((body[0].item(), head[0].item())), [])
+    optimizers = [torch.optim.SGD([weight], lr=0.5) for weight in (body, head)]
+    for _ in range(2):
+        steps.begin()
+        (body + head).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert counted == [(0.5, 0.5), (0.0, 0.0)]
+
+
+def test_state_dict_changes_nothing():
+    model = build(momentum=0.9)
+    train(model, 2)
+    model(**BATCHES[0]).loss.backward()
+    want = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(3):
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, want[name]), name
+    assert model.latent.step == 2
+
+
+def test_a_teacher_has_moved_when_the_optimizer_has_stepped():
+    model = build(momentum=0.9)
+    before = weights(model)
+    model(**BATCHES[0]).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert model.latent.step == 1
+    for held, old, new in zip(copies(model), before, weights(model), strict=True):
+        torch.testing.assert_close(held, 0.9 * old + 0.1 * new)

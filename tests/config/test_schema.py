@@ -109,7 +109,7 @@ def test_recipes_parse_and_survive_yaml(name):
     recipe = load_recipe(name)
     assert parse(Recipe, yaml.safe_load(yaml.safe_dump(dump(recipe)))) == recipe
     if recipe.model.name is None:  # else the depth stands in a checkpoint
-        assert recipe.objective.expand(recipe.model.config["num_hidden_layers"]) or not recipe.objective.terms
+        assert recipe.objective.resolve(recipe.model.config["num_hidden_layers"]) or not recipe.objective.terms
 
 
 def test_kinds_are_the_names_of_classes():

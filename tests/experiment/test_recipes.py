@@ -68,7 +68,7 @@ def test_a_recipe_trains_and_logs_its_terms_and_does_the_same_twice(name, tmp_pa
     monkeypatch.chdir(tmp_path)
     small = [*tiny(name), *taught(name)]
     recipe = load_recipe(name, small)
-    terms = recipe.objective.expand(read_config(recipe).num_hidden_layers)
+    terms = recipe.objective.resolve(read_config(recipe).num_hidden_layers)
     expected = {"data", *terms} if recipe.objective.lm_weight else {*terms}
     runs = [train(load_recipe(name, [*small, f"training.output_dir={run}"])) for run in ("a", "b")]
     assert sorted(losses(runs[0])) == [1, 2, 3, 4]

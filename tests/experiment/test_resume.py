@@ -7,7 +7,7 @@ from datasets import Dataset
 from tiny_trainers import trainer_of
 from transformers import TrainerCallback
 
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.trainers.latent_trainer import LatentTrainer
 from latentlm.trainers.sft import LatentSFTTrainer
 
@@ -64,7 +64,7 @@ def test_resumed_run_equals_the_straight_one(cls, tuning, tmp_path):
     assert any("teachers" in name for name in one)
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=0, atol=0, msg=name)
-    assert latent_run(resumed.model).model.latent.step == 5
+    assert latent_state(resumed.model).model.latent.step == 5
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -81,7 +81,7 @@ def test_best_model_is_loaded_with_its_heads_and_step(tuning, tmp_path):
     best = int(trainer.state.best_model_checkpoint.rpartition("-")[2])
     assert best < 3
     model = trainer.model
-    assert latent_run(model).model.latent.step == best
+    assert latent_state(model).model.latent.step == best
     first = trainer_for(
         LatentTrainer, make(terms=terms), tmp_path / "first", max_steps=best, lr_scheduler_type="constant"
     )
@@ -89,6 +89,6 @@ def test_best_model_is_loaded_with_its_heads_and_step(tuning, tmp_path):
     first.model.state_dict()  # counts its last step
     batch = batch_of(documents())
     found, expected = model.train()(**batch), first.model.train()(**batch)
-    assert latent_run(model).model.latent.step == best
+    assert latent_state(model).model.latent.step == best
     assert found.latent_loss == expected.latent_loss
     assert found.loss == expected.loss

@@ -23,7 +23,7 @@ def test_every_arm_loads_and_has_a_folder_of_its_own(path):
     for arm, part in study.arms.items():
         own = overrides(study, arm, 3, Path("runs/some"))
         recipe = load_recipe(part.recipe, [*own, "training.seed=3"])
-        assert recipe.objective.expand(4) is not None
+        assert recipe.objective.resolve(4) is not None
         assert not [each for each in own if "{seed}" in each or "{folder}" in each]
 
 

@@ -8,14 +8,13 @@ from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import ids
-from toy_view import llama, terms, view
+from toy_view import context, llama, terms, view
 
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.config.schema import kind_of
 from latentlm.losses import BarlowTwins, Invariance, Mmcr, NtXent
 from latentlm.monitor.statistics import alike_within, class_health, measure, pair_health, rank, set_health
 from latentlm.monitor.verdicts import verdicts
-from latentlm.types import StepContext
 
 DIM = 16
 
@@ -148,8 +147,7 @@ def test_views_that_are_no_nearer_to_each_other_than_to_strangers_are_named(loss
     for agree, verdict in [(True, "ok"), (False, "no-better-than-random-pairing")]:
         views = draw(32, 1, DIM).expand(-1, 2, -1) if agree else draw(32, 2, DIM)
         seen.states[max(seen.states)] = views.reshape(1, 64, DIM)
-        context = StepContext(seen)
-        assert measure(built, context)["monitor/a/verdict"] == verdict
+        assert measure(built, context(built, seen))["monitor/a/verdict"] == verdict
 
 
 def test_logits_that_all_name_one_class_are_named_although_they_differ():
@@ -178,28 +176,25 @@ def test_measure_reports_every_latent_term():
       c: {kind: regularize, source: {depth: 1}, loss: sigreg, sample_axis: positions}
     """
     built, seen = terms(text), view([[0] * 6])
-    context = StepContext(seen)
-    built(context, 0)
-    found = measure(built, context)
-    guess, goal = built.pairs("a", context)
+    made = context(built, seen)
+    found = measure(built, made)
+    guess, goal = built["a"].pairs(made)
     health = pair_health(guess.detach(), goal)
     assert found.pop("monitor/a/verdict") in ("ok", "no-better-than-random-pairing")
     nothing = (goal.mean(0) - goal).square().mean()
     assert found.pop("monitor/a/baseline_loss") == pytest.approx(float(nothing), rel=1e-5)
     assert {key: found.pop(f"monitor/a/{key}") for key in health} == health
-    samples = built.samples("c", context).detach()
+    samples = built["c"].gather(made).detach()
     assert found.pop("monitor/c/verdict") == "ok"
     assert found == {f"monitor/c/{key}": value for key, value in set_health(samples).items()}
-    few = StepContext(view([[0, 0, 0]]), {}, context.heads)
-    assert measure(built, few) == {}
+    assert measure(built, context(built, view([[0, 0, 0]]))) == {}
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "cosine", "kl", "smooth_l1"])
 def test_r2_is_there_where_the_loss_regresses(loss):
     term = "{kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 2, at: next}}, loss: %s}"
-    built, context = terms(f"terms: {{a: {term % loss}}}"), StepContext(view([[0] * 6]))
-    built(context, 0)
-    found = measure(built, context)
+    built = terms(f"terms: {{a: {term % loss}}}")
+    found = measure(built, context(built, view([[0] * 6])))
     assert ("monitor/a/r2" in found) == (loss == "smooth_l1")
     assert "monitor/a/cosine_margin" in found
 
@@ -220,10 +215,11 @@ terms:
     predictor: mlp
     loss: cosine
     weight: 3.0
-  both: {kind: predict, source: {depth: 1/2}, target: tokens, loss: next_token, decode_with: norm_and_lm_head, weight:
-  0.2}
-  round: {kind: regularize, source: {depth: 1/2}, loss: {kind: sigreg, num_slices: 8}, sample_axis: positions, weight:
-  0.1} leaky:
+  both: {kind: predict, source: {depth: 1/2}, target: tokens, loss: next_token,
+         decode_with: norm_and_lm_head, weight: 0.2}
+  round: {kind: regularize, source: {depth: 1/2}, loss: {kind: sigreg, num_slices: 8},
+          sample_axis: positions, weight: 0.1}
+  leaky:
     kind: predict
     source: {depth: 1/2}
     target: {kind: online, tap: {depth: 3/4, at: next}, stop_grad: false}
@@ -258,17 +254,17 @@ def separately(model, batch, counts=None, share=1.0):
 @pytest.mark.parametrize("how", ["plain", "share", "counts"])
 def test_the_probe_equals_separate_backward_passes(checkpointing, how):
     model, batch, share = llama(PROBED), dict(BATCH), 1.0
-    run = latent_run(model)
+    run = latent_state(model)
     if how == "share":
         batch["num_items_in_batch"], share = torch.tensor(100), 24 / 100
     if how == "counts":
-        run.counts = {name: torch.tensor(41.0 + place) for place, name in enumerate(model.latent.terms.terms)}
-    want = separately(model, batch, run.counts, share)
-    run.probe.looked = None
+        run.steps.counts = {name: torch.tensor(41.0 + place) for place, name in enumerate(model.latent.terms)}
+    want = separately(model, batch, run.steps.counts, share)
+    run.monitoring.probe.looked = None
     if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     (model(**batch).loss * 3).backward()  # as a scaler or accumulation would
-    found = run.probe.found
+    found = run.monitoring.probe.found
     assert "monitor/leaky/grad_ratio" not in found
     for name in ("low", "high", "both", "round"):
         assert found[f"monitor/{name}/grad_ratio"] == pytest.approx(want[name][0], rel=1e-3)
@@ -278,16 +274,16 @@ def test_the_probe_equals_separate_backward_passes(checkpointing, how):
 @pytest.mark.filterwarnings("ignore:a second backward")  # that is what is looked at
 def test_it_looks_once_in_so_many_optimizer_steps_whatever_the_number_of_forwards():
     model = llama(PROBED.replace("monitor_every: 1", "monitor_every: 2"))
-    run, accelerator = latent_run(model), Accelerator(cpu=True, gradient_accumulation_steps=3)
+    run, accelerator = latent_state(model), Accelerator(cpu=True, gradient_accumulation_steps=3)
     wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1e-2))
     looked = []
     for _ in range(4 * 3):
         with accelerator.accumulate(wrapped):
             accelerator.backward(wrapped(**BATCH).loss)
-            looked.append((model.latent.step, bool(run.metrics.latest), bool(run.probe.found)))
+            looked.append((model.latent.step, bool(run.monitoring.metrics.latest), bool(run.monitoring.probe.found)))
             optimizer.step()
             optimizer.zero_grad()
-        run.metrics.latest, run.probe.found = {}, {}
+        run.monitoring.metrics.latest, run.monitoring.probe.found = {}, {}
     assert looked == [
         (step, first and step % 2 == 0, first and step % 2 == 0) for step in range(4) for first in (1, 0, 0)
     ]

@@ -8,7 +8,7 @@ from tiny_models import ids
 from toy_view import llama, objective, packed, states
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.config.catalog import read_recipe, recipe_names
 
 NITP = """
@@ -75,7 +75,7 @@ def smooth_l1(e):
 @pytest.mark.parametrize(("at", "offset"), [("next", 1), ("now", 0)])
 def test_nitp_and_its_same_position_control(at, offset):
     model = llama(NITP % at, torch.float64)
-    net = model.latent.terms.predictors["next_implicit"].network
+    net = model.latent.terms["next_implicit"].predictor.network
 
     def equation(h):
         z = h[1].detach()[:, offset:]  # 1/5 of four blocks is the first
@@ -90,7 +90,7 @@ def test_nitp_and_its_same_position_control(at, offset):
 @pytest.mark.parametrize("tied", [False, True])
 def test_nextlat(steps, tied):
     model = llama(NEXTLAT % (steps, steps), torch.float64, tie_word_embeddings=tied)
-    net = model.latent.terms.predictors["dynamics"].network
+    net = model.latent.terms["dynamics"].predictor.network
     tokens = BATCH["input_ids"]
     head = model.lm_head.weight.detach().clone()
 
@@ -140,7 +140,7 @@ def test_reversal_carried(monkeypatch):
     }
 
     network, table = (
-        model.latent.terms.predictors["predict_target_from_source"].network,
+        model.latent.terms["predict_target_from_source"].predictor.network,
         model.get_input_embeddings().weight.detach(),
     )
     head = model.lm_head.weight.detach()
@@ -175,7 +175,7 @@ def test_reversal_carried(monkeypatch):
 
 def test_the_shuffle_control_gives_everyone_a_strangers_target():
     model = llama(NITP % "next, pool: none" + "    shuffle: true\n", torch.float64)
-    predictor = model.latent.terms.predictors["next_implicit"]
+    predictor = model.latent.terms["next_implicit"].predictor
 
     def equation(h):
         x, z = h[-1][:, :-1].flatten(0, 1), h[1].detach()[:, 1:].flatten(0, 1)
@@ -190,9 +190,8 @@ def test_a_shuffled_pair_is_never_its_own_nor_its_neighbour():
     model, found = llama(text), []
     model.latent.register_forward_pre_hook(lambda module, args: found.append(args[0]))
     model(**BATCH)
-    terms = latent_run(model).model.latent.terms
-    found[0].heads = {}
-    _, goal = terms.pairs("next_implicit", found[0])
+    terms = latent_state(model).model.latent.terms
+    _, goal = terms["next_implicit"].pairs(found[0])
     state = found[0].view.states[1]
     for row, (b, t) in enumerate((b, t) for b in range(3) for t in range(8)):
         for near in (t, t + 1):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny_vits import PATCHES, attach, images, vit
 
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 
 NARROW = "predictor: {kind: transformer, num_layers: 1}"
 
@@ -53,7 +53,7 @@ def test_mae():
     model, batch = attach(text, dtype=torch.float64), images(kept=4)
     loss, context = run(model, batch)
     latent, total, count = batch["latent"], 0.0, 0
-    stem = model.latent.terms.predictors["mae"]
+    stem = model.latent.terms["mae"].predictor
     for row in range(3):
         visible, masked = latent["visible"][row, 0], latent["masked"][row, 0]
         states = model.layernorm(context.view.states[4][row][visible])
@@ -75,9 +75,9 @@ def test_i_jepa_and_its_levels():
     )
     model, batch = attach(text, dtype=torch.float64), images(kept=4, blocks=2)
     loss, context = run(model, batch)
-    predictors, total = model.latent.terms.predictors, 0.0
+    predictors, total = {n: t.predictor for n, t in model.latent.terms.items()}, 0.0
     assert sorted(predictors) == [f"ladder/{s}_to_{t}" for s in (2, 4) for t in (2, 4)]
-    slow = context.teachers["ema"].states
+    slow = context.teacher_views["ema"].states
     for source, row_weights in ((2, {2: 0.5, 4: 0.5}), (4, {2: 0.2, 4: 0.8})):
         stem = predictors[f"ladder/{source}_to_2"]
         for target, weight in row_weights.items():
@@ -107,7 +107,7 @@ def test_byol_with_a_slow_copy_of_the_projector():
     model = attach(text, dtype=torch.float64)
     batch = images(rows=4, views=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    before = {n: w.detach().clone() for n, w in model.named_parameters() if ".predictors." not in n}
+    before = {n: w.detach().clone() for n, w in model.named_parameters() if ".predictor." not in n}
     loss, _ = run(model, batch)
     loss.backward()
     optimizer.step()
@@ -121,16 +121,16 @@ def test_byol_with_a_slow_copy_of_the_projector():
 
     here = model.layernorm(context.view.states[4])
     there = F.layer_norm(
-        context.teachers["ema"].states[4], (32,), mixed["layernorm.weight"], mixed["layernorm.bias"],
+        context.teacher_views["ema"].states[4], (32,), mixed["layernorm.weight"], mixed["layernorm.bias"],
         model.layernorm.eps,
     )  # fmt: skip
     first, second = [0, 1 + PATCHES], [1 + PATCHES, 0]
-    guess = model.latent.terms.predictors["byol"](project(here[:, first].flatten(0, 1))[:, None])[:, 0]
+    guess = model.latent.terms["byol"].predictor(project(here[:, first].flatten(0, 1))[:, None])[:, 0]
     goal = project(there[:, second].flatten(0, 1), mixed)
     naive = torch.stack([1 - g @ t / g.norm() / t.norm() for g, t in zip(guess, goal, strict=True)]).mean()
     torch.testing.assert_close(loss, naive)
     assert not torch.allclose(goal, project(there[:, second].flatten(0, 1)))
-    assert latent_run(model).model.latent.step == 1
+    assert latent_state(model).model.latent.step == 1
 
 
 def test_dino_over_several_steps():
@@ -157,7 +157,7 @@ def test_dino_over_several_steps():
     for name, side in (("cls_1", 0), ("cls_2", 1)):
         batch["latent"][name] = torch.tensor([[first[pair[side]]] for pair in crops]).expand(3, -1, 1)
     batch["latent"]["taught"] = torch.arange(2)
-    latent_run(model).total = 4
+    latent_state(model).steps.total = 4
     head = model.latent.terms.heads["prototypes"]
     slow, slow_head, center = vit().double(), copy.deepcopy(head), torch.zeros(7, dtype=torch.float64)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -199,7 +199,7 @@ def test_lejepa():
     z = heads.heads["project"](context.view.states[4][:, [0, 1 + PATCHES]])  # b v d
     middle = z.mean(1, keepdim=True)
     together = sum((z[i, v] - middle[i, 0]).square().mean() for i in range(5) for v in range(2)) / 10
-    apart = torch.stack([heads.terms["apart"].loss(z[:, v], 0) for v in range(2)]).mean()
+    apart = torch.stack([heads["apart"].spec.loss(z[:, v], 0) for v in range(2)]).mean()
     torch.testing.assert_close(loss, 0.95 * together + 0.05 * apart)
 
 
@@ -210,13 +210,13 @@ def test_data2vec_target_is_the_mean_of_normed_depths_and_v_jepa_reads_them_side
     )
     model, batch = attach(text, dtype=torch.float64), images(kept=4)
     loss, context = run(model, batch)
-    at, slow, here = batch["latent"]["visible"][:, 0], context.teachers["ema"].states, context.view.states
+    at, slow, here = batch["latent"]["visible"][:, 0], context.teacher_views["ema"].states, context.view.states
     total = []
     for row in range(3):
         normed = [F.layer_norm(slow[k][row][at[row]], (32,)) for k in (2, 4)]
         goal = F.layer_norm((normed[0] + normed[1]) / 2, (32,))
         source = torch.cat([F.layer_norm(here[k][row][at[row]], (32,)) for k in (1, 4)], -1)
-        total.append((model.latent.terms.predictors["a"](source[None])[0] - goal).square().mean())
+        total.append((model.latent.terms["a"].predictor(source[None])[0] - goal).square().mean())
     torch.testing.assert_close(loss, torch.stack(total).mean(), rtol=1e-5, atol=1e-6)
 
 
@@ -243,9 +243,9 @@ def test_v_jepa_weighs_seen_patches_by_how_near_a_hidden_one_is():
                 apart = min(math.dist((y, x), divmod(other, 4)) for other in hidden.tolist())
                 mine, slow = (
                     torch.cat([F.layer_norm(view.states[depth][row, start + place], (32,)) for depth in (2, 4)])
-                    for view in (context.view, context.teachers["ema"])
+                    for view in (context.view, context.teacher_views["ema"])
                 )
-                guess = model.latent.terms.predictors["seen"](mine[None, None])[0, 0]
+                guess = model.latent.terms["seen"].predictor(mine[None, None])[0, 0]
                 values.append((guess - slow).abs().mean() / math.sqrt(apart))
                 used.add(apart)
     assert len(used) > 1

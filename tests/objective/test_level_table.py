@@ -17,7 +17,7 @@ from latentlm.objective.terms import Predict, Weight
 
 
 def ladder(text, layers=4):
-    return objective(f"terms: {{ladder: {{kind: levels, {text}}}}}").expand(layers)
+    return objective(f"terms: {{ladder: {{kind: levels, {text}}}}}").resolve(layers)
 
 
 shares = st.one_of(st.none(), st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.3]))
@@ -58,7 +58,7 @@ def test_one_source_that_predicts_the_deepest_level_alone_is_a_plain_term():
         loss: mse
         weight: {value: 0.3}
     """
-    assert cell == objective(plain).terms["ladder"]
+    assert cell == objective(plain).resolve(4)["ladder"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_full_matrix_equals_its_double_sum():
     rows = [[0.5, 0.25, 0.25], [0.0, 0.125, 0.875]]
     text = f"sources: [1/4, 1], targets: [data, 1/2, 1], weights: {rows}, weight: 0.3"
     model = llama(f"terms: {{ladder: {{kind: levels, {text}}}}}", torch.float64)
-    predictors, head = model.latent.terms.predictors, model.lm_head.weight.detach().clone()
+    predictors, head = {n: t.predictor for n, t in model.latent.terms.items()}, model.lm_head.weight.detach().clone()
     assert set(predictors) == {f"ladder/{c}" for c in ("1_to_data", "1_to_2", "1_to_4", "4_to_2", "4_to_4")}
 
     def equation(h, raw):
@@ -157,7 +157,7 @@ def test_spans_and_teachers(teacher, target):
     cells = ladder(f"sources: [1], targets: [1/2], align: {relation}, target: {teacher}, loss: cosine")
     (cell,) = cells.values()
     assert isinstance(cell, Predict)
-    assert (cell.source, cell.target, cell.predictor) == (Tap(1, at="a"), target, Linear())
+    assert (cell.source, cell.target, cell.predictor) == (Tap(1, at="a").resolve(4), target.resolve(4), Linear())
 
 
 @pytest.mark.parametrize(

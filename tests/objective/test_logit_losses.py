@@ -64,8 +64,8 @@ def test_pieces_equal_all_logits_at_once(case, pieces):
 
     built = terms(TERM % case)
     with torch.no_grad():
-        keep = built.terms["a"].mask(seen)[:, 0]
-    guess = built.predictors["a"].network(seen.states[2].flatten(0, 1)[keep])
+        keep = built["a"].spec.mask(seen)[:, 0]
+    guess = built["a"].predictor.network(seen.states[2].flatten(0, 1)[keep])
     if case[0] == DATA:
         goal = seen.labels.flatten()[keep]
     else:
@@ -76,7 +76,7 @@ def test_pieces_equal_all_logits_at_once(case, pieces):
     if case[0] == DATA:
         value = F.cross_entropy(logits, goal, reduction="sum")
     else:
-        value = built.terms["a"].loss(logits, seen.readout(goal.detach())).sum()
+        value = built["a"].spec.loss(logits, seen.readout(goal.detach())).sum()
     weights = [*built.parameters(), *seen.norm.parameters(), *seen.states.values()]
     torch.testing.assert_close(loss, value, rtol=1e-12, atol=1e-12)
     for one, other in zip(grads, torch.autograd.grad(value, weights, allow_unused=True), strict=True):
@@ -102,7 +102,7 @@ def test_gradients_are_those_of_finite_differences(pieces):
     seen, built = view(SEGMENTS), terms(TERM % CASES[2])
     guess = torch.randn(5, DIM, dtype=torch.float64, requires_grad=True)
     goal = torch.randn(5, DIM, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda g: through.values_through(built.terms["a"], g, goal, seen), guess)
+    assert torch.autograd.gradcheck(lambda g: through.values_through(built["a"].spec, g, goal, seen), guess)
 
 
 def test_a_loss_over_all_rows_and_a_forward_without_gradient():

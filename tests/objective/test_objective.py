@@ -8,9 +8,10 @@ from tiny_models import build, ids
 from torch import distributed
 from toy_view import llama, objective, packed, report, terms, view
 
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.losses import InfoNce, Mse
 from latentlm.objective.objective import means, total
+from latentlm.objective.predict import PredictTerm
 from latentlm.types import StepContext, TermLoss
 
 EVERY = """
@@ -160,12 +161,11 @@ def test_documents_of_a_row_never_meet():
     model = llama(NEXT_LATENT.replace("mse", "info_nce"))
     batch, found = packed([3, 4, 5, 6], [7, 8, 9], [10, 11], pad=2), {}
     model.get_input_embeddings().register_forward_hook(lambda module, args, out: found.update(e=out))
-    alone = latent_run(model).model.latent.terms
+    alone = latent_state(model).model.latent.terms
     seen = []
     model.latent.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     model(**batch)
-    context = StepContext(seen[0].view, {}, {})
-    guess, goal = alone.pairs("a", context)
+    guess, goal = alone["a"].pairs(StepContext(seen[0].view))
     assert len(guess) == (3 + 2) + (2 + 1) + 1  # pairs at distance 1 and 2 inside each document
     (grad,) = torch.autograd.grad(Mse()(guess, goal)[5:8].sum(), found["e"])  # those of the second document
     assert (grad[0, :4] == 0).all()
@@ -177,7 +177,7 @@ def test_packed_documents_give_the_loss_of_single_rows():
     documents = [[3, 4, 5, 6], [7, 8, 9], [10, 11]]
     model = llama(NEXT_LATENT)
     together = model(**packed(*documents, pad=3)).latent_loss
-    built, sums = latent_run(model).model.latent.terms, {}
+    built, sums = latent_state(model).model.latent.terms, {}
     for document in documents:
         seen = []
         handle = model.latent.register_forward_hook(lambda m, a, out: seen.append(out))  # noqa: B023
@@ -186,14 +186,14 @@ def test_packed_documents_give_the_loss_of_single_rows():
         for name, each in seen[0].items():
             have = sums.get(name, (0, 0))
             sums[name] = have[0] + each.sum, have[1] + each.count
-    want = sum(built.terms[n].weight * s / c for n, (s, c) in sums.items())
+    want = sum(built[n].spec.weight * s / c for n, (s, c) in sums.items())
     torch.testing.assert_close(together, want)
 
 
 def test_sums_and_counts_equal_a_naive_loop():
     built, seen = terms(EVERY), view(SEGMENTS, SETS)
     reports = report(built, seen)
-    weight, bias = built.predictors["online"].network.parameters()
+    weight, bias = built["online"].predictor.network.parameters()
     errors = []
     for b, row in enumerate(SEGMENTS):
         for t, segment in enumerate(row):
@@ -204,15 +204,15 @@ def test_sums_and_counts_equal_a_naive_loop():
     assert reports["online"].count == len(errors)
     torch.testing.assert_close(reports["online"].sum, torch.stack(errors).sum())
     torch.testing.assert_close(reports["online"].value, torch.stack(errors).mean())
-    codes, goals = built.pairs("code", StepContext(seen, {}, {}))
+    codes, goals = built["code"].pairs(StepContext(seen, {}, {}))
     assert reports["code"].count == len(codes) == 3  # a pair needs both: an end and an id
     torch.testing.assert_close(reports["code"].sum, InfoNce()(codes, goals).sum())
 
 
 def test_only_anchors_of_pairs_reach_a_predictor():
     built, rows = terms(EVERY), {}
-    for name, predictor in built.predictors.items():
-        predictor.register_forward_hook(lambda module, args, out, name=name: rows.update({name: len(args[0])}))
+    for name, term in ((name, term) for name, term in built.items() if isinstance(term, PredictTerm)):
+        term.predictor.register_forward_hook(lambda module, args, out, name=name: rows.update({name: len(args[0])}))
     report(built, view(SEGMENTS, SETS))
     assert rows == {"online": 5, "leaky": 5, "dynamics": 5, "code": 3, "spans": 4, "pairs": 4, "words": 8}
 

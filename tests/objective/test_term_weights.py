@@ -3,14 +3,13 @@
 import pytest
 import torch
 from tiny_models import ids
-from toy_view import llama, objective, report, terms, view
+from toy_view import context, llama, objective, report, terms, view
 
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.monitor.gradients import GradientProbe
 from latentlm.objective.level_table import Levels
 from latentlm.objective.objective import means, total
 from latentlm.objective.terms import Predict, Weight, schedule
-from latentlm.types import StepContext
 
 TERM = """
 monitor_every: 1
@@ -49,17 +48,18 @@ def test_a_term_that_is_off_keeps_its_weights_in_the_graph():
     assert all(weight.grad is not None and (weight.grad == 0).all() for weight in built.parameters())
 
 
-def step(built, probe, seen, scale=1.0, data=1.0, at=None):
+def step(built, probe, seen, scale=1.0, data=1.0, at=None, ends=True):
     """One forward and backward beside a data loss of known gradient; returns the weight and |data| / |term|."""
     for state in seen.states.values():
         state.grad = None
-    context = StepContext(seen)
-    at = (0 if built.last is None else built.last + 1) if at is None else at
-    reports = built(context, at)
+    made = context(built, seen, 0 if at is None else at)
+    reports = built(made)
     latent = total(reports)
     ((own,),) = [torch.autograd.grad(reports["a"].value, seen.states[2], retain_graph=True)]
-    probe.watch(built, context, reports, latent, means(reports))
+    probe.watch(built, made, reports, latent, means(reports))
     (scale * (latent + data * seen.states[2].sum())).backward()
+    if ends:
+        built.advance()
     known = data * torch.ones_like(own).norm() / own.norm()
     return float(reports["a"].weight), float(known)
 
@@ -91,27 +91,30 @@ def test_it_follows_when_the_data_loss_changes():
 def test_the_ramp_still_holds():
     text = TERM.replace("{value: %s, ", "{start: 1, ramp: 4, ").replace("%s", "0.2")
     built, probe, seen = terms(text), GradientProbe(), view([[0, 0, 0, 0]])
-    found = [step(built, probe, seen, at=at) for at in (0, 0, 1, 2, 9)]
+    found = [
+        step(built, probe, seen, at=at, ends=ends)
+        for at, ends in ((0, False), (0, True), (1, True), (2, True), (9, True))
+    ]
     assert [weight / known for weight, known in found] == pytest.approx([0, 0, 0.05, 0.1, 0.2])
 
 
 def test_nothing_measured_changes_nothing():
     built, probe, seen = terms(TERM % (3.0, 0.1)), GradientProbe(), view([[-1, -1]])
     for _ in range(3):  # no pairs
-        context = StepContext(seen)
-        reports = built(context, 0)
-        probe.watch(built, context, reports, total(reports), means(reports))
+        made = context(built, seen)
+        reports = built(made)
+        probe.watch(built, made, reports, total(reports), means(reports))
         (total(reports) + seen.states[2].sum()).backward()
         assert float(reports["a"].weight) == 3
     alone = view([[0, 0, 0]])
     for _ in range(3):  # nothing to compare with
         step(built, probe, alone, data=0.0)
-    assert built.balance[0].tolist() == [3, 0]
+    assert built.weights.balance[0].tolist() == [3, 0]
 
 
 def test_all_forwards_of_a_step_have_one_weight():
     built, probe, seen = terms(TERM % (1.0, 0.1)), GradientProbe(), view([[0, 0, 0, 0]])
-    found = [step(built, probe, seen, at=at)[0] for at in (0, 0, 0, 1, 1)]
+    found = [step(built, probe, seen, at=at, ends=at == 1 or turn == 2)[0] for turn, at in enumerate((0, 0, 0, 1, 1))]
     assert found[:3] == [1, 1, 1]
     assert found[3] == found[4] != 1
 
@@ -126,10 +129,9 @@ def test_micro_batches_may_be_forwarded_before_any_backward():
 def test_the_multiplier_goes_on_from_a_checkpoint():
     built, fresh, probe = terms(TERM % (1.0, 0.1)), terms(TERM % (1.0, 0.1), seed=1), GradientProbe()
     step(built, probe, view([[0, 0, 0, 0]]))
-    built.rebalance()
-    assert built.balance[0, 1] == 1
+    assert built.weights.balance[0, 1] == 1
     fresh.load_state_dict(built.state_dict())
-    weights = [each(StepContext(view([[0, 0]])), 0)["a"].weight for each in (built, fresh)]
+    weights = [report(each, view([[0, 0]]))["a"].weight for each in (built, fresh)]
     assert weights[0] == weights[1] != 1
     assert "balance" not in terms(TERM.replace("{value: %s, grad_ratio: %s}", "1.0")).state_dict()
 
@@ -162,7 +164,7 @@ def test_two_terms_of_a_network_keep_their_ratios_while_it_trains():
         model(**batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    found = latent_run(model).probe.found
+    found = latent_state(model).monitoring.probe.found
     assert found["monitor/a/grad_ratio"] == pytest.approx(0.1, rel=0.02)
     assert found["monitor/b/grad_ratio"] == pytest.approx(0.3, rel=0.02)
 
@@ -176,13 +178,13 @@ def on_rank(text: str, seed: int) -> list:
     norms = []
     for turn in range(3):
         seen = view(rows, seed=10 * seed + 2 * turn + rank)
-        context = StepContext(seen)
-        reports = built(context, turn)
-        probe.watch(built, context, reports, total(reports), means(reports))
+        made = context(built, seen, turn)
+        reports = built(made)
+        probe.watch(built, made, reports, total(reports), means(reports))
         (total(reports) + (1 + rank) * seen.states[2].sum()).backward()
-        norms.append(built.measured.get("a", (0.0, 0.0)))
-    built.rebalance()
-    return [built.balance[0].tolist(), norms]
+        norms.append(built.weights.measured.get("a", (0.0, 0.0)))
+        built.advance()
+    return [built.weights.balance[0].tolist(), norms]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -199,7 +201,7 @@ def test_ranks_agree(pool, seed):
 def test_what_cannot_be_is_refused():
     def raises(text, message):
         with pytest.raises(ValueError, match=message):
-            objective(text).expand(4)
+            objective(text).resolve(4)
 
     good = TERM % (1.0, 0.1)
     raises(
@@ -222,6 +224,6 @@ def test_what_cannot_be_is_refused():
 def test_the_cells_of_a_ladder_share_a_ratio():
     ladder = objective("terms: {a: {kind: levels, sources: [1/2, 1], targets: [data, 1], weight: {grad_ratio: 0.2}}}")
     assert isinstance(ladder.terms["a"], Levels)
-    cells = ladder.expand(4)
+    cells = ladder.resolve(4)
     assert all(isinstance(cell, Predict) for cell in cells.values())
     assert [schedule(cell.weight).grad_ratio for cell in cells.values()] == pytest.approx([0.05] * 4)

@@ -5,7 +5,7 @@ from tiny_models import VOCAB, build
 from torch import Tensor, nn
 
 from latentlm import get_latent_model
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 
 NEXT = {"kind": "next"}
 SMOOTH = {"kind": "smooth_l1"}
@@ -83,14 +83,14 @@ def batch_of(examples: list[dict], layout: str = "right") -> dict[str, Tensor]:
 
 def tapped_gradients(model: nn.Module) -> list[Tensor]:
     """Gradients of the trained weights in the tapped block."""
-    weights = [w for w in latent_run(model).backbone.layers[TAPPED].parameters() if w.requires_grad]
+    weights = [w for w in latent_state(model).backbone.layers[TAPPED].parameters() if w.requires_grad]
     assert weights
     return [weight.grad.clone() for weight in weights]
 
 
 def head_weights(model: nn.Module) -> list[Tensor]:
     """Copies of the trained weights of the heads."""
-    return [weight.detach().clone() for weight in latent_run(model).model.latent.terms.parameters()]
+    return [weight.detach().clone() for weight in latent_state(model).model.latent.terms.parameters()]
 
 
 def lora(model: nn.Module, **more) -> nn.Module:

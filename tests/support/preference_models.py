@@ -8,7 +8,7 @@ from tiny_trainers import arguments, words
 from trl import DPOConfig, GRPOConfig
 
 from latentlm import LatentDPOTrainer, LatentGRPOTrainer
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 
 
 def ids(generator, low=2, high=7):
@@ -87,7 +87,7 @@ def by_hand(rows, labels, terms):
     """The terms of some rows, in a fresh copy of the model."""
     model = attach(terms=terms)
     forward(model, rows, labels)
-    return latent_run(model).metrics.means(torch.device("cpu"), lambda sums: sums)
+    return latent_state(model).monitoring.metrics.means(torch.device("cpu"), lambda sums: sums)
 
 
 def values(means):

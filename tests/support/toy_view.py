@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from latentlm.attach.api import get_latent_model
 from latentlm.config.schema import parse
-from latentlm.objective.objective import Objective, Terms
+from latentlm.objective.objective import Objective
+from latentlm.objective.terms_module import Terms
 from latentlm.types import ForwardView, StepContext
 
 DIM, LAYERS = 8, 4
@@ -30,18 +31,23 @@ def view(segments, sets=None, seed=0, dtype=torch.float64, labels=None, inputs=N
     if labels is None:
         labels = torch.where(segments >= 0, torch.randint(0, VOCAB, shape), -100)
     sets = {name: torch.as_tensor(value) for name, value in (sets or {}).items()}
-    return ForwardView(states, segments, LAYERS, sets, inputs, labels, embed, norm, lambda z: z @ head.T)
+    return ForwardView(states, segments, sets, inputs, labels, embed, norm, lambda z: z @ head.T)
 
 
 def terms(text: str, dtype=torch.float64, seed=0) -> Terms:
     """Terms of an objective for a `view`."""
     torch.manual_seed(seed)
     parsed = objective(text)
-    return Terms(parsed.expand(LAYERS), parsed.heads, DIM, DIM).to(dtype)
+    return Terms(parsed.resolve(LAYERS), parsed.heads, DIM, DIM).to(dtype)
 
 
 def report(built: Terms, seen: ForwardView, step: int = 0, **teachers: ForwardView):
-    return built(StepContext(seen, teachers), step)
+    return built(context(built, seen, step, **teachers))
+
+
+def context(built: Terms, seen: ForwardView, step: int = 0, **teachers: ForwardView) -> StepContext:
+    """Everything that terms read, of a view made by hand."""
+    return StepContext(seen, teachers, built.calls(), {}, step)
 
 
 def llama(text: str, dtype=torch.float32, seed=0, **overrides) -> nn.Module:

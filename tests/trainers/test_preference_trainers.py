@@ -8,7 +8,7 @@ from tiny_trainers import Gradients
 from trl import DPOTrainer, GRPOTrainer
 
 from latentlm import latent_lora_config, remove_latent
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 
 EXIT = {
     "kind": "predict",
@@ -110,7 +110,7 @@ def test_lora_reads_its_reference_off_the_network_without_adapter(of, kind, tmp_
     names = [f"{name}/value" for name in TERMS]
     assert all(line[name] > 0 for line in lines for name in names)
     assert lines[2]["next_state/value"] < lines[0]["next_state/value"]
-    assert latent_run(trainer.model).model.latent.step >= 2  # the last one is counted by what comes next
+    assert latent_state(trainer.model).model.latent.step >= 2  # the last one is counted by what comes next
     base = {name.replace(".base_layer", ""): w for name, w in trainer.model.get_base_model().named_parameters()}
     assert all(torch.equal(base[name], weight) for name, weight in weights.items())
     drift = [line["kl"] if of is grpo else abs(line["rewards/margins"]) for line in lines]

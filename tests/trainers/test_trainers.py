@@ -22,7 +22,7 @@ from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
 from latentlm import remove_latent
-from latentlm.attach.state import latent_run
+from latentlm.attach.state import latent_state
 from latentlm.trainers.latent_trainer import LatentTrainer
 from latentlm.trainers.sft import LatentSFTTrainer
 
@@ -43,7 +43,7 @@ def loop(tuning, layout, kind):
     accelerator.backward(output.loss)
     gradients = tapped_gradients(model)
     optimizer.step()
-    means = latent_run(model).metrics.means(torch.device("cpu"), lambda sums: sums)
+    means = latent_state(model).monitoring.metrics.means(torch.device("cpu"), lambda sums: sums)
     return {"loss": output.loss.item(), **means}, gradients, head_weights(model)
 
 
@@ -51,7 +51,7 @@ def trained(cls, folder, tuning, layout, kind):
     model, gradients = model_of(tuning), Gradients()
     trainer = trainer_of(cls, model, folder, layout, kind, [gradients])
     trainer.train()
-    checkpoints = {bool(getattr(m, "gradient_checkpointing", False)) for m in latent_run(model).backbone.layers}
+    checkpoints = {bool(getattr(m, "gradient_checkpointing", False)) for m in latent_state(model).backbone.layers}
     assert checkpoints == {kind != "off"}
     return trainer.state.log_history[0], gradients.found, head_weights(model)
 
@@ -142,7 +142,7 @@ def test_logs_are_means_over_steps(cls, tmp_path):
     for name in ("loss", "data/value", "next_state/value", "slow/value", "slow/weighted", "last/value"):
         mean = sum(line[name] for line in single.state.log_history[:3]) / 3
         assert line[name] == pytest.approx(mean, rel=1e-6)
-    assert latent_run(model).metrics.sums == {}
+    assert latent_state(model).monitoring.metrics.sums == {}
 
 
 @pytest.mark.parametrize("cls", [LatentTrainer, LatentSFTTrainer])

@@ -1,0 +1,101 @@
+"""All terms of an objective, built: the heads they share, the terms by name, and how much each weighs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from latentlm.components.heads import Head
+from latentlm.components.predictors import Shared
+from latentlm.components.tap import Widths
+from latentlm.components.transformer_predictor import LinearOn
+from latentlm.objective.logit_losses import called
+from latentlm.objective.predict import PredictTerm
+from latentlm.objective.regularize import RegularizeTerm
+from latentlm.objective.term_weights import TermWeights
+from latentlm.objective.terms import PlainTerm, Predict
+from latentlm.types import ForwardView, StepContext, TermLoss
+
+Term = PredictTerm | RegularizeTerm
+
+
+class Terms(nn.Module):
+    """The terms by name.
+
+    Args:
+        specs: plain, resolved terms, see `Objective.resolve`.
+        heads: shared heads by name.
+        hidden: width of the network's states.
+        embedding: width of its input embeddings.
+        pixels: input values of a position, where the network reads pixels.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, PlainTerm],
+        heads: Mapping[str, Head],
+        hidden: int,
+        embedding: int,
+        pixels: int | None = None,
+    ):
+        super().__init__()
+        self.heads = nn.ModuleDict({name: head.build(hidden) for name, head in heads.items()})
+        widths = Widths(hidden, embedding, {name: head.dim for name, head in heads.items()}, pixels)
+        built: dict[str, nn.Module] = {}
+        for name in sorted(specs, key=lambda name: _borrows(specs[name])):  # after the terms that lend
+            spec = specs[name]
+            predicts = isinstance(spec, Predict)
+            built[name] = PredictTerm(name, spec, widths, built) if predicts else RegularizeTerm(name, spec, widths)
+        self.terms = nn.ModuleDict({name: built[name] for name in specs})
+        self.weights = TermWeights(specs)
+
+    def __getitem__(self, name: str) -> Term:
+        return self.terms[name]  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.terms)
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def items(self) -> Iterator[tuple[str, Term]]:
+        """Names and terms."""
+        return ((name, self[name]) for name in self.terms)
+
+    def calls(self) -> dict[str, partial]:
+        """The shared heads as a `StepContext` has them."""
+        return {name: partial(called, head) for name, head in self.heads.items()}
+
+    def counts(self, view: ForwardView) -> dict[str, Tensor]:
+        """How many values each term will average, from the positions alone."""
+        return {name: term.count(view) for name, term in self.items()}
+
+    def forward(self, context: StepContext) -> dict[str, TermLoss]:
+        """Sum, count and weight of every term.
+
+        A term that is still off keeps its weights in the graph, or data parallel training waits for them for ever.
+        """
+        weights = self.weights(context.step)
+        return {name: replace(term(context), weight=weights[name]) for name, term in self.items()}
+
+    def advance(self) -> None:
+        """After an optimizer step: running centres move, and multipliers by what the backward has measured."""
+        for _, term in self.items():
+            if isinstance(term, PredictTerm) and term.assigner is not None:
+                term.assigner.advance()  # type: ignore[operator]
+        self.weights.rebalance()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
+        old = next((key for key in state_dict if key.startswith((f"{prefix}predictors.", f"{prefix}assigners."))), None)
+        if old is not None:
+            raise ValueError(
+                f"latent heads: '{old}' was saved by an older latentlm, whose heads had other names; train them again "
+                "(the network itself loads with transformers)"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _borrows(spec: PlainTerm) -> bool:
+    return isinstance(spec, Predict) and isinstance(spec.predictor, Shared | LinearOn)
