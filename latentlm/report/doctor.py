@@ -77,6 +77,16 @@ class Finding:
     step: int
 
 
+def meaning(verdict: str) -> str:
+    """What a finding means; logs of another version may name one that is not known here."""
+    return MEANINGS.get(verdict, "a verdict of another version of latentlm")
+
+
+def fix(verdict: str) -> str:
+    """What to try against it."""
+    return FIXES.get(verdict, "the version that has written the log")
+
+
 def read_run(path: Path) -> RunRecord:
     """A run folder that has logged something, finished or not."""
     if not (path / "metrics.jsonl").is_file():
@@ -102,7 +112,7 @@ def describe(run: RunRecord, findings: Sequence[Finding]) -> list[str]:
     lines += [f"  {problem}" for problem in run.problems]
     for name, step in dict.fromkeys((finding.verdict, finding.step) for finding in findings):
         places = ", ".join(finding.place for finding in findings if (finding.verdict, finding.step) == (name, step))
-        lines.append(f"  {places}: {name} at step {step}: {MEANINGS[name]}. Try: {FIXES[name]}.")
+        lines.append(f"  {places}: {name} at step {step}: {meaning(name)}. Try: {fix(name)}.")
     unseen = [name for name in terms([run]) if name != "data" and f"monitor/{name}/verdict" not in run.words]
     if unseen:
         watch = "" if run.words else "; set objective.monitor_every to a number of steps"

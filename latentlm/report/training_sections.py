@@ -19,7 +19,7 @@ from latentlm.report.contract import (
     between,
     number,
 )
-from latentlm.report.doctor import FIXES, MEANINGS, examine
+from latentlm.report.doctor import examine, fix, meaning
 from latentlm.report.figures.palette import png
 from latentlm.report.figures.training import losses, rank_over_depth
 from latentlm.report.run_record import RunRecord, terms
@@ -59,8 +59,8 @@ def health(runs: Sequence[RunRecord]) -> Section:
             run.dot,
             Cell(finding.place),
             Cell(f"{finding.verdict} at step {finding.step}", style="bad"),
-            Cell(MEANINGS[finding.verdict]),
-            Cell(FIXES[finding.verdict]),
+            Cell(meaning(finding.verdict)),
+            Cell(fix(finding.verdict)),
         ]
         for run, finding in found
     ]

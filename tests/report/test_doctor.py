@@ -15,6 +15,7 @@ from latentlm.experiment.callbacks import Bar
 from latentlm.experiment.recipe import load_recipe
 from latentlm.experiment.train import train
 from latentlm.objective.objective import Objective
+from latentlm.report import write_report
 from latentlm.report.doctor import FIXES, MEANINGS, examine, read_run
 
 STEPS = (1, 50, 100, 150, 200)
@@ -223,3 +224,12 @@ def test_files_that_a_kill_has_cut_are_named_and_left_out(tmp_path):
         told = latentlm("doctor", folder)
         assert told.code == 0, told
         assert f"{name} cannot be read (cut short?), so it is left out" in told.out
+
+
+def test_a_verdict_of_another_version_is_shown_and_no_traceback(tmp_path):
+    folder = write(tmp_path / "run", verdict="some-old-name")
+    told = latentlm("doctor", folder)
+    assert told.code == 1
+    assert "term: some-old-name at step 200: a verdict of another version of latentlm" in told.out
+    page = write_report([tmp_path / "run"], tmp_path / "out").read_text(encoding="utf-8")
+    assert "some-old-name at step 200" in page

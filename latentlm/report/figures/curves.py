@@ -27,6 +27,7 @@ class Curve:
 def panels_over_depth(panels: Mapping[str, Sequence[Curve]], labels: Sequence[str], y_title: str) -> Figure:
     """A panel for each name, in two columns; thin and dotted: fresh weights; grey: chance. Shares are in per cent."""
     from matplotlib import figure as mpl
+    from matplotlib.ticker import MaxNLocator
 
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -51,6 +52,7 @@ def panels_over_depth(panels: Mapping[str, Sequence[Curve]], labels: Sequence[st
             if curve.chance is not None:
                 axis.axhline(100 * curve.chance, color=FLOOR, linewidth=0.8)
         axis.set_ylim(0, 102)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("depth")
         axis.set_ylabel(y_title)
     legend(figure, labels)

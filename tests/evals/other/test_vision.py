@@ -72,7 +72,7 @@ def test_ridge_finds_a_planted_direction_in_tall_and_wide_features_and_nothing_i
         y = torch.cat([x @ weight, torch.randn(2 * num, 1)], 1)  # one target is in the features, the other is not
         guess = ridge(x[:num], y[:num])(x[num:])
         assert r_squared(guess[:, :1], y[num:, :1]) > (0.99 if num > dim else 0.4)
-        assert -0.2 < r_squared(guess[:, 1:], y[num:, 1:]) < 0.1
+        assert -0.5 < r_squared(guess[:, 1:], y[num:, 1:]) < 0.1
 
 
 def ill_conditioned(num, dim=96, classes=10):
