@@ -169,3 +169,12 @@ MODULES = [path for path in (ROOT / "latentlm").rglob("*.py") if ">>>" in path.r
 def test_examples_in_docstrings(path):
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     assert doctest.testmod(module).failed == 0
+
+
+def test_what_the_walk_through_names_is_in_the_files_it_names():
+    page = ROOT / "latentlm/HOW_IT_WORKS.md"
+    stops = re.findall(r"\]\(([\w/]+\.py)\)[\s,]+`([\w.]+)[:`]", page.read_text(encoding="utf-8"))
+    assert len(stops) > 5
+    for file, name in stops:
+        text = (ROOT / "latentlm" / file).read_text(encoding="utf-8")
+        assert all(re.search(rf"(def|class) {part}\b", text) for part in name.split(".")), (file, name)
