@@ -65,8 +65,8 @@ def write_lines(path: Path, *rows: dict) -> str:
     ("words", "line"),
     [
         (["smoke_txt"], "did you mean 'smoke_text'?"),
-        (["nitp"], "recipe 'nitp' is now 'nitp'"),
-        (["smoke_text", "training.max_steps=3"], "training.max_steps is now training.max_steps"),
+        (["text/nitp"], "recipe 'text/nitp' is now 'nitp'"),
+        (["smoke_text", "optim.steps=3"], "optim.steps is now training.max_steps"),
         (
             ["nowhere.yaml"],
             "recipe 'nowhere.yaml': no such file and no built-in recipe; known: arithmetic, ",
@@ -121,7 +121,7 @@ def write_lines(path: Path, *rows: dict) -> str:
         (["smoke_text", "model.freeze_above=1/2", "model.lora.r=2"], "adapters go where lora.target_modules says"),
         (
             ["smoke_text", "model.name=nobody/nothing"],
-            "model.name: cannot load nobody/nothing; check the name, or go on",
+            "model.name: nobody/nothing: cannot be loaded",
         ),
         (["smoke_text", "model.name=./nothing"], "model.name: there is no folder ./nothing; check the path"),
         (["nitp", "model=tiny_llama", "data.source=nothing.jsonl"], "data.source: there is no file or folder"),
@@ -213,6 +213,7 @@ def test_mistakes_that_only_the_network_shows(folder):
 def test_run_folders_that_cannot_be_used(folder, no_weights):
     Path("taken").mkdir()
     Path("taken/recipe.yaml").write_text("{}")
+    Path("taken/run.json").write_text("{}")
     Path("file").write_text("")
     train = ["train", "smoke_text"]
     refused(
