@@ -131,7 +131,9 @@ def _mapping(path: Path, problems: list[str]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        data = read_json(path) if path.suffix == ".json" else read_yaml(path.read_text(encoding="utf-8"), path.name) or {}
+        data = (
+            read_json(path) if path.suffix == ".json" else read_yaml(path.read_text(encoding="utf-8"), path.name) or {}
+        )
     except ValueError:
         data = None
     if isinstance(data, dict):
