@@ -150,29 +150,28 @@ def renamed_recipe(name: str) -> str | None:
 
 def _oldest(entries: list[tuple[str, Any]]) -> str | None:
     """One line about the most telling old key: the deepest one."""
-    found = [(key, new) for key, value in entries if (new := _now(key, value))]
-    if not found:
-        return None
-    key, new = max(found, key=lambda pair: pair[0].count("."))
-    return f"{key} is now {new}"
+    found = [(key, line) for key, value in entries if (line := _now(key, value))]
+    return max(found, key=lambda pair: pair[0].count("."))[1] if found else None
 
 
 def _now(key: str, value: Any) -> str | None:
+    """The line about one key with its value, where one of the two is old."""
     for old, new in KEYS.items():
         name, equals, wanted = old.partition("=")
         if fnmatchcase(key, name) and (not equals or wanted == value):
             parent, _, last = key.rpartition(".")
-            return f"{parent}{new}" if new.startswith(".") else f"{new}{last}" if new.endswith(".") else new
+            now = f"{parent}{new}" if new.startswith(".") else f"{new}{last}" if new.endswith(".") else new
+            return f"{key}: {value} is now {now}" if equals else f"{key} is now {now}"
     if key.startswith("objective.") and isinstance(value, str):
         for old, new in VALUES.items():
             name, _, wanted = old.partition("=")
             if wanted == value and f".{key}".endswith(f".{name}"):
-                return f"{key}: {new}"
+                return f"{key}: {value} is now {new}"
     block, _, last = key.partition(".")
     if key == "data.kind" and value in SOURCES and value != "text":
-        return f"data.source.kind: {value}"
+        return f"{key}: {value} is now data.source.kind: {value}"
     if block == "data" and last in SOURCE_KEYS:
-        return f"data.source.{last}"
+        return f"{key} is now data.source.{last}"
     return None
 
 

@@ -29,6 +29,12 @@ FOREIGN = (
 )  # fmt: skip
 
 
+SIZES = (  # of a network, which has none of 0
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "vocab_size", "max_position_embeddings", "image_size", "patch_size", "num_channels",
+)  # fmt: skip
+
+
 def read_config(recipe: Recipe) -> PreTrainedConfig:
     """The network's config, checked against the objective's depths before any weights are there."""
     spec = recipe.model
@@ -157,6 +163,10 @@ def _config_from_scratch(given: dict[str, Any], vision: bool = False) -> PreTrai
         what, some = ("vision model", "vit or dinov2") if vision else ("causal language model", "llama, gpt2 or qwen3")
         hint = f"did you mean '{near[0]}'?" if near else f"use one such as {some}"
         raise ConfigError(f"model.config.model_type: no {what} '{kind}'; {hint}")
+    for key, value in given.items():
+        least = 1 if key in SIZES else 0 if key.startswith(("num_", "n_")) else None
+        if least is not None and isinstance(value, int | float) and not value >= least:
+            raise ConfigError(f"model.config.{key}: {value}; set it to {least} or more")
     with _told("model.config"):
         blank, config = AutoConfig.for_model(kind), AutoConfig.for_model(**given)
     known = {*blank.to_dict(), *blank.attribute_map}

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "report_to": "none",
     "disable_tqdm": True,
     "remove_unused_columns": False,
+    "gradient_checkpointing": False,
 }
 # what may change when a run is resumed, since it does not change what is learned
 FREE = (
@@ -119,8 +120,14 @@ def lasting(training: Mapping[str, Any], trainer: str) -> dict[str, Any]:
 
 def build_arguments(values: dict[str, Any], trainer: str) -> Any:
     """The arguments themselves; what their own checks refuse is one line."""
+    known = arguments_class(trainer)
+    values, names = dict(values), {field.name for field in dataclasses.fields(known)}
+    for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+        new = old.replace("gradient", "activation")  # its name in newer versions
+        if new in names and old in values:
+            values = {new: values.pop(old)} | values
     try:
-        return arguments_class(trainer)(**values)
+        return known(**values)
     except (ValueError, TypeError, ImportError, NotImplementedError, OSError, KeyError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())[:300]}") from error
 

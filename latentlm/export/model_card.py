@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from latentlm.config.catalog import read_recipe
 from latentlm.config.schema import kind_of, parse
 from latentlm.objective.objective import Objective
 from latentlm.result import Result
@@ -42,7 +43,7 @@ def write_card(
         step: of the weights, where they are not those of the run's end.
     """
     recipe = run / "recipe.yaml"
-    whole: dict = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
+    whole: dict = read_recipe(recipe) if recipe.is_file() else {}
     objective = whole.get("objective", objective)
     base = whole.get("model", {}).get("name") or base
     source = whole.get("data", {}).get("source")

@@ -35,6 +35,8 @@ class Objective:
     source: str | None = None
 
     def __post_init__(self):
+        if self.lm_weight < 0:
+            raise ValueError(f"lm_weight: {self.lm_weight}; set it to 0 or more")
         if self.monitor_every < 0:
             raise ValueError(f"monitor_every: must be 0 (off) or more, got {self.monitor_every}")
         for name in (*self.terms, *self.heads):

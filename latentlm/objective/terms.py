@@ -36,6 +36,8 @@ class Weight:
     grad_ratio: float | None = None
 
     def __post_init__(self):
+        if self.value < 0:
+            raise ValueError(f"weight: {self.value}; set it to 0 or more")
         if self.start < 0 or self.ramp < 0:
             raise ValueError(f"weight: start and ramp must be 0 or more, got {self.start} and {self.ramp}")
         if self.grad_ratio is not None and (self.grad_ratio <= 0 or self.value <= 0):

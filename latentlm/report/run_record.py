@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from latentlm.config.yaml_reader import read_yaml
 from latentlm.report.contract import Cell, EvaluatedRun
 from latentlm.report.result_files import Source, sources
 from latentlm.result import Result, merge
@@ -132,8 +131,10 @@ def _mapping(path: Path, problems: list[str]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        data = read_json(path) if path.suffix == ".json" else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (ValueError, yaml.YAMLError, RecursionError):
+        data = (
+            read_json(path) if path.suffix == ".json" else read_yaml(path.read_text(encoding="utf-8"), path.name) or {}
+        )
+    except ValueError:
         data = None
     if isinstance(data, dict):
         return data

@@ -19,7 +19,7 @@ JUNK: list[Any] = [
     {"kind": ["a"]}, {"": 1}, {None: 2}, {1: {2: 3}}, ["a", 1, None], [{"kind": "x"}], "predict", "facts", "images",
     "text", {"kind": "facts", "num_both": -1}, {"kind": "corpus", "path": ""}, 2026, "2026-11-29", {"value": -1},
 ]  # fmt: skip
-SECONDS = 5  # of one case, on a machine that is busy with other things
+SECONDS = 5  # of one case, on the processor
 
 
 def walk(data: Any, path: tuple = ()) -> list[tuple]:
@@ -71,7 +71,7 @@ def scramble(text: str, rng: random.Random) -> str:
 
 
 def loads_or_is_refused(*words: Any) -> bool:
-    started = time.monotonic()
+    started = time.process_time()
     line = ""
     try:
         build_recipe(compose(*words), *words)
@@ -79,7 +79,7 @@ def loads_or_is_refused(*words: Any) -> bool:
         line = str(error) or "refused"
     assert len(line) < 1500, line[:3000]
     assert "\n" not in line
-    assert time.monotonic() - started < SECONDS
+    assert time.process_time() - started < SECONDS
     return not line
 
 
@@ -87,6 +87,7 @@ def loads_or_is_refused(*words: Any) -> bool:
 def test_a_recipe_with_something_changed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng, data, file = random.Random(name), compose(name), tmp_path / "own.yaml"
+    loads_or_is_refused(name)  # the first one pays for slow imports
     loaded = 0
     for _ in range(60):
         changed = data

@@ -65,8 +65,8 @@ def write_lines(path: Path, *rows: dict) -> str:
     ("words", "line"),
     [
         (["smoke_txt"], "did you mean 'smoke_text'?"),
-        (["nitp"], "recipe 'nitp' is now 'nitp'"),
-        (["smoke_text", "training.max_steps=3"], "training.max_steps is now training.max_steps"),
+        (["text/nitp"], "recipe 'text/nitp' is now 'nitp'"),
+        (["smoke_text", "optim.steps=3"], "optim.steps is now training.max_steps"),
         (
             ["nowhere.yaml"],
             "recipe 'nowhere.yaml': no such file and no built-in recipe; known: arithmetic, ",
@@ -115,13 +115,19 @@ def write_lines(path: Path, *rows: dict) -> str:
             "unknown key 'hiden_size' for llama; did you mean 'hidden_size'?",
         ),
         (["smoke_text", "model.config.hidden_size=wide"], "model.config: "),
+        (["smoke_text", "model.config.hidden_size=-32"], "model.config.hidden_size: -32; set it to 1 or more"),
+        (["smoke_text", "model.config.num_hidden_layers=-1"], "model.config.num_hidden_layers: -1; set it to 1"),
+        (["smoke_text", "objective.lm_weight=.nan"], "smoke_text.objective.lm_weight: nan; give a finite number"),
+        (["smoke_text", "objective.lm_weight=-1"], "lm_weight: -1.0; set it to 0 or more"),
+        (["smoke_text", "objective.terms.round.weight=-1"], "weight: -1.0; set it to 0 or more"),
+        (["smoke_text", "objective.terms.round.weight=.inf"], "weight: inf; give a finite number"),
         (["smoke_text", "model.config.num_attention_heads=3"], "model.config: "),
         (["smoke_text", "model.freeze_above=7"], "model.freeze_above: depth 7: the model has 2 blocks; use 0..2"),
         (["smoke_text", "model.freeze_above=half"], "model: depth 'half': use a fraction from 0 to 1"),
         (["smoke_text", "model.freeze_above=1/2", "model.lora.r=2"], "adapters go where lora.target_modules says"),
         (
             ["smoke_text", "model.name=nobody/nothing"],
-            "model.name: cannot load nobody/nothing; check the name, or go on",
+            "model.name: nobody/nothing: cannot be loaded",
         ),
         (["smoke_text", "model.name=./nothing"], "model.name: there is no folder ./nothing; check the path"),
         (["nitp", "model=tiny_llama", "data.source=nothing.jsonl"], "data.source: there is no file or folder"),
@@ -213,6 +219,7 @@ def test_mistakes_that_only_the_network_shows(folder):
 def test_run_folders_that_cannot_be_used(folder, no_weights):
     Path("taken").mkdir()
     Path("taken/recipe.yaml").write_text("{}")
+    Path("taken/run.json").write_text("{}")
     Path("file").write_text("")
     train = ["train", "smoke_text"]
     refused(

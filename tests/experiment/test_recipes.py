@@ -101,7 +101,7 @@ def test_a_header_says_what_it_is_and_gives_the_equation(name):
 
 def test_the_smoke_recipe_has_every_kind_of_term():
     terms = load_recipe("smoke_text").objective.terms.values()
-    assert {kind_of(type(term)) for term in terms} == {"predict", "levels", "spread"}
+    assert {kind_of(type(term)) for term in terms} == {"predict", "levels", "regularize"}
     assert {kind_of(type(term.target)) for term in terms if isinstance(term, Predict)} == {"token_embeddings", "ema"}
     assert isinstance(load_recipe("smoke_text").source, Facts)
 

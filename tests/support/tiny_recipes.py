@@ -42,5 +42,6 @@ def tiny(name: str) -> list[str]:
         "data.max_length=48",
         "training.per_device_train_batch_size=8",
         "training.learning_rate=1e-3",
+        "training.warmup_steps=0",
         *common,
     ]
