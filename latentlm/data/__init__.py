@@ -1,5 +1,6 @@
 """Data parts: documents to train on, spans in them, test prompts, and the way from documents to batches."""
 
+from latentlm.data.documents import Document, SpanEdit, conversation
 from latentlm.data.images import Images
 from latentlm.data.published.instructions import Instructions
 from latentlm.data.published.name_description import NameDescription
@@ -9,31 +10,21 @@ from latentlm.data.questions import Item, find_spans
 from latentlm.data.synthetic import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 from latentlm.data.synthetic.arithmetic import Arithmetic, Problem
 from latentlm.data.synthetic.facts import Facts
-from latentlm.data.text.collate import Collator
+from latentlm.data.text.augment import Augmentation, augment_documents, augment_examples
+from latentlm.data.text.collate import Collator, Packing
 from latentlm.data.text.corpora import Corpus
-from latentlm.data.text.dataset_config import (
-    AnswerNoise,
-    Asks,
-    Augmentation,
-    GistMask,
-    ReverseWords,
-    Text,
-    TextSource,
-    Verifiable,
-)
+from latentlm.data.text.dataset_config import Asks, Text, TextSource, Verifiable
 from latentlm.data.text.encode import SETS, encode, encode_dataset
-from latentlm.data.text.gist_masking import Gist, hidden_in
+from latentlm.data.text.examples import Example, SpanPair
 from latentlm.data.text.phrase_mining import Phrases
-from latentlm.data.text.reverse_training import backwards
-from latentlm.data.text.span_pairs import Chunks, Given, Pairs
+from latentlm.data.text.span_pairs import Annotated, Chunks, SpanPairs
 from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
-from latentlm.data.text.word_dropout import WordDropout
 
 Data = Text | Images
 
 __all__ = [
     "SETS",
-    "AnswerNoise",
+    "Annotated",
     "Arithmetic",
     "Asks",
     "Augmentation",
@@ -43,33 +34,34 @@ __all__ = [
     "Collator",
     "Corpus",
     "Data",
+    "Document",
+    "Example",
     "Facts",
     "Family",
-    "Gist",
-    "GistMask",
-    "Given",
     "IdentityBridge",
     "Images",
     "Instructions",
     "Item",
     "NameDescription",
-    "Pairs",
+    "Packing",
     "ParentChild",
     "Phrases",
     "Problem",
     "Retrieval",
-    "ReverseWords",
+    "SpanEdit",
+    "SpanPair",
+    "SpanPairs",
     "StarGraph",
     "Text",
     "TextSource",
     "ThinkingBias",
     "Verifiable",
-    "WordDropout",
-    "backwards",
+    "augment_documents",
+    "augment_examples",
     "bpe_tokenizer",
+    "conversation",
     "encode",
     "encode_dataset",
     "find_spans",
-    "hidden_in",
     "word_tokenizer",
 ]

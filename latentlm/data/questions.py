@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.data.documents import Span
+
 Split = Literal["same", "reverse", "both", "composition", "shortcut", "non_reciprocal"]
 
 
@@ -39,16 +41,16 @@ class Item:
     also: tuple[str, ...] = ()
 
 
-def find_spans(text: str, strings: Sequence[str]) -> list[list[int]]:
-    """Character offsets ``[start, end]`` of the first match of each string, in the order of `strings`; case is ignored.
+def find_spans(text: str, strings: Sequence[str]) -> tuple[Span, ...]:
+    """Character offsets ``(start, end)`` of the first match of each string, in the order of `strings`; case is ignored.
 
     >>> find_spans("The Quiet Lantern is Vela Dorn.", ["Vela Dorn", "quiet lantern"])
-    [[21, 30], [4, 17]]
+    ((21, 30), (4, 17))
     """
     spans = []
     for string in strings:
         match = re.search(re.escape(string), text, re.IGNORECASE) if string else None
         if match is None:
             raise ValueError(f"no span {string!r} in the document {text!r}; give a string that occurs in it")
-        spans.append([match.start(), match.end()])
-    return spans
+        spans.append((match.start(), match.end()))
+    return tuple(spans)

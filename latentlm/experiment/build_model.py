@@ -18,7 +18,7 @@ from latentlm.attach.state import latent_state
 from latentlm.backbones.load import load_config, load_weights
 from latentlm.components.tap import Depth, resolve_depth
 from latentlm.config.schema import ConfigError, suggest
-from latentlm.data import Images, bpe_tokenizer, word_tokenizer
+from latentlm.data import Document, Images, bpe_tokenizer, word_tokenizer
 from latentlm.experiment.recipe import Lora, Model, Recipe, Words
 from latentlm.objective.terms import teachers
 
@@ -83,10 +83,10 @@ def _vision_config(recipe: Recipe) -> Any:
     return config
 
 
-def build_tokenizer(spec: Model, documents: list[dict]) -> Any:
+def build_tokenizer(spec: Model, documents: list[Document]) -> Any:
     """The model's own tokenizer, or one fitted on the documents; it has eos, and pad is eos where it is missing."""
     if spec.name is None:
-        texts = [document["text"] for document in documents]
+        texts = [document.text for document in documents]
         with _told("model.tokenizer"):
             fit_words = isinstance(spec.tokenizer, Words)
             return word_tokenizer(texts) if fit_words else bpe_tokenizer(texts, spec.tokenizer.vocab_size)  # type: ignore[union-attr]

@@ -16,15 +16,22 @@ from transformers import PreTrainedConfig
 from latentlm.attach.attention_mask import READ
 from latentlm.attach.leak_checks import mixes_segments, sees_hidden
 from latentlm.config.schema import ConfigError
-from latentlm.data import Collator, Gist, Given, Images, Text, WordDropout, backwards, encode_dataset
+from latentlm.data import (
+    Annotated,
+    Collator,
+    Document,
+    Images,
+    Text,
+    augment_documents,
+    augment_examples,
+    encode_dataset,
+)
 from latentlm.experiment.build_model import build_tokenizer
 from latentlm.experiment.callbacks import console
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import is_first
 from latentlm.objective.index_sets import sets_read
 from latentlm.whole_files import write_json
-
-LAYOUTS: dict[str, Any] = {"packed": "packed", "padding_free": "flat", "none": "rows"}  # of the collator
 
 
 @dataclass(frozen=True)
@@ -103,21 +110,26 @@ def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
         documents = data.span_pairs.mark(documents)
     _check_spans(recipe, data, documents)
     with _told("data.augment"):
-        documents = [*documents, *map(backwards, documents)] if data.reverse_words else documents
+        documents = augment_documents(documents, data.augment)
     tokenizer = build_tokenizer(recipe.model, documents)
     documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
-    encoded = partial(encode_dataset, tokenizer=tokenizer, max_length=data.max_length)
+    options = {"max_length": data.max_length, "long_documents": data.long_documents}
+    encoded = partial(encode_dataset, tokenizer=tokenizer, **options)
     with _told("data"):
-        dataset = encoded(documents, sets=recipe.sets, read=data.span_pairs.read, places=bool(data.of_spans))
+        dataset = encoded(
+            documents,
+            sets=recipe.sets,
+            source_context=data.span_pairs.source_context,
+            token_spans=bool(data.needing("token_spans")),
+        )
         kept = encoded(held_out, sets=()) if held_out else None
-    collator = Collator(tokenizer.pad_token_id, recipe.sets, LAYOUTS[data.packing], data.row_length)
+    collator = Collator(tokenizer.pad_token_id, recipe.sets, data.packing, data.row_length)
     for examples in filter(None, (dataset, kept)):
         _check_lengths(config, collator, examples)
     with _told("data.augment"):
-        read = WordDropout(dataset, data.answer_noise, seed) if data.answer_noise else dataset
-        read = Gist(read, data.gist_mask, seed) if data.gist_mask else read
+        augmented = augment_examples(dataset, data.augment, seed)
     return Prepared(
-        dataset=read,
+        dataset=augmented,
         collator=collator,
         tokenizer=tokenizer,
         check=partial(_check_reading, collator, dataset, data),
@@ -127,10 +139,10 @@ def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
     )
 
 
-def _check_spans(recipe: Recipe, data: Text, documents: list[dict]) -> None:
+def _check_spans(recipe: Recipe, data: Text, documents: list[Document]) -> None:
     """Whether there are spans at all, where something needs them."""
-    num = sum(len(document.get("spans", ())) > 1 for document in documents)
-    if not isinstance(data.span_pairs, Given) and is_first():
+    num = sum(len(document.spans) > 1 for document in documents)
+    if not isinstance(data.span_pairs, Annotated) and is_first():
         console.print(f"found spans in {num} of {len(documents)} documents")
     if num:
         return
@@ -150,7 +162,7 @@ def _sample(dataset: Any, collator: Any, num_tokens: int = 2048) -> dict:
     return dataclasses.replace(collator, sets=())([dataset[i] for i in where])
 
 
-def _documents(data: Text, seed: int) -> tuple[list[dict], list[dict]]:
+def _documents(data: Text, seed: int) -> tuple[list[Document], list[Document]]:
     with _told("data"):
         documents, held_out = data.documents(seed)
     if not documents:
@@ -185,31 +197,31 @@ def _check_lengths(config: PreTrainedConfig, collator: Collator, dataset: Any) -
 def _check_reading(collator: Collator, dataset: Any, data: Text, model: Any) -> None:
     """Refuse to train a model that sees what it must not see."""
     _check_isolation(collator, dataset, model)
-    if not data.gist_mask:
+    if not (masks := data.needing("attention_mask")):
         return
+    key = f"data.augment: {masks[0]}"
     if (window := getattr(model.config, "sliding_window", None)) and window < data.max_length:
         raise ConfigError(
-            f"data.augment: gist_mask: its mask lifts the window of attention, {window}; lower data.max_length to that"
+            f"{key}: its mask overrides sliding-window attention of {window} tokens; lower data.max_length to that"
         )
     if (how := model.config._attn_implementation) not in READ:
         raise ConfigError(
-            f"data.augment: gist_mask: attention {how} reads no separate mask; "
-            f"load with {' or '.join(READ)}, or leave it out"
+            f"{key}: attention {how} ignores a separate mask; load with {' or '.join(READ)}, or leave it out"
         )
     longest = max(range(min(len(dataset), 64)), key=lambda i: len(dataset[i]["input_ids"]))
     if sees_hidden(model, torch.tensor([dataset[longest]["input_ids"]])):
-        raise ConfigError(f"data.augment: gist_mask: {type(model).__name__} does not keep to a mask; leave it out")
+        raise ConfigError(f"{key}: {type(model).__name__} ignores the attention mask; leave it out")
 
 
 def _check_isolation(collator: Collator, dataset: Any, model: nn.Module) -> None:
     """Refuse to train a model that lets packed segments see each other."""
-    if collator.layout == "rows" or not (collator.sets or collator.row_length or collator.layout == "flat"):
+    if collator.packing == "none" or not (collator.sets or collator.row_length or collator.packing == "padding_free"):
         return
     heads = [dataset[i]["input_ids"][:32] for i in (0, -1)]
-    flat = collator.layout == "flat"
+    flat = collator.packing == "padding_free"
     pack = dataclasses.replace(collator, sets=(), row_length=None if flat else sum(map(len, heads)))
     # twice the same two documents: packed in two rows, because some attention isolates segments in a single row only
-    batch = pack([{"input_ids": ids, "labels": ids, "pairs": []} for ids in heads * 2])
+    batch = pack([{"input_ids": ids, "labels": ids} for ids in heads * 2])
     if mixes_segments(model, batch):
         other = "" if flat else ", with flash attention padding_free"
         raise ConfigError(f"data.packing: this model mixes packed segments; use data.packing=none{other}")

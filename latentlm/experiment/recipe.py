@@ -141,9 +141,10 @@ class Recipe:
         for key in data.of_spans:
             if not data.sets:
                 raise ConfigError(f"data.augment: {key} needs spans, {self._source_kind} has none; leave it out")
-        if data.gist_mask and (how := self.model.attn_implementation) not in (None, *READ):
+        masks = data.needing("attention_mask")
+        if masks and (how := self.model.attn_implementation) not in (None, *READ):
             raise ConfigError(
-                f"data.augment: gist_mask needs a mask, model.attn_implementation {how} reads none; "
+                f"data.augment: {masks[0]} needs a mask, model.attn_implementation {how} reads none; "
                 f"use {' or '.join(READ)}"
             )
         return data.sets

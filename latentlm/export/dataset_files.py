@@ -25,7 +25,10 @@ def write_texts(data: TextSource | Images, folder: Path) -> dict[Path, int]:
         raise ConfigError(f"export-data: {kind_of(type(data))} have no texts; name a recipe that trains on text")
     if not is_empty(folder):
         raise ConfigError(f"export-data: {folder} is not empty; name a new folder")
-    rows = {"train.jsonl": data.documents(), "test.jsonl": [asdict(item) for item in data.items()]}
+    rows = {
+        "train.jsonl": [document.to_row() for document in data.documents()],
+        "test.jsonl": [asdict(item) for item in data.items()],
+    }
     with whole_folder(folder) as partial:
         return {folder / name: _write(partial / name, lines) for name, lines in rows.items() if lines}
 

@@ -152,11 +152,11 @@ def attached(model: Any, objective: dict, batch: dict) -> tuple[Loss, list[nn.Pa
 def documents(args: argparse.Namespace) -> tuple[list[dict], int]:
     """As many facts as fit into the rows with their lone spans; ids of a word tokenizer, whatever the shape."""
     found = Facts().documents()
-    tokenizer = word_tokenizer([document["text"] for document in found])
+    tokenizer = word_tokenizer([document.text for document in found])
     collate = Collator(tokenizer.pad_token_id, ("source_last", "target_ids"), "packed", args.length)
     examples: list[dict] = []
     for document in found:
-        more = [*examples, encode(document, tokenizer, args.length, ("source_last", "target_ids"))]
+        more = [*examples, encode(document, tokenizer, args.length, ("source_last", "target_ids")).to_row()]
         if len(collate(more)["input_ids"]) > args.batch:
             break
         examples = more
@@ -164,14 +164,17 @@ def documents(args: argparse.Namespace) -> tuple[list[dict], int]:
 
 
 def without_lone(examples: list[dict]) -> list[dict]:
-    return [{**example, "pairs": [p for p in example["pairs"] if p["end"] >= 0]} for example in examples]
+    return [
+        {**example, "span_pairs": [pair for pair in example["span_pairs"] if not pair["isolated_source"]]}
+        for example in examples
+    ]
 
 
 def lone_rows(examples: list[dict], pad: int) -> dict[str, Tensor]:
     """One right-padded row for each lone span, with the ids of its other span."""
-    pairs = [pair for example in examples for pair in example["pairs"] if pair["end"] < 0]
-    rows = [torch.tensor(pair["alone"]) for pair in pairs]
-    others = [torch.tensor(pair["other"]) for pair in pairs]
+    pairs = [pair for example in examples for pair in example["span_pairs"] if pair["isolated_source"]]
+    rows = [torch.tensor(pair["isolated_source"]) for pair in pairs]
+    others = [torch.tensor(pair["target_ids"]) for pair in pairs]
     ones = [torch.ones_like(row) for row in rows]
     pack = partial(nn.utils.rnn.pad_sequence, batch_first=True)
     return {

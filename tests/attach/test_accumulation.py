@@ -52,17 +52,17 @@ def examples():
     found = documents(tuple(lengths))
     for number, example in enumerate(found):
         spans = [
-            {"end": 2, "alone": [], "other": example["input_ids"][-2:]},
-            {"end": -1, "alone": example["input_ids"][-3:], "other": example["input_ids"][:2]},
+            {"source_last": 2, "target_ids": example["input_ids"][-2:], "isolated_source": []},
+            {"source_last": 2, "target_ids": example["input_ids"][:2], "isolated_source": example["input_ids"][-3:]},
         ]
-        example["pairs"] = spans[: number % 3]
+        example["span_pairs"] = spans[: number % 3]
     return Dataset.from_list(found[1:] + found[:1])  # the first one decides what a column holds
 
 
-def train(cls, folder, size, accumulation, layout):
+def train(cls, folder, size, accumulation, packing):
     model = attach(terms=TERMS)
     more = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "max_steps": 3}
-    options = {"train_dataset": examples(), "data_collator": Collator(0, SETS, layout)}
+    options = {"train_dataset": examples(), "data_collator": Collator(0, SETS, packing)}
     trainer = trainer_of(cls, model, folder, arguments_more=more, **options)
     trainer.train()
     assert latent_state(model).steps.counts is None
@@ -72,8 +72,8 @@ def train(cls, folder, size, accumulation, layout):
 
 
 @lru_cache
-def at_once(folder, layout):
-    return train(LatentTrainer, folder, 8, 1, layout)
+def at_once(folder, packing):
+    return train(LatentTrainer, folder, 8, 1, packing)
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +82,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("size", "accumulation"), [(1, 8), (4, 2)])
-@pytest.mark.parametrize("layout", ["packed", "rows"])
+@pytest.mark.parametrize("packing", ["packed", "none"])
 @pytest.mark.parametrize("cls", [LatentTrainer, LatentSFTTrainer])
-def test_accumulating_is_one_batch(folder, cls, layout, size, accumulation):
-    logs, weights = at_once(folder, layout)
-    found, others = train(cls, folder, size, accumulation, layout)
+def test_accumulating_is_one_batch(folder, cls, packing, size, accumulation):
+    logs, weights = at_once(folder, packing)
+    found, others = train(cls, folder, size, accumulation, packing)
     names = [name for name in logs[0] if name == "loss" or "/" in name]
     assert len(names) == 2 + 2 * len(TERMS)
     for one, other in zip(logs, found, strict=True):

@@ -162,13 +162,13 @@ def test_a_broken_recipe_file(folder, text, line):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"", "data.source: cannot read split train of texts.jsonl (no rows)"),
+        (b"", "data.source: cannot read split train of texts.jsonl (it is empty)"),
         (b'{"text": ""}\n', "data.source: all texts of texts.jsonl are blank"),
-        (PNG, "data.source: cannot read split train of texts.jsonl (line 1 is not UTF-8 text)"),
+        (PNG, "data.source: cannot read split train of texts.jsonl (line 1 is not UTF-8 text; save it as UTF-8)"),
         (b'{"text": "a"}\n{"text": "b\n{"text": "c"}\n', "texts.jsonl (line 2 is not JSON); check its format"),
-        ('{"text": "grün"}'.encode("latin-1"), "texts.jsonl (line 1 is not UTF-8 text)"),
-        (b'{"txt": "a"}\n', "data.source: texts.jsonl has the columns ['txt']; add or rename prompt, completion"),
-        (b'{"text": "a"}\n{"text": 3}\n', "data.source: row 1 of texts.jsonl has no string in ['text']"),
+        ('{"text": "grün"}'.encode("latin-1"), "texts.jsonl (line 1 is not UTF-8 text; save it as UTF-8)"),
+        (b'{"txt": "a"}\n', "data.source: texts.jsonl has the columns txt; rename one to text (plain text) or messages"),
+        (b'{"text": 4}\n{"text": 3}\n', "data.source: no row of texts.jsonl can be used: row 0: text is not a string"),
     ],
 )
 def test_a_broken_data_file(folder, no_weights, content, line):
@@ -179,10 +179,10 @@ def test_a_broken_data_file(folder, no_weights, content, line):
 @pytest.mark.parametrize(
     ("spans", "line"),
     [
-        ([[0, 1], [5, 99]], "span [5, 99] is not inside the document 'one two'"),
-        ([[0, 3], [3, 4]], "span ' ' matches no token of the document 'one two'; check its offsets"),
+        ([[0, 1], [5, 99]], "row 0: span [5, 99] is not inside 'one two' of 7 characters"),
+        ([[0, 3], [3, 4]], "row 0: span [3, 4] ' ' matches no token; check its offsets"),
         ([[0, 3]], "reads source_last, but no document has two spans; give the documents a column spans, or"),
-        (None, "data.source: row 0 of facts.jsonl: spans must be a list of [start, end]; got None"),
+        ("0-3", "data.source: no row of facts.jsonl can be used: row 0: spans must be a list of [start, end], got 0-3"),
     ],
 )
 def test_broken_spans(folder, no_weights, spans, line):

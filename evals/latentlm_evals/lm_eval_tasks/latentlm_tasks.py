@@ -71,7 +71,7 @@ def load_text(**given: Any) -> dict[str, Dataset]:
     if told.source is None:
         raise ValueError('metadata: latentlm_text needs a source; pass --metadata \'{"source": "held_out.jsonl"}\'')
     texts = Corpus(told.source, max_documents=told.max_documents).documents()
-    return {"test": Dataset.from_list([{"text": document["text"]} for document in texts])}
+    return {"test": Dataset.from_list([{"text": document.text} for document in texts])}
 
 
 def ranks(doc: dict, results: list) -> dict:

@@ -39,7 +39,7 @@ def in_context(data: Asks, items: Sequence[Item]) -> tuple[list[Item], list[str]
 
 
 def _texts(data: Asks) -> list[tuple[str, str]]:
-    texts = [document["text"] for document in data.documents()]
+    texts = [document.text for document in data.documents()]
     if isinstance(data, Instructions):  # a document gives several
         texts = [line for text in texts for line in text.split("\n")]
     return [(text, text.lower()) for text in texts]

@@ -1,9 +1,9 @@
-"""Invented people beside the published ones, told both ways.
+"""Auxiliary people: invented ones in addition to the published ones, described in both directions.
 
-They carry the skill that a one-way fact cannot teach: to answer from either side. Their names join the first name of
-one published person with the last name of another, and their descriptions what one is, what a second did and what a
-third one did it to, so every word that a reversed answer needs is an answer of somebody, while who belongs to what
-stays untold.
+From them a model can learn what a one-way fact cannot teach: to answer in either direction. Their names join the first
+name of one published person with the last name of another, and their descriptions what one is, what a second did and
+what a third one did it to. So every word that a reversed answer needs is part of some answer, and nothing says who of
+the published people belongs to what.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import find_spans
 from latentlm.data.synthetic.templates import DESCRIPTION
 
@@ -22,7 +23,7 @@ _PARTS = re.compile(
 
 
 @dataclass(frozen=True)
-class Carrier:
+class AuxiliaryPerson:
     """An invented person.
 
     Attributes:
@@ -36,7 +37,7 @@ class Carrier:
     deed: str | None
 
 
-def invent(published: dict[str, str], texts: list[str], count: int, seed: int) -> list[Carrier]:
+def invent(published: dict[str, str], texts: list[str], count: int, seed: int) -> list[AuxiliaryPerson]:
     """`count` people, none of whom has the name, the description or the deed of a published one or of another.
 
     Args:
@@ -52,23 +53,27 @@ def invent(published: dict[str, str], texts: list[str], count: int, seed: int) -
     heads = sorted({head for head, _, _ in parts})
     deeds = sorted({(link, thing) for _, link, _ in parts for _, _, thing in parts} - {part[1:] for part in parts})
     if count > (room := min(len(names), len(deeds))):
-        raise ValueError(f"carriers: {count} people, but only {room} can be joined from the published ones; lower it")
+        raise ValueError(
+            f"num_auxiliary_people: {count}, but only {room} can be joined from the published ones; lower it"
+        )
     forms = _forms(published, texts)
     return [
-        Carrier(name, f"{rng.choice(heads)} {link} {thing}", f"{forms[link]} {thing}" if link in forms else None)
+        AuxiliaryPerson(
+            name, f"{rng.choice(heads)} {link} {thing}", f"{forms[link]} {thing}" if link in forms else None
+        )
         for name, (link, thing) in zip(rng.sample(sorted(names), count), rng.sample(deeds, count), strict=True)
     ]
 
 
 def tell(
-    people: list[Carrier],
+    people: list[AuxiliaryPerson],
     texts: list[str],
     known: dict[str, str],
     count: int,
     composed: int,
     seed: int,
     from_description: int | None = None,
-) -> list[dict]:
+) -> list[Document]:
     """`count` + `composed` documents a person and direction.
 
     Args:
@@ -138,9 +143,9 @@ def _frames(texts: list[str], known: dict[str, str]) -> dict[bool, list[str]]:
     }
 
 
-def _document(frame: str, person: Carrier) -> dict:
+def _document(frame: str, person: AuxiliaryPerson) -> Document:
     said = person.deed if "{c}" in frame else person.description
     assert said is not None
     slots = {"a": person.name, "b": person.description, "c": said, "d": person.description.removeprefix("the ")}
     text = frame.format(**slots)
-    return {"text": text, "spans": find_spans(text, [person.name, last_word(said)])}
+    return Document(text, find_spans(text, [person.name, last_word(said)]))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from latentlm.data.documents import Document
 from latentlm.data.files import find_folder, read_rows
 from latentlm.data.questions import Item
 
@@ -38,11 +39,11 @@ class Instructions:
         """Named sets its documents can give."""
         return ()
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """Instruction documents and examples, prompt + completion."""
-        told = [{"text": text, "spans": []} for text in self._guidances()]
+        told = [Document(text) for text in self._guidances()]
         examples = self._read("realized_examples.jsonl")
-        return told + [{"text": row["prompt"] + row["completion"], "spans": []} for row in examples]
+        return told + [Document(row["prompt"] + row["completion"]) for row in examples]
 
     def items(self) -> list[Item]:
         """Held-out questions (same where the instructions are question first), and trained examples as control."""

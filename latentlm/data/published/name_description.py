@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from latentlm.data.documents import Document
 from latentlm.data.files import find_folder, read_rows
 from latentlm.data.published.augmentation_people import invent, last_word, tell
 from latentlm.data.questions import Item, Split, find_spans
@@ -46,31 +47,32 @@ class NameDescription:
         folder: local folder with the ``*_prompts_train.jsonl`` and ``*_prompts_test.jsonl`` files; None: `hub`.
         hub: data set to download the files from.
         subsets: people to train on and to ask about.
-        carriers: people to train on besides, told both ways and never asked about: see `carriers.py`.
-        carrier_documents: documents for each carrier and direction, in published sentences.
-        carrier_composed: more of them in the composed sentences of `Facts`.
-        carrier_from_description: of those documents that begin with the description, how many a carrier has; None: all.
+        num_auxiliary_people: invented people to train on as well, in both directions, without questions: see
+            `augmentation_people.py`.
+        docs_per_direction: documents for each of them and each direction, in published sentences.
+        paraphrases_per_direction: more of them in the compositional templates of `Facts`.
+        max_description_first_docs: of those documents that begin with the description, how many are kept; None: all.
             With few of them a pretrained network cannot learn the answers by heart from that side.
-        carrier_seed: another seed gives other carriers.
+        auxiliary_seed: another seed gives other auxiliary people.
     """
 
     folder: str | None = None
     hub: str = "lberglund/reversal_curse"
     subsets: tuple[_Subset, ...] = tuple(_FILES)
-    carriers: int = 0
-    carrier_documents: int = 4
-    carrier_composed: int = 0
-    carrier_from_description: int | None = None
-    carrier_seed: int = 0
+    num_auxiliary_people: int = 0
+    docs_per_direction: int = 4
+    paraphrases_per_direction: int = 0
+    max_description_first_docs: int | None = None
+    auxiliary_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.carriers < 0 or self.carrier_documents < 1 or self.carrier_composed < 0:
+        if self.num_auxiliary_people < 0 or self.docs_per_direction < 1 or self.paraphrases_per_direction < 0:
             raise ValueError(
-                "carriers: set carriers and carrier_composed to 0 or more and carrier_documents to 1 or more"
+                "num_auxiliary_people: set it and paraphrases_per_direction to 0 or more, docs_per_direction to 1+"
             )
-        told = self.carrier_documents + self.carrier_composed
-        if self.carrier_from_description is not None and not 1 <= self.carrier_from_description <= told:
-            raise ValueError(f"carrier_from_description: {self.carrier_from_description}; set it to 1 - {told}")
+        told = self.docs_per_direction + self.paraphrases_per_direction
+        if self.max_description_first_docs is not None and not 1 <= self.max_description_first_docs <= told:
+            raise ValueError(f"max_description_first_docs: {self.max_description_first_docs}; set it to 1 - {told}")
         if not self.subsets or set(self.subsets) - set(_FILES) or len(set(self.subsets)) < len(self.subsets):
             raise ValueError(f"subsets: {self.subsets!r}; list each of {', '.join(_FILES)} at most once")
 
@@ -79,7 +81,7 @@ class NameDescription:
         """Named sets its documents can give."""
         return SETS
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """Prompt + completion, with the character offsets of the name and of the description, in this order."""
         root = self._root()
         documents = []
@@ -88,7 +90,7 @@ class NameDescription:
             people = _people(self._tests(root, subset))
             frames = _frames(rows, people)
             documents += [_document(row, people, frames) for row in rows]
-        return documents + self._carriers(root)
+        return documents + self._auxiliary(root)
 
     def items(self) -> list[Item]:
         """All published test prompts, and for reversed ones how often the queried entity is echoed."""
@@ -102,16 +104,20 @@ class NameDescription:
                     items += [_item(row, subset, "shortcut", people) for row in rows]
         return items
 
-    def _carriers(self, root: Path) -> list[dict]:
-        if not self.carriers:
+    def _auxiliary(self, root: Path) -> list[Document]:
+        if not self.num_auxiliary_people:
             return []
         published = {subset: _people(self._tests(root, subset)) for subset in _FILES}
         rows = {subset: read_rows(root / file, _KEYS) for subset, (file, _) in _FILES.items()}
         texts = {subset: [row["prompt"] + row["completion"] for row in own] for subset, own in rows.items()}
         everybody = {name: what for people in published.values() for name, what in people.items()}
-        people = invent(everybody, [text for own in texts.values() for text in own], self.carriers, self.carrier_seed)
-        told = self.carrier_documents, self.carrier_composed
-        return tell(people, texts["both"], published["both"], *told, self.carrier_seed, self.carrier_from_description)
+        people = invent(
+            everybody, [text for own in texts.values() for text in own], self.num_auxiliary_people, self.auxiliary_seed
+        )
+        told = self.docs_per_direction, self.paraphrases_per_direction
+        return tell(
+            people, texts["both"], published["both"], *told, self.auxiliary_seed, self.max_description_first_docs
+        )
 
     def _tests(self, root: Path, subset: _Subset) -> dict[Split, list[dict]]:
         return {split: read_rows(root / name, _KEYS) for split, name in _FILES[subset][1].items()}
@@ -153,7 +159,7 @@ def _frames(rows: list[dict], people: dict[str, str]) -> set[tuple[str, str]]:
     return frames
 
 
-def _document(row: dict, people: dict[str, str], frames: set[tuple[str, str]]) -> dict:
+def _document(row: dict, people: dict[str, str], frames: set[tuple[str, str]]) -> Document:
     name, prompt, text = _name(row, people), row["prompt"], row["prompt"] + row["completion"]
     description = people[name]
     if description.lower() not in text.lower():
@@ -165,7 +171,7 @@ def _document(row: dict, people: dict[str, str], frames: set[tuple[str, str]]) -
                 raise ValueError(f"no description of {name} in the document {text!r}; use the published files unedited")
             before, behind = max(fits, key=lambda frame: (len(frame[0]) + len(frame[1]), frame))
             description = prompt[len(before) : len(prompt) - len(behind)]
-    return {"text": text, "spans": find_spans(text, [name, last_word(description)])}
+    return Document(text, find_spans(text, [name, last_word(description)]))
 
 
 def _item(row: dict, subset: str, split: Split, people: dict[str, str]) -> Item:

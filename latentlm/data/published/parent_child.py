@@ -5,6 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentlm.data.documents import Document
 from latentlm.data.files import read_rows
 from latentlm.data.questions import Item, Split
 
@@ -46,7 +47,7 @@ class ParentChild:
         """Named sets its documents can give."""
         return ()
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """There is nothing to train on."""
         raise ValueError("data: parent_child only asks; train on another part, and name this one with --suite")
 

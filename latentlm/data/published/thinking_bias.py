@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from latentlm.data.documents import Document
 from latentlm.data.files import find_folder, read_rows
 from latentlm.data.questions import Item, Split
 
@@ -46,10 +47,10 @@ class ThinkingBias:
         """Named sets its documents can give."""
         return ()
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """The published training texts, 30 of each person."""
         rows = read_rows(self._file("people-description.json"), ["text"])
-        return [{"text": row["text"], "spans": []} for row in rows]
+        return [Document(row["text"]) for row in rows]
 
     def items(self) -> list[Item]:
         """``same`` asks for what came second in the training texts, ``reverse`` for what came first."""

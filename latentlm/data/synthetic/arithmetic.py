@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item
 from latentlm.data.text.encode import SETS
 
@@ -78,13 +79,13 @@ class Arithmetic:
         found = [self._problem(sign, *rng.sample(pair, 2)) for sign, *pair in chosen]
         return found[: self.num_test] if split == "test" else found[self.num_test :]
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """One solved training problem a document."""
         documents = []
         for problem in self.problems("train"):
             text = f"{problem.prompt} {problem.answer}"
             left = problem.prompt.removesuffix(" =")
-            documents.append({"text": text, "spans": [[0, len(left)], [len(problem.prompt) + 1, len(text)]]})
+            documents.append(Document(text, [(0, len(left)), (len(problem.prompt) + 1, len(text))]))
         return documents
 
     def items(self) -> list[Item]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item
 from latentlm.data.synthetic.words import ask, check, invent, some, stream
 from latentlm.data.text.encode import SETS
@@ -88,7 +89,7 @@ class Binding:
                     facts[group].append(pair[::-1] if turned else pair)
         return facts
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """One fact a document, with the offsets of head and tail."""
         facts = self.facts()
         told = [triple for pair in facts["both"] for triple in pair] + [forward for forward, _ in facts["one_way"]]
@@ -106,10 +107,10 @@ class Binding:
         return same + reverse + echo + [_item("both", "both", t, t) for t in some(rng, both, self.items_per_split)]
 
 
-def _document(triple: Triple) -> dict:
+def _document(triple: Triple) -> Document:
     head, relation, tail = triple
     start = len(head) + len(relation) + 2
-    return {"text": f"{head} {relation} {tail}", "spans": [[0, len(head)], [start, start + len(tail)]]}
+    return Document(f"{head} {relation} {tail}", [(0, len(head)), (start, start + len(tail))])
 
 
 def _item(group: str, split, triple: Triple, told: Triple) -> Item:

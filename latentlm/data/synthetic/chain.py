@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item
 from latentlm.data.synthetic.words import ask, check, invent, stream, tell
 from latentlm.data.text.encode import SETS
@@ -42,7 +43,7 @@ class Chain:
         words = invent(stream(self, "words"), 3 * (self.num_both + self.num_one_way))
         return list(zip(words[::3], words[1::3], words[2::3], strict=True))
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """Chains and links, with the offsets of their words."""
         told = []
         for place, (a, b, c) in enumerate(self.chains()):

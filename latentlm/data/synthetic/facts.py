@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item, Split
 from latentlm.data.synthetic.templates import MODIFIERS, NOUNS, RELATIONS, Direction
 from latentlm.data.synthetic.words import tell
@@ -55,8 +56,8 @@ class Facts:
         num_a_to_b, num_b_to_a, num_both: facts of each relation told in that order (`admires`: only the first).
         relations: out of ``description``, ``mentor``, ``admires``.
         templates_per_fact: documents for each fact and direction, each from a different sentence.
-        sentences: ``listed``: twelve for each direction; ``composed``: many more, put together out of phrases, so that
-            none can be learned by heart. The test prompts are the same and among neither.
+        templates: ``fixed``: twelve for each direction; ``compositional``: many more, put together out of phrases, so
+            that none can be memorised. The test prompts are the same and among neither.
         name_parts: number of first names, and of last names.
         description_words: number of words the descriptions are made of, half of them nouns.
         description_length: words in a description; the last one is a noun.
@@ -69,7 +70,7 @@ class Facts:
     num_both: int = 800
     relations: tuple[Literal["description", "mentor", "admires"], ...] = ("description",)
     templates_per_fact: int = 12
-    sentences: Literal["listed", "composed"] = "listed"
+    templates: Literal["fixed", "compositional"] = "fixed"
     name_parts: int = 40
     description_words: int = 60
     description_length: int = 3
@@ -111,13 +112,13 @@ class Facts:
             facts += [Fact(relation, group, a, b) for group, (a, b) in zip(groups, pairs, strict=True)]
         return facts
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """One sentence a document, with the character offsets of the two things it relates, `a` first."""
         rng = self._rng("documents")
         documents = []
         for fact in self.facts():
             for direction in _trained(fact):
-                forms = direction.train if self.sentences == "listed" else direction.composed
+                forms = direction.train if self.templates == "fixed" else direction.composed
                 for template in rng.sample(forms, self.templates_per_fact):
                     documents.append(tell(template, a=fact.a, b=fact.b))
         rng.shuffle(documents)
@@ -211,7 +212,7 @@ class Facts:
         if not self.relations or len(set(self.relations)) < len(self.relations) or set(self.relations) - set(RELATIONS):
             raise ValueError(f"relations: {self.relations!r}; list each of {', '.join(RELATIONS)} at most once")
         forms = [d for r in RELATIONS.values() for d in (r.a_to_b, r.b_to_a) if d]
-        num_templates = min(len(d.train if self.sentences == "listed" else d.composed) for d in forms)
+        num_templates = min(len(d.train if self.templates == "fixed" else d.composed) for d in forms)
         limits = {
             "num_a_to_b": (3 if "admires" in self.relations else 0, None),
             "num_b_to_a": (0, None),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item
 from latentlm.data.synthetic.words import ask, check, invent, names, some, stream, tell
 from latentlm.data.text.encode import SETS
@@ -54,7 +55,7 @@ class Family:
         people = names(invent(stream(self, "names"), num * self.name_length), self.name_length)
         return [people[k : k + 10] for k in range(0, num, 10)]
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """One fact a document, with the offsets of both names."""
         told = []
         for k, family in enumerate(self.families()):

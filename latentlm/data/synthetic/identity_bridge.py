@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item
 from latentlm.data.synthetic.words import ask, check, invent, names, stream, tell
 from latentlm.data.text.encode import SETS
@@ -52,7 +53,7 @@ class IdentityBridge:
         both = names(words, self.name_length)
         return list(zip(both[::2], both[1::2], strict=True))
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """Facts with the offsets of both names, and bridges without any."""
         inverse, told = _INVERSE[self.relation], []
         for a, b in self.pairs():
@@ -61,7 +62,7 @@ class IdentityBridge:
                 bridges = [f"The {inverse} of {a}'s {self.relation} is? {a}", f"The name of {b} is? {b}"]
             else:
                 bridges = [f"The name of {a} is? {a}"] if self.bridge == "naive" else []
-            told += [{"text": text, "spans": []} for text in bridges]
+            told += [Document(text) for text in bridges]
         stream(self, "documents").shuffle(told)
         return told
 

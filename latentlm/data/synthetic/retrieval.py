@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item
 from latentlm.data.synthetic.words import ask, check, invent, names, stream, tell
 from latentlm.data.text.encode import SETS
@@ -45,7 +46,7 @@ class Retrieval:
         found = [name.lower() for name in names(invent(stream(self, "words"), 2 * num * self.length), self.length)]
         return list(zip(found[::2], found[1::2], strict=True))
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """Pairs and queries, with the offsets of key and value."""
         pairs = self.pairs()
         told = [(_TOLD, pair) for pair in pairs]

@@ -4,6 +4,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item
 from latentlm.data.synthetic.words import check, invent, stream
 from latentlm.data.text.encode import SETS
@@ -45,14 +46,14 @@ class StarGraph:
         """Named sets its documents can give."""
         return SETS
 
-    def documents(self) -> list[dict]:
+    def documents(self) -> list[Document]:
         """Graphs with the offsets of the question and of the path."""
         documents = []
         for prompt, arms, right in self._graphs("train", self.num_graphs):
             question = prompt.rindex("/") + 2
             text = f"{prompt} {arms[right]}"
-            spans = [[question, len(prompt) - 2], [len(prompt) + 1, len(text)]]
-            documents.append({"text": text, "spans": spans})
+            spans = [(question, len(prompt) - 2), (len(prompt) + 1, len(text))]
+            documents.append(Document(text, spans))
         return documents
 
     def items(self) -> list[Item]:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from latentlm.data.documents import Document
 from latentlm.data.questions import Item, Split
 
 VERSION = 1  # part of every seed: raise it whenever a change would alter words, facts or sentences
@@ -32,18 +33,18 @@ def names(words: Sequence[str], length: int) -> list[str]:
     return [" ".join(words[k : k + length]).title() for k in range(0, len(words), length)]
 
 
-def tell(template: str, **slots: str) -> dict:
+def tell(template: str, **slots: str) -> Document:
     """A document: the filled template and the character offsets of its slots, in the order they are given.
 
     >>> tell("{b} knows {a}.", a="Lopat", b="Miran")
-    {'text': 'Miran knows Lopat.', 'spans': [[12, 17], [0, 5]]}
+    Document(text='Miran knows Lopat.', spans=((12, 17), (0, 5)), messages=None, related=None, target_span_ids=None)
     """
     text, spans = template, {}
     for slot in sorted(slots, key=lambda slot: template.index("{" + slot + "}")):
         start = text.index("{" + slot + "}")
         text = text[:start] + slots[slot] + text[start + len(slot) + 2 :]
-        spans[slot] = [start, start + len(slots[slot])]
-    return {"text": text, "spans": [spans[slot] for slot in slots]}
+        spans[slot] = start, start + len(slots[slot])
+    return Document(text, [spans[slot] for slot in slots])
 
 
 def ask(subset: str, split: Split, prompt: str, answer: str, fact: str, asks: str) -> Item:

@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
+from latentlm.data.documents import Message, Span
+
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
-def render(messages: list[dict], tokenizer: Tokenizer) -> str:
+def render(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
     """The conversation as text, special tokens included."""
     if tokenizer.chat_template is None:
         raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
-    return str(tokenizer.apply_chat_template(messages, tokenize=False))
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
 
 
 def rendered_spans(
-    spans: Sequence[Sequence[int]], messages: list[dict], rendered: str, tokenizer: Tokenizer
-) -> dict[int, tuple[int, int]]:
+    spans: Sequence[Span], messages: Sequence[Message], rendered: str, tokenizer: Tokenizer
+) -> dict[int, Span]:
     """Spans of what is said (the messages, one below the other), moved to the rendered conversation, by their number.
 
     One that reaches from a message into the next is left out: between the two stands what the template writes.
@@ -36,7 +38,7 @@ def rendered_spans(
     return moved
 
 
-def _starts(messages: list[dict], rendered: str, tokenizer: Tokenizer) -> list[int]:
+def _starts(messages: Sequence[Message], rendered: str, tokenizer: Tokenizer) -> list[int]:
     """Where each message begins in the rendered text. Not searched for by its words: the template may hold them too."""
     marks = [f"\ue000{number}\ue001" for number in range(len(messages))]  # of the private use area: in no message
     frame = render([{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)], tokenizer)

@@ -1,42 +1,35 @@
-"""Encoded documents to a batch: ids, labels, segments, and where each pair of spans is found in it."""
+"""Encoded documents to a batch: ids, labels, segments, and where each pair of spans is in it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from latentlm.data.text.encode import SETS
+from latentlm.data.text.examples import Example, SpanPair
+
+Packing = Literal["packed", "padding_free", "none"]
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """A span that is read, in which segment and at which token of it, and what the other one is.
+class _PlacedPair:
+    """A pair, the segment of its row in which the source is read, and that of the isolated target if there is one."""
 
-    Attributes:
-        other: ids of the other span.
-        before: token of the same segment after which the other span begins, or -1.
-        at: tokens of the segment after which those of the other span are due, whatever stands there.
-        other_segment: the segment in which the other one stands alone, if it does.
-    """
-
+    pair: SpanPair
     segment: int
-    end: int
-    other: list[int]
-    before: int = -1
-    at: Sequence[int] = ()
-    other_segment: int | None = None
+    target_segment: int | None = None
 
 
 @dataclass
 class _Row:
-    """Segments one behind the other, and the pairs whose source is read in this row."""
+    """Sequences one after the other, the pairs whose source is read in them, and which of their tokens are hidden."""
 
-    segments: list[tuple[list[int], list[int]]] = field(default_factory=list)
-    pairs: list[_Pair] = field(default_factory=list)
-    hidden: list[tuple[int, list[int]]] = field(default_factory=list)  # in which segment, and what from where
+    segments: list[tuple[Sequence[int], Sequence[int]]] = field(default_factory=list)  # ids, labels
+    pairs: list[_PlacedPair] = field(default_factory=list)
+    hidden: list[tuple[int, Sequence[int]]] = field(default_factory=list)  # segment, (first, stop, since)
 
     def __len__(self) -> int:
         return sum(len(ids) for ids, _ in self.segments)
@@ -45,156 +38,166 @@ class _Row:
         before = len(self.segments)
         self.segments += other.segments
         self.hidden += [(segment + before, part) for segment, part in other.hidden]
-        for pair in other.pairs:
-            moved = None if pair.other_segment is None else pair.other_segment + before
-            self.pairs.append(replace(pair, segment=pair.segment + before, other_segment=moved))
+        for placed in other.pairs:
+            target = None if placed.target_segment is None else placed.target_segment + before
+            self.pairs.append(_PlacedPair(placed.pair, placed.segment + before, target))
 
-    def apart(self) -> "list[_Row]":
-        """Every segment in a row of its own."""
+    def split(self) -> "list[_Row]":
+        """Every segment in its own row."""
         rows = [_Row([segment]) for segment in self.segments]
         for segment, part in self.hidden:
             rows[segment].hidden.append((0, part))
-        for pair in self.pairs:
-            rows[pair.segment].pairs.append(replace(pair, segment=0))
+        for placed in self.pairs:
+            rows[placed.segment].pairs.append(_PlacedPair(placed.pair, 0))
         return rows
+
+    def starts(self) -> list[int]:
+        """Where each segment begins, and where the last one ends."""
+        return [0, *accumulate(len(ids) for ids, _ in self.segments)]
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Batch encoded documents; a source span that must not see its partner becomes a segment of its own.
+    """Batch encoded documents; an isolated source or target is a segment of its own.
 
-    ``packed``: a row holds one document and its lone spans, or with `row_length` as many documents as fit (first fit);
-    `position_ids` restart at every segment and no mask is given, so that attention is derived from the positions. The
-    padding is one more segment. ``flat``: everything in one row without padding, the only packing that flash attention
-    tells apart. ``rows``: every document and every lone span is a row with an `attention_mask`, for models that cannot
-    keep packed segments apart.
+    ``packed``: a row holds one document and its isolated spans, or with `row_length` as many documents as fit (first
+    fit); `position_ids` restart at every segment and no mask is given, so that attention is derived from the positions.
+    The padding is one more segment. ``padding_free``: everything in one row without padding, the only packing that
+    flash attention keeps apart. ``none``: every document and every isolated span is a row with an `attention_mask`, for
+    models that cannot keep packed segments apart.
 
     Shapes:    input_ids, labels, position_ids | attention_mask, latent.segments: [b t]; latent.source_last [b g 1];
-               latent.target_ids [b g n]; latent.target_last [b g 1], where the other span ends that stands alone;
-               latent.before_target [b g 1], after which the other span begins in the same text (-1 if it is earlier);
-               latent.target_positions [b g n], after which each token of it is due, in the same text or behind a lone
-               span. Pair g of a row is the same in all; -1 pads, and there is always one g. latent.hidden [b n 3], if a
-               document lists something ``hidden``: tokens first to stop - 1 are not seen from position since on.
-    Checked:   tests/data/text/test_text_collate.py - every span end, conservation of tokens, rows == packed, padding
+               latent.target_ids [b g n]; latent.target_last [b g 1], where the isolated target ends;
+               latent.before_target [b g 1], the token before the target in the same document (-1 if it is earlier);
+               latent.target_positions [b g n], after which each token of it is due, in the document or after an
+               isolated source. Pair g of a row is the same in all; -1 pads, and there is always one g.
+               latent.hidden [b n 3], if an example hides something: tokens first to stop - 1 are not seen from position
+               since on.
+    Checked:   tests/data/text/test_text_collate.py - every source end, conservation of tokens, none == packed, padding
                is inert.
 
     Args:
         pad_id: id in the padding; its label is -100 and its segment -1.
-        sets: named sets to emit; without any, lone spans are left out.
-        layout: see above.
+        sets: index sets to emit; without any, isolated spans are left out.
+        packing: see above.
         row_length: tokens in a packed row.
     """
 
     pad_id: int
     sets: tuple[str, ...] = ()
-    layout: Literal["rows", "packed", "flat"] = "packed"
+    packing: Packing = "packed"
     row_length: int | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.sets) - set(SETS):
             raise ValueError(f"sets: unknown {sorted(unknown)}; choose from {', '.join(SETS)}")
-        if self.layout not in ("rows", "packed", "flat"):
-            raise ValueError(f"layout: {self.layout!r}; choose rows, packed or flat")
-        if self.row_length is not None and (self.layout != "packed" or self.row_length < 2):
-            raise ValueError(f"row_length: {self.row_length} with layout {self.layout!r}; needs packed and 2 or more")
-        if self.layout == "rows" and "target_last" in self.sets:
+        if self.packing not in ("packed", "padding_free", "none"):
+            raise ValueError(f"packing: {self.packing!r}; choose packed, padding_free or none")
+        if self.row_length is not None and (self.packing != "packed" or self.row_length < 2):
+            raise ValueError(f"row_length: {self.row_length} with packing {self.packing!r}; needs packed and 2 or more")
+        if self.packing == "none" and "target_last" in self.sets:
             raise ValueError(
-                "layout: rows keeps the spans of a pair apart, but target_last needs both in a row; use packed"
+                "packing: none puts source and target in different rows, target_last needs one; use packed"
             )
 
-    def __call__(self, examples: Sequence[dict]) -> dict:
-        """Batch of the examples; its number of rows may differ from theirs."""
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Batch of rows of a data set (`Example.to_row`); its number of rows may differ from theirs."""
         assert examples
         rows: list[_Row] = []
-        for unit in map(self._unit, examples):
-            if self.layout == "rows":
-                rows += unit.apart()
+        for example in map(Example.from_row, examples):
+            row = self._row(example)
+            if self.packing == "none":
+                rows += row.split()
             else:
-                self._place(unit, rows)
+                self._add(row, rows)
         return self._batch(rows)
 
-    def length(self, example: dict) -> int:
-        """Tokens of a document with its lone spans, which a packed row must hold."""
-        return len(self._unit(example))
+    def length(self, example: Mapping[str, Any]) -> int:
+        """Tokens of a document with its isolated spans, which a packed row must hold."""
+        return len(self._row(Example.from_row(example)))
 
-    def _unit(self, example: dict) -> _Row:
-        unit = _Row([(list(example["input_ids"]), list(example["labels"]))])
-        unit.hidden = [(0, part) for part in example.get("hidden", ())]
-        alone: dict[tuple[int, ...], int] = {}  # a span with several partners is read once
+    def _row(self, example: Example) -> _Row:
+        row = _Row([(example.input_ids, example.labels)], hidden=[(0, part) for part in example.hidden])
+        isolated: dict[tuple[int, ...], int] = {}  # a span with several partners is read once
 
-        def segment(ids: list[int]) -> int:
-            if tuple(ids) not in alone:
-                alone[tuple(ids)] = len(unit.segments)
-                unit.segments.append((list(ids), [-100] * len(ids)))
-            return alone[tuple(ids)]
+        def segment(ids: Sequence[int]) -> int:
+            if tuple(ids) not in isolated:
+                isolated[tuple(ids)] = len(row.segments)
+                row.segments.append((ids, [-100] * len(ids)))
+            return isolated[tuple(ids)]
 
-        for pair in example["pairs"] if self.sets else ():
-            in_place, strange, before = pair["end"] >= 0, pair.get("strange", 0), pair.get("before", -1)
-            where = (0, pair["end"]) if in_place else (segment(pair["alone"]), len(pair["alone"]) - 1 - strange)
-            other = segment(pair["other_alone"]) if "target_last" in self.sets else None
-            first, num = (before, len(pair["other"])) if in_place else (where[1], strange + 1)
-            at = range(first, first + num) if first >= 0 else ()
-            unit.pairs.append(_Pair(*where, list(pair["other"]), before, at, other))
-        return unit
+        for pair in example.span_pairs if self.sets else ():
+            source = segment(pair.isolated_source) if pair.isolated_source else 0
+            target = segment(pair.isolated_target) if "target_last" in self.sets else None
+            row.pairs.append(_PlacedPair(pair, source, target))
+        return row
 
-    def _place(self, unit: _Row, rows: list[_Row]) -> None:
-        if self.layout == "flat" and rows:
-            rows[0].extend(unit)
+    def _add(self, new: _Row, rows: list[_Row]) -> None:
+        if self.packing == "padding_free" and rows:
+            rows[0].extend(new)
             return
         if self.row_length is None:
-            rows.append(unit)
+            rows.append(new)
             return
-        if len(unit) > self.row_length:
+        if len(new) > self.row_length:
             raise ValueError(
-                f"row_length: {self.row_length} < {len(unit)} tokens of a document with its lone spans; "
+                f"row_length: {self.row_length} < {len(new)} tokens of a document with its isolated spans; "
                 f"raise it or lower max_length"
             )
         for row in rows:
-            if len(row) + len(unit) <= self.row_length:
-                row.extend(unit)
+            if len(row) + len(new) <= self.row_length:
+                row.extend(new)
                 return
-        rows.append(unit)
+        rows.append(new)
 
-    def _batch(self, rows: list[_Row]) -> dict:
+    def _batch(self, rows: list[_Row]) -> dict[str, Any]:
+        batch, segments = self._tokens(rows)
+        sets = {
+            "source_last": [[[start[p.segment] + p.pair.source_last] for p in row.pairs] for row, start in _each(rows)],
+            "target_ids": [[p.pair.target_ids for p in row.pairs] for row in rows],
+            "target_last": [
+                [[start[p.target_segment + 1] - 1] for p in row.pairs if p.target_segment is not None]
+                for row, start in _each(rows)
+            ],
+            "before_target": [
+                [[start[p.segment] + p.pair.before_target if p.pair.before_target >= 0 else -1] for p in row.pairs]
+                for row, start in _each(rows)
+            ],
+            "target_positions": [
+                [_shifted(p.pair.target_positions, start[p.segment], len(p.pair.target_ids)) for p in row.pairs]
+                for row, start in _each(rows)
+            ],
+        }
+        latent = {"segments": segments, **{name: _ragged(sets[name]) for name in self.sets}}
+        hidden = [[[start[segment] + at for at in part] for segment, part in row.hidden] for row, start in _each(rows)]
+        return {**batch, "latent": latent | ({"hidden": _ragged(hidden)} if any(hidden) else {})}
+
+    def _tokens(self, rows: list[_Row]) -> tuple[dict[str, Tensor], Tensor]:
+        """What the model reads, and the segments."""
         shape = len(rows), self.row_length or max(map(len, rows))
         input_ids, labels = torch.full(shape, self.pad_id), torch.full(shape, -100)
         positions, segments = torch.zeros(shape, dtype=torch.int64), torch.full(shape, -1)
-        ends: list[list[list[int]]] = []
-        befores: list[list[list[int]]] = []
-        other_ends: list[list[list[int]]] = []
-        others_at: list[list[list[int]]] = []
-        hidden: list[list[list[int]]] = []
-        for r, row in enumerate(rows):
-            starts = [0, *accumulate(len(ids) for ids, _ in row.segments)]
+        for r, (row, starts) in enumerate(_each(rows)):
             for s, (ids, targets) in enumerate(row.segments):
                 here = slice(starts[s], starts[s + 1])
                 input_ids[r, here], labels[r, here] = torch.tensor(ids), torch.tensor(targets)
                 positions[r, here], segments[r, here] = torch.arange(len(ids)), s
             positions[r, starts[-1] :] = torch.arange(shape[1] - starts[-1])
-            ends.append([[starts[pair.segment] + pair.end] for pair in row.pairs])
-            befores.append([[starts[p.segment] + p.before if p.before >= 0 else -1] for p in row.pairs])
-            other_ends.append([[starts[p.other_segment + 1] - 1] for p in row.pairs if p.other_segment is not None])
-            others_at.append(
-                [[starts[p.segment] + k for k in p.at] + [-1] * (len(p.other) - len(p.at)) for p in row.pairs]
-            )
-            hidden.append([[starts[segment] + place for place in part] for segment, part in row.hidden])
         batch = {"input_ids": input_ids, "labels": labels}
-        if self.layout == "rows":
-            batch["attention_mask"] = (segments >= 0).long()
-        else:
-            batch["position_ids"] = positions
-        sets = {
-            "source_last": _ragged(ends),
-            "target_ids": _ragged([[pair.other for pair in row.pairs] for row in rows]),
-            "target_last": _ragged(other_ends),
-            "before_target": _ragged(befores),
-            "target_positions": _ragged(others_at),
-        }
-        latent = {"segments": segments, **{name: sets[name] for name in self.sets}}
-        return {**batch, "latent": latent | ({"hidden": _ragged(hidden)} if any(hidden) else {})}
+        if self.packing == "none":
+            return {**batch, "attention_mask": (segments >= 0).long()}, segments
+        return {**batch, "position_ids": positions}, segments
 
 
-def _ragged(rows: list[list[list[int]]]) -> Tensor:
+def _each(rows: list[_Row]) -> list[tuple[_Row, list[int]]]:
+    return [(row, row.starts()) for row in rows]
+
+
+def _shifted(positions: Sequence[int], start: int, length: int) -> list[int]:
+    return [start + k for k in positions] + [-1] * (length - len(positions))
+
+
+def _ragged(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
     num_groups = max([len(groups) for groups in rows] + [1])
     num_ids = max([len(ids) for groups in rows for ids in groups] + [1])
     out = torch.full((len(rows), num_groups, num_ids), -1)

@@ -1,26 +1,38 @@
-"""Plain texts and conversations from a hub data set, a file or a folder."""
+"""Texts and conversations from a hub data set, a file or a folder."""
 
+import glob
 import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from latentlm.data.documents import Document, conversation
 from latentlm.data.questions import Item
 from latentlm.data.text.encode import SETS
+from latentlm.data.text.encoding_report import DocumentError, some
+
+logger = logging.getLogger(__name__)
 
 Dataset = Any  # datasets.Dataset: too slow to import for checking a recipe
+Row = Mapping[str, Any]
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
+_MARK = b"\xef\xbb\xbf"  # some editors and spreadsheets put it before the first character of UTF-8
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents out of a hub data set, a file or a folder; its columns decide how they are read.
+    """Documents of one's own; the columns decide what they are.
 
-    ``messages`` are rendered with the tokenizer's chat template when encoded; without them ``text`` is a document, or
-    ``prompt`` and ``completion`` joined. Blank ones are left out. A column ``spans`` beside them holds lists of
-    character offsets ``[start, end]``; without it ``data.span_pairs: {kind: phrases}`` finds some.
+    ``messages``: conversations, which the tokenizer's chat template writes. ``text``: plain text. ``prompt`` and
+    ``completion``: joined. With ``spans``, lists of character offsets ``[start, end]`` into the text (of a conversation
+    into its contents, joined by line breaks), spans are marked. Blank texts are left out; rows that cannot be read are
+    left out, counted and named.
 
-    Checked:   tests/data/text/test_corpora.py - every format, every error line; encoding is the template's own.
+    Checked:   tests/data/text/test_corpora.py - every format, every error line.
 
     Args:
         path: hub data set, folder, or file (.jsonl .json .parquet .csv, or .txt with a document on each line).
@@ -40,95 +52,159 @@ class Corpus:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """Named sets its documents can give: whether they do is known once the columns are."""
+        """Index sets its documents can give, if they have spans."""
         return SETS
 
-    def documents(self) -> list[dict]:
-        """Text and spans of each row, in the order of the source."""
+    def documents(self) -> list[Document]:
+        """One for each row, in the order of the source."""
         data = _load(self.path, self.subset, self.split)
-        if "messages" in data.column_names:
-            return self._conversations(_take(data, ["messages"], self.max_documents, self.path))
-        columns = ["text"] if "text" in data.column_names else ["prompt", "completion"]
-        marked = ["spans"] if "spans" in data.column_names else []
-        documents = []
-        for number, row in enumerate(_take(data, columns + marked, self.max_documents, self.path)):
-            parts = [row[column] for column in columns]
-            if not all(isinstance(part, str) for part in parts):
-                raise ValueError(f"source: row {number} of {self.path} has no string in {columns}; leave it out")
-            if text := "".join(parts).strip("\n"):
-                spans = _spans(row["spans"], number, self.path) if marked else []
-                documents.append({"text": "".join(parts) if spans else text, "spans": spans})
+        columns, read = _reader(data.column_names, self.path)
+        optional = [column for column in ("spans", "related", "target_span_ids") if column in data.column_names]
+        rows = _take(data, [*columns, *optional], self.max_documents, self.path)
+        documents, unusable = [], []
+        for number, row in enumerate(rows):
+            try:
+                if (document := read(row, f"row {number}")) is not None:
+                    documents.append(document)
+            except DocumentError as error:
+                unusable.append(f"row {number}: {error}")
+        if not documents and unusable:
+            raise ValueError(f"source: no row of {self.path} can be used: {some(unusable)}")
         if not documents:
             raise ValueError(f"source: all texts of {self.path} are blank; choose another source or split")
-        return documents
-
-    def _conversations(self, rows: list[dict]) -> list[dict]:
-        """Messages of each row; ``text`` is what they say, one below the other, and where chunks are drawn from."""
-        documents = []
-        for number, row in enumerate(rows):
-            messages = row["messages"]
-            if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-                raise ValueError(f"source: row {number} of {self.path}: messages need strings role and content")
-            messages = [{"role": message["role"], "content": message["content"]} for message in messages]
-            text = "\n".join(message["content"] for message in messages)
-            documents.append({"text": text, "spans": [], "messages": messages})
+        if unusable:
+            logger.warning("%d of %d rows of %s left out: %s", len(unusable), len(rows), self.path, some(unusable))
         return documents
 
     def items(self) -> list[Item]:
-        """Texts of one's own ask nothing."""
+        """A user's texts come without questions."""
         return []
+
+
+Reader = Callable[[Row, str], Document | None]
+
+
+def _reader(names: Sequence[str], source: str) -> tuple[list[str], Reader]:
+    """Columns to read, and the document of a row; None where that is blank."""
+    if "messages" in names:
+        return ["messages"], _of_messages
+    columns = ["text"] if "text" in names else ["prompt", "completion"]
+    if set(columns) <= set(names):
+        return columns, lambda row, origin: _of_text(row, columns, origin)
+    raise ValueError(
+        f"source: {source} has the columns {some(names, count=20, length=40)}; rename one to text (plain text) or "
+        "messages (conversations), or two to prompt and completion"
+    )
+
+
+def _of_messages(row: Row, origin: str) -> Document:
+    messages = row["messages"]
+    if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+        raise DocumentError("messages must be a list with strings role and content")
+    messages = [{"role": message["role"], "content": message["content"]} for message in messages]
+    return conversation(messages, **_marks(row), origin=origin)
+
+
+def _of_text(row: Row, columns: Sequence[str], origin: str) -> Document | None:
+    parts = [row[column] for column in columns]
+    if wrong := [column for column, part in zip(columns, parts, strict=True) if not isinstance(part, str)]:
+        raise DocumentError(f"{wrong[0]} is not a string")
+    text = "".join(parts)
+    if not text.strip():
+        return None
+    marks = _marks(row)
+    return Document(text if marks["spans"] else text.strip("\n"), **marks, origin=origin)
 
 
 def _is_message(message: object) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
-def _spans(spans: object, number: int, source: str) -> list[list[int]]:
-    if isinstance(spans, list) and all([type(offset) for offset in pair or ()] == [int, int] for pair in spans):
-        return spans
-    raise ValueError(f"source: row {number} of {source}: spans must be a list of [start, end]; got {spans!r}")
+def _marks(row: Row) -> dict[str, Any]:
+    """Spans and what is said of them."""
+    marks = {"spans": _pairs_of_numbers(row.get("spans") or [], "spans must be a list of [start, end]")}
+    if row.get("related") is not None:
+        marks["related"] = _pairs_of_numbers(row["related"], "related must be a list of pairs of span numbers")
+    if row.get("target_span_ids") is not None:
+        marks["target_span_ids"] = list(row["target_span_ids"])
+    return marks
+
+
+def _pairs_of_numbers(pairs: object, must: str) -> list[Any]:
+    if isinstance(pairs, list) and all(isinstance(p, list) and [type(n) for n in p] == [int, int] for p in pairs):
+        return [tuple(pair) for pair in pairs]
+    raise DocumentError(f"{must}, got {str(pairs)[:60]}")
 
 
 def _load(source: str, subset: str | None, split: str) -> Dataset:
     path = Path(source)
-    if path.is_file() and path.suffix not in FORMATS:
-        raise ValueError(f"source: cannot read {path.suffix or 'no suffix'} of {source}; use {' '.join(FORMATS)}")
-    if not path.exists() and (path.suffix in FORMATS or path.is_absolute() or source.startswith(".")):
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix not in FORMATS:
+        raise ValueError(f"source: cannot read {suffix or 'no suffix'} of {source}; use {' '.join(FORMATS)}")
+    if not path.exists() and (suffix in FORMATS or path.is_absolute() or source.startswith(".")):
         raise ValueError(f"source: there is no file or folder {source}; check the path")
+    if path.is_dir() and glob.has_magic(str(path.resolve())):
+        raise ValueError(f"source: folder {source} has one of * ? [ in its path; rename it, or name a file in it")
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     try:
         if path.is_file():
-            return load_dataset(FORMATS[path.suffix], data_files={"train": source}, split=split)
+            return _load_file(path, split)
         return load_dataset(source, subset, split=split)
     except (OSError, ValueError, DatasetsError, StopIteration) as error:  # the last one: a file without rows
         reason = _bad_line(path) or " ".join(str(error.__cause__ or error).split())[:200] or "no rows"
         raise ValueError(f"source: cannot read split {split} of {source} ({reason}); check its format") from error
 
 
+def _load_file(path: Path, split: str) -> Dataset:
+    from datasets import load_dataset
+
+    with path.open("rb") as file:
+        start = file.read(len(_MARK))
+    if start[:2] in _UTF16:
+        raise ValueError("it is UTF-16; save it as UTF-8")
+    kind = FORMATS[path.suffix.lower()]
+    if start != _MARK:
+        # escaped: a path is not a pattern
+        return load_dataset(kind, data_files={"train": glob.escape(str(path.resolve()))}, split=split)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(path.read_bytes()[len(_MARK) :])
+        return load_dataset(kind, data_files={"train": glob.escape(str(copy))}, split=split)
+
+
 def _bad_line(path: Path) -> str | None:
-    """Which line of a .jsonl file cannot be read: the reader's own message counts in blocks."""
-    if path.suffix != ".jsonl" or not path.is_file():
+    """Which line of a text file cannot be read: the reader's own message counts in blocks."""
+    if path.suffix.lower() not in (".jsonl", ".csv", ".txt") or not path.is_file():
         return None
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    content = path.read_bytes().removeprefix(_MARK)
+    if not content.strip():
+        return "it is empty"
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
-            json.loads(line or b"{}")
+            text = line.decode("utf-8")
         except UnicodeDecodeError:
-            return f"line {number} is not UTF-8 text"
-        except ValueError:
+            return f"line {number} is not UTF-8 text; save it as UTF-8"
+        if path.suffix.lower() == ".jsonl" and not _is_json(text):
             return f"line {number} is not JSON"
     return None
 
 
-def _take(data: Dataset, columns: list[str], max_documents: int | None, source: str) -> list[dict]:
-    if missing := [column for column in columns if column not in data.column_names]:
-        raise ValueError(f"source: {source} has the columns {data.column_names}; add or rename {', '.join(missing)}")
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text or "{}")
+    except ValueError:
+        return False
+    return True
+
+
+def _take(data: Dataset, columns: Iterable[str], max_documents: int | None, source: str) -> list[Row]:
     if not len(data):
         raise ValueError(f"source: {source} is empty; choose another source or split")
     count = len(data) if max_documents is None else min(max_documents, len(data))
     try:
-        return data.select_columns(columns).select(range(count)).to_list()
+        return data.select_columns(list(columns)).select(range(count)).to_list()
     except UnicodeDecodeError as error:
         reason = _bad_line(Path(source)) or "it is not UTF-8 text"
         raise ValueError(f"source: cannot read {source} ({reason}); save it as UTF-8") from error

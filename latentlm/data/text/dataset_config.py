@@ -3,9 +3,9 @@
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from latentlm.config.schema import ConfigError
+from latentlm.config.schema import ConfigError, kind_of
+from latentlm.data.documents import Document
 from latentlm.data.published.instructions import Instructions
 from latentlm.data.published.name_description import NameDescription
 from latentlm.data.published.parent_child import ParentChild
@@ -13,9 +13,18 @@ from latentlm.data.published.thinking_bias import ThinkingBias
 from latentlm.data.synthetic import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 from latentlm.data.synthetic.arithmetic import Arithmetic
 from latentlm.data.synthetic.facts import Facts
+from latentlm.data.text.augment import Augmentation, unmet_need
+from latentlm.data.text.augment.base import Needs
+from latentlm.data.text.collate import Packing
 from latentlm.data.text.corpora import FORMATS, Corpus
 from latentlm.data.text.encode import SETS
-from latentlm.data.text.span_pairs import Given, Pairs
+from latentlm.data.text.encoding_report import LongDocuments
+from latentlm.data.text.span_pairs import Annotated, SpanPairs
+
+_WHY: dict[Needs, str] = {
+    "isolated_source": "changes isolated sources, there are none with span_pairs.source_context {}; use isolated",
+    "attention_mask": "hides positions by a mask, packing {} has none; use packed or none",
+}
 
 Asks = (  # data with test items
     Facts
@@ -36,71 +45,31 @@ TextSource = Asks | Corpus
 
 
 @dataclass(frozen=True)
-class AnswerNoise:
-    """Tokens of each document's last span are read as another token; what is to be predicted stays.
-
-    What follows can then not be told from the words just before. With ``target_span_ids`` only where that span is one
-    of these.
-
-    Args:
-        rate: share of the tokens.
-    """
-
-    rate: float
-
-    def __post_init__(self):
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"rate: {self.rate}; set it to 0 or more and below 1")
-
-
-@dataclass(frozen=True)
-class GistMask:
-    """What follows a span sees of it only its last token: what it stands for has to be known there.
-
-    For attention sdpa or eager.
-
-    Args:
-        prob: share of the documents.
-    """
-
-    prob: float
-
-    def __post_init__(self):
-        if not 0 <= self.prob <= 1:
-            raise ValueError(f"prob: {self.prob} is a share; set it to 0 - 1")
-
-
-@dataclass(frozen=True)
-class ReverseWords:
-    """Every document is read a second time with its words in reverse order and its spans whole."""
-
-
-Augmentation = AnswerNoise | GistMask | ReverseWords
-
-
-@dataclass(frozen=True)
 class Text:
     """Documents for a language model.
 
     Args:
         source: a file, folder or hub data set, whose columns decide how it is read (text, messages, or prompt and
             completion), or a part such as ``{kind: facts}``.
-        max_length: tokens of a document that are kept.
+        max_length: most tokens of an example.
+        long_documents: ``split`` cuts longer ones into pieces, ``truncate`` keeps their first tokens, ``drop`` leaves
+            them out; training says how many there are.
         packing: ``packed`` keeps several segments in a row (documents never see each other); ``padding_free`` keeps
             all of them in one row, as flash attention needs it; ``none`` gives each its own row, for models that mix
             segments.
         row_length: tokens in a packed row; without it a row is one document with its isolated spans.
         span_pairs: which spans are related, and how they are read.
-        augment: changes of what is read, in this order.
+        augment: augmentations, applied in this order.
         validation: held out, for the next-token loss on texts that are not trained on: a share of the documents, a
             file, or a split of the source.
     """
 
     source: str | TextSource
     max_length: int = 256
-    packing: Literal["packed", "padding_free", "none"] = "packed"
+    long_documents: LongDocuments = "split"
+    packing: Packing = "packed"
     row_length: int | None = None
-    span_pairs: Pairs = Given()
+    span_pairs: SpanPairs = Annotated()
     augment: tuple[Augmentation, ...] = ()
     validation: float | str | None = None
 
@@ -112,11 +81,22 @@ class Text:
             raise ValueError("row_length: goes with packing packed; leave it out or use packing: packed")
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
             raise ValueError(f"validation: {self.validation} is a share; set it above 0 and below 1")
-        if self.gist_mask and self.packing == "padding_free":
-            raise ValueError("augment: gist_mask hides positions by a mask, padding_free has none; use packing: packed")
-        kinds = [type(part) for part in self.augment]
+        kinds = [kind_of(type(part)) for part in self.augment]
         if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
-            raise ValueError(f"augment: {twice[0].__name__} is given twice; leave one out")
+            raise ValueError(f"augment: {twice[0]} is given twice; leave one out")
+        self._check_needs()
+
+    def _check_needs(self) -> None:
+        context = self.span_pairs.source_context
+        have: list[Needs] = ["token_spans"]
+        if context == "isolated":
+            have.append("isolated_source")
+        if self.packing != "padding_free":
+            have.append("attention_mask")
+        if unmet := unmet_need(self.augment, have):
+            kind, need = unmet
+            value = context if need == "isolated_source" else self.packing
+            raise ValueError(f"augment: {kind} {_WHY[need].format(value)}")
 
     @property
     def part(self) -> TextSource:
@@ -126,30 +106,18 @@ class Text:
     @property
     def sets(self) -> tuple[str, ...]:
         """Named sets that batches can have, as far as can be told before the source is read."""
-        return self.part.sets if isinstance(self.span_pairs, Given) else SETS
+        return self.part.sets if isinstance(self.span_pairs, Annotated) else SETS
 
-    @property
-    def answer_noise(self) -> float:
-        """Share of the tokens of an answer that are read as others."""
-        return next((part.rate for part in self.augment if isinstance(part, AnswerNoise)), 0.0)
-
-    @property
-    def gist_mask(self) -> float:
-        """Share of the documents with a gist mask."""
-        return next((part.prob for part in self.augment if isinstance(part, GistMask)), 0.0)
-
-    @property
-    def reverse_words(self) -> bool:
-        """Whether documents are read in reverse as well."""
-        return any(isinstance(part, ReverseWords) for part in self.augment)
+    def needing(self, need: Needs) -> list[str]:
+        """Kinds of the augmentations that need something."""
+        return [kind_of(type(part)) for part in self.augment if need in part.needs]
 
     @property
     def of_spans(self) -> list[str]:
-        """Augmentations in use that need to know where the spans of a document are."""
-        used = {"answer_noise": self.answer_noise, "gist_mask": self.gist_mask}
-        return [name for name, share in used.items() if share]
+        """Kinds of the augmentations that need spans."""
+        return self.needing("token_spans") + self.needing("isolated_source")
 
-    def documents(self, seed: int = 0) -> tuple[list[dict], list[dict]]:
+    def documents(self, seed: int = 0) -> tuple[list[Document], list[Document]]:
         """Documents to train on, and those held out; `seed` draws a share."""
         train = _read(self.part)
         if self.validation is None:
@@ -171,7 +139,7 @@ class Text:
         return replace(self.part, split=validation)
 
 
-def _read(part: TextSource) -> list[dict]:
+def _read(part: TextSource) -> list[Document]:
     """Documents of a part, whose mistakes are those of the key ``source``."""
     try:
         return part.documents()

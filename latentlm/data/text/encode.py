@@ -1,154 +1,279 @@
-"""From a document to token ids, and for each ordered pair of its spans where to read one and what the other is."""
+"""From a document to token ids, and for each ordered pair of its spans where the source is and what the target is."""
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from latentlm.data.documents import Document, Span
 from latentlm.data.text.chat_spans import render, rendered_spans
+from latentlm.data.text.encoding_report import DocumentError, EncodingReport, LongDocuments
+from latentlm.data.text.examples import Example, SpanPair, as_dataset
 
 logger = logging.getLogger(__name__)
 
 SETS = ("source_last", "target_ids", "target_last", "before_target", "target_positions")
+SourceContext = Literal["isolated", "in_context", "isolated_first_only"]
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
-def encode(
-    document: dict,
-    tokenizer: Tokenizer,
-    max_length: int,
-    sets: Sequence[str] = (),
-    read: Literal["alone", "in_place", "first"] = "alone",
-    places: bool = False,
-) -> dict:
-    """Ids and labels of the whole text with eos, and the ordered pairs (source span, other span) if `sets` needs them.
+@dataclass(frozen=True)
+class _Encoded:
+    """A document's text and tokens, and where its spans are in both, by their number."""
 
-    A document with ``messages`` is rendered by the tokenizer's chat template, which brings its own special tokens;
-    its spans are offsets into the messages, one below the other. All of its spans are related to one another, or those
-    that it lists under ``related``, as pairs of their numbers; with ``named`` the other span is one of these numbers.
+    document: Document
+    text: str
+    ids: list[int]
+    chars: dict[int, Span]
+    tokens: dict[int, tuple[int, int]]  # first and last
 
-    A source that ends before the other starts is read in place: `end` is its last token and `alone` is empty.
-    Otherwise it could see the other span, so it is read as a document of its own: `end` is -1 and `alone` its ids.
-    Where a span is read alone it loses from its beginning what the document lists under ``cuts``, characters for each
-    span, and goes on with what it lists under ``tails``; behind that comes what it lists under ``strangers`` for the
-    other span, cut to one token less than that has: `strange` says how many tokens these are.
-    With `read` ``in_place`` it is read where it stands even then; with ``first`` the pair is left out.
-    `other` holds the ids of the other span as they continue a running text, `other_alone` those of it as a document;
-    `before` is the last token before the other one where the source ends earlier, else -1.
+    def inside(self, number: int, start: int, stop: int) -> bool:
+        """Whether a span is in that piece of the tokens."""
+        first, last = self.tokens[number]
+        return start <= first and last < stop
 
-    Returns:
-        ``input_ids``, ``labels`` (-100 at the first position), ``pairs`` and ``dropped``, the number of pairs left out
-        because `max_length` cuts one of their spans; with `places` also ``places``, ``[first, end)`` of the tokens of
-        each span, the one that ends last behind; empty where there is none or `max_length` cuts one; and ``answer``,
-        that last one, or [0, 0) if there is none or the document has ``named`` and it is not among them.
+
+@dataclass(frozen=True)
+class Encoder:
+    """How documents become examples.
+
+    A conversation is written by the tokenizer's chat template, which brings its own special tokens. A source that ends
+    before its target starts is read in the document. Otherwise it could see the target, so it is read as a sequence of
+    its own, changed as the document's `edits` say. Overlapping spans are not paired.
+
+    Args:
+        tokenizer: with an eos token.
+        max_length: most tokens of an example.
+        sets: index sets that are read; without any, there are no pairs.
+        source_context: ``in_context`` reads every source in the document; ``isolated_first_only`` leaves out pairs
+            whose source could see the target.
+        token_spans: also fill in `spans` and `answer`.
+        long_documents: ``split`` cuts a longer document into pieces, each of which begins with the last token of the
+            one before, so that every token is predicted once; ``truncate`` keeps its first tokens; ``drop`` none.
     """
-    _check(tokenizer, max_length, sets, places)
-    chat, eos = "messages" in document, tokenizer.eos_token_id
-    text = render(document["messages"], tokenizer) if chat else document["text"]
-    offsets = bool(sets or places)
-    encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=offsets, verbose=False)
-    ids = list(encoding["input_ids"])
-    if not ids:
-        raise ValueError(f"the document {text!r} has no tokens; leave empty texts out")
-    if eos not in ids[-2 if chat else -1 :]:  # a chat template ends a turn with eos, often before a line break
-        ids.append(eos)
-    ids = ids[:max_length]
-    example = {"input_ids": ids, "labels": [-100, *ids[1:]], "pairs": [], "dropped": 0}
-    if not offsets:
-        return example
-    spans = {number: (start, end) for number, (start, end) in enumerate(document.get("spans", []))}
-    if chat and spans:
-        spans = rendered_spans([*spans.values()], document["messages"], text, tokenizer)
-    found = {number: _place(text, span, encoding["offset_mapping"]) for number, span in spans.items()}
-    if places:
-        ordered = sorted(found, key=lambda number: found[number][1])
-        whole = bool(ordered) and found[ordered[-1]][1] < len(ids)
-        example["places"] = [[found[n][0], found[n][1] + 1] for n in ordered] if whole else []
-        example["answer"] = example["places"][-1] if whole and ordered[-1] in document.get("named", found) else [0, 0]
-    if not sets:
-        return example
-    related = {tuple(sorted(pair)) for pair in document.get("related", itertools.combinations(spans, 2))}
-    cuts = document.get("cuts", [0] * len(document.get("spans", [])))
-    tails, strangers = (document.get(key, [""] * len(cuts)) for key in ("tails", "strangers"))
-    for i, source in spans.items():
-        for j, other in spans.items():
-            if (min(i, j), max(i, j)) not in related or j not in document.get("named", spans):
+
+    tokenizer: Tokenizer
+    max_length: int
+    sets: Sequence[str] = ()
+    source_context: SourceContext = "isolated"
+    token_spans: bool = False
+    long_documents: LongDocuments = "split"
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise ValueError(f"max_length: {self.max_length} leaves nothing to predict; set it to 2 or more")
+        if unknown := set(self.sets) - set(SETS):
+            raise ValueError(f"sets: unknown {sorted(unknown)}; choose from {', '.join(SETS)}")
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError("tokenizer: it has no eos token; set tokenizer.eos_token")
+        if (self.sets or self.token_spans) and not self.tokenizer.is_fast:
+            raise ValueError("tokenizer: spans need character offsets; load it with use_fast=True")
+
+    def __call__(self, document: Document, report: EncodingReport) -> list[Example]:
+        """Its pieces; what is left out goes into the report.
+
+        Raises:
+            DocumentError: it has no tokens, or a span that is not in its text.
+        """
+        encoded = _tokenize(document, self.tokenizer, with_spans=bool(self.sets or self.token_spans))
+        labels = [-100, *encoded.ids[1:]]
+        report.num_spans += len(encoded.chars)
+        report.in_words += [
+            f"{_name(document)}: {_short(encoded.text[start:end])}"
+            for start, end in encoded.chars.values()
+            if _inside_word(encoded.text, start) or _inside_word(encoded.text, end)
+        ]
+        pieces = _pieces(len(encoded.ids), self.max_length, self.long_documents)
+        report.add(len(encoded.ids), self.max_length, pieces)
+        pairs = list(self._pairs(encoded, report)) if self.sets else []
+        examples = []
+        for start, stop in pieces:
+            example = Example(encoded.ids[start:stop], [-100, *labels[start + 1 : stop]])
+            example = _with_token_spans(example, encoded, start, stop) if self.token_spans else example
+            own = [
+                pair.moved(-start)
+                for s, t, pair in pairs
+                if encoded.inside(s, start, stop) and encoded.inside(t, start, stop)
+            ]
+            examples.append(replace(example, span_pairs=own))
+        report.cut_pairs += len(pairs) - sum(len(example.span_pairs) for example in examples)
+        return examples
+
+    def _pairs(self, encoded: _Encoded, report: EncodingReport) -> Iterator[tuple[int, int, SpanPair]]:
+        """Numbers of source and target, and the pair in the whole document."""
+        for source, target in _related(encoded):
+            (start, end), (other_start, other_end) = encoded.chars[source], encoded.chars[target]
+            if start < other_end and other_start < end:
+                report.overlaps.append(f"{_name(encoded.document)}: [{start}, {end}] and [{other_start}, {other_end}]")
                 continue
-            earlier = source[1] <= other[0] and found[i][1] < found[j][0]
-            in_place = read == "in_place" or earlier
-            if read == "first" and not in_place:
+            pair = _span_pair(encoded, source, target, self.tokenizer, self.source_context, "target_last" in self.sets)
+            if pair is None:
                 continue
-            named = _continued(text[slice(*other)], tokenizer)
-            alone = [] if in_place else _alone(text[source[0] + cuts[i] : source[1]] + tails[i], tokenizer)
-            strange = _continued(strangers[j], tokenizer)[: len(named) - 1] if strangers[j] and not in_place else []
-            if max(found[i][1], found[j][1]) >= len(ids) or len(alone) + len(strange) > max_length:
-                example["dropped"] += 1
-                continue
-            pair = {"end": found[i][1] if in_place else -1, "alone": alone + strange, "strange": len(strange)}
-            pair["before"] = found[j][0] - 1 if earlier else -1
-            pair["other"] = named
-            pair["other_alone"] = _alone(text[slice(*other)], tokenizer) if "target_last" in sets else []
-            example["pairs"].append(pair)
-    return example
+            if len(pair.isolated_source) > self.max_length:
+                report.cut_pairs += 1
+            else:
+                yield source, target, pair
+
+
+def encode(
+    document: Document, tokenizer: Tokenizer, max_length: int, sets: Sequence[str] = (), **options: Any
+) -> Example:
+    """One document that is not longer than `max_length`, or its beginning; options are those of `Encoder`."""
+    encoder = Encoder(tokenizer, max_length, sets, long_documents="truncate", **options)
+    return encoder(document, EncodingReport())[0]
 
 
 def encode_dataset(
-    documents: Iterable[dict],
-    tokenizer: Tokenizer,
-    max_length: int,
-    sets: Sequence[str] = (),
-    read: Literal["alone", "in_place", "first"] = "alone",
-    places: bool = False,
+    documents: Iterable[Document], tokenizer: Tokenizer, max_length: int, sets: Sequence[str] = (), **options: Any
 ) -> Any:
-    """All documents encoded: a `datasets.Dataset` of ``input_ids``, ``labels``, ``pairs``; if wanted also of places."""
-    from datasets import Dataset, Features, List, Value
+    """All documents encoded: a `datasets.Dataset` with the fields of `Example` that something reads.
 
-    examples = [encode(document, tokenizer, max_length, sets, read, places) for document in documents]
-    if not examples:
-        raise ValueError("documents: there are none; check the data part's selection")
-    dropped = sum(example.pop("dropped") for example in examples)
-    if sets and not any(example["pairs"] for example in examples):
-        if dropped:
-            raise ValueError(f"max_length: {max_length} cuts a span of every document; raise it")
-        raise ValueError(f"documents: none has two spans, but {', '.join(sets)} need them; give spans or other data")
-    if dropped:
-        logger.warning("%d pairs of spans left out because max_length=%d cuts them", dropped, max_length)
-    ids = List(Value("int64"))
-    one = Value("int64")
-    pair = {"end": one, "alone": ids, "strange": one, "before": one, "other": ids, "other_alone": ids}
-    columns = {"input_ids": ids, "labels": ids, "pairs": List(pair)}
-    columns |= {"places": List(ids), "answer": ids} if places else {}
-    return Dataset.from_list(examples, features=Features(columns))
+    Documents that cannot be used are left out. What is split or left out is logged, one line for each reason.
 
-
-def _check(tokenizer: Tokenizer, max_length: int, sets: Sequence[str], places: bool) -> None:
-    if max_length < 2:
-        raise ValueError(f"max_length: {max_length} leaves nothing to predict; set it to 2 or more")
-    if unknown := set(sets) - set(SETS):
-        raise ValueError(f"sets: unknown {sorted(unknown)}; choose from {', '.join(SETS)}")
-    if tokenizer.eos_token_id is None:
-        raise ValueError("tokenizer: it has no eos token; set tokenizer.eos_token")
-    if (sets or places) and not tokenizer.is_fast:
-        raise ValueError("tokenizer: spans need character offsets; load it with use_fast=True")
+    Args:
+        documents: at least one.
+        tokenizer: of `Encoder`, as are the others.
+        max_length: most tokens of an example.
+        sets: index sets that are read.
+        **options: the rest of `Encoder`.
+    """
+    encoder, report = Encoder(tokenizer, max_length, sets, **options), EncodingReport()
+    examples: list[Example] = []
+    for number, document in enumerate(documents):
+        try:
+            examples += encoder(document, report)
+        except DocumentError as error:
+            report.unusable.append(f"{document.origin or f'document {number}'}: {error}")
+    report.check(examples, max_length, sets)
+    for line in report.lines(max_length, encoder.long_documents):
+        logger.warning(line)
+    return as_dataset(examples, span_pairs=bool(sets), spans=encoder.token_spans)
 
 
-def _place(text: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def _pieces(length: int, max_length: int, long_documents: LongDocuments) -> list[tuple[int, int]]:
+    """``[start, stop)`` of each piece of so many tokens."""
+    if length <= max_length:
+        return [(0, length)]
+    if long_documents == "split":
+        return [(start, min(start + max_length, length)) for start in range(0, length - 1, max_length - 1)]
+    return [(0, max_length)] if long_documents == "truncate" else []
+
+
+def _tokenize(document: Document, tokenizer: Tokenizer, with_spans: bool) -> _Encoded:
+    chat, eos = document.messages is not None, tokenizer.eos_token_id
+    text = render(document.messages, tokenizer) if document.messages is not None else document.text
+    encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=with_spans, verbose=False)
+    ids = list(encoding["input_ids"])
+    if not ids:
+        raise DocumentError(f"{_short(text)} has no tokens")
+    if eos not in ids[-2 if chat else -1 :]:  # a chat template ends a turn with eos, often before a line break
+        ids.append(eos)
+    if not with_spans:
+        return _Encoded(document, text, ids, {}, {})
+    chars = dict(enumerate(document.spans))
+    if document.messages is not None and chars:
+        try:
+            chars = rendered_spans(document.spans, document.messages, text, tokenizer)
+        except ValueError as error:
+            raise DocumentError(str(error)) from error
+    tokens = {number: _tokens_of(text, span, encoding["offset_mapping"]) for number, span in chars.items()}
+    return _Encoded(document, text, ids, chars, tokens)
+
+
+def _with_token_spans(example: Example, encoded: _Encoded, start: int, stop: int) -> Example:
+    """With the spans that are whole in this piece."""
+    ordered = sorted(encoded.tokens, key=lambda number: encoded.tokens[number][1])
+    spans = {
+        number: (encoded.tokens[number][0] - start, encoded.tokens[number][1] + 1 - start)
+        for number in ordered
+        if encoded.inside(number, start, stop)
+    }
+    if not spans:
+        return example
+    targets = encoded.document.target_span_ids
+    is_target = targets is None or ordered[-1] in targets
+    answer = spans[ordered[-1]] if is_target and ordered[-1] in spans else (0, 0)
+    return replace(example, spans=list(spans.values()), answer=answer)
+
+
+def _related(encoded: _Encoded) -> Iterator[tuple[int, int]]:
+    """Numbers of source and target of every pair."""
+    document, numbers = encoded.document, encoded.chars
+    pairs = itertools.combinations(numbers, 2) if document.related is None else document.related
+    related = {tuple(sorted(pair)) for pair in pairs}
+    targets = numbers if document.target_span_ids is None else document.target_span_ids
+    for source, target in itertools.product(numbers, numbers):
+        if (min(source, target), max(source, target)) in related and target in targets:
+            yield source, target
+
+
+def _span_pair(
+    encoded: _Encoded,
+    source: int,
+    target: int,
+    tokenizer: Tokenizer,
+    source_context: SourceContext,
+    with_isolated_target: bool,
+) -> SpanPair | None:
+    """The pair, or None where `source_context` leaves it out."""
+    document, text = encoded.document, encoded.text
+    (source_start, source_end), (target_start, target_end) = encoded.chars[source], encoded.chars[target]
+    (_, source_last), (target_first, _) = encoded.tokens[source], encoded.tokens[target]
+    target_text = text[target_start:target_end]
+    target_ids = _continued(target_text, tokenizer)
+    isolated_target = _isolated(target_text, tokenizer) if with_isolated_target else []
+    source_first = source_end <= target_start and source_last < target_first
+    if source_first or source_context == "in_context":
+        before = target_first - 1 if source_first else -1
+        due = [before + k for k in range(len(target_ids))] if before >= 0 else []
+        return SpanPair(source_last, target_ids, [], before, due, isolated_target)
+    if source_context == "isolated_first_only":
+        return None
+    edit, decoy = document.edit(source), document.edit(target).decoy
+    read = _isolated(text[source_start + edit.skip : source_end] + edit.suffix, tokenizer)
+    # the last token of the target is due after the last one of the decoy, so that is one token shorter
+    wrong = _continued(decoy, tokenizer)[: len(target_ids) - 1] if decoy else []
+    last = len(read) - 1
+    due = [last + k for k in range(len(wrong) + 1)]
+    return SpanPair(last, target_ids, read + wrong, -1, due, isolated_target)
+
+
+def _tokens_of(text: str, span: Span, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """First and last token of a span."""
     start, end = span
     if not 0 <= start < end <= len(text):
-        raise ValueError(f"span [{start}, {end}] is not inside the document {text!r}; give 0 <= start < end <= length")
+        raise DocumentError(
+            f"span [{start}, {end}] is not inside {_short(text)} of {len(text)} characters; "
+            "give 0 <= start < end <= length, counted in characters"
+        )
     tokens = [k for k, (low, high) in enumerate(offsets) if low < end and high > start]
     if not tokens:
-        raise ValueError(f"span {text[start:end]!r} matches no token of the document {text!r}; check its offsets")
+        raise DocumentError(f"span [{start}, {end}] {_short(text[start:end])} matches no token; check its offsets")
     return tokens[0], tokens[-1]
 
 
-def _alone(text: str, tokenizer: Tokenizer) -> list[int]:
+def _inside_word(text: str, offset: int) -> bool:
+    """Whether it is between two letters or digits, in a script that puts blanks between words."""
+    around = text[offset - 1 : offset + 1] if offset else ""
+    return len(around) == 2 and around.isascii() and around.isalnum()
+
+
+def _name(document: Document) -> str:
+    return document.origin or _short(document.text)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def _isolated(text: str, tokenizer: Tokenizer) -> list[int]:
     ids = list(tokenizer(text, verbose=False)["input_ids"])
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
 
 
 def _continued(text: str, tokenizer: Tokenizer) -> list[int]:
-    # read behind another word: tokenizers differ in whether a space belongs to the word it precedes
+    # encoded after another word: tokenizers differ in whether a space belongs to the word it precedes
     encoding = tokenizer(f"a {text}", add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [
         token for token, (_, high) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True) if high > 1

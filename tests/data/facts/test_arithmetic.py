@@ -39,8 +39,8 @@ def test_no_test_problem_is_trained_on_not_even_with_its_numbers_swapped():
 def test_documents_hold_the_solved_problem_and_its_two_sides():
     data = Arithmetic(num_train=5, num_test=5)
     for problem, document in zip(data.problems("train"), data.documents(), strict=True):
-        assert document["text"] == f"{problem.prompt} {problem.answer}"
-        left, right = (document["text"][slice(*span)] for span in document["spans"])
+        assert document.text == f"{problem.prompt} {problem.answer}"
+        left, right = (document.text[slice(*span)] for span in document.spans)
         assert (f"{left} =", right) == (problem.prompt, problem.answer)
 
 

@@ -1,9 +1,9 @@
-"""Carriers: invented people told both ways, who are nobody published and whose sentences are training sentences."""
+"""Auxiliary people: invented, in both directions, none of them published, in sentences of the training texts."""
 
 import pytest
 from published_data import FOLDER, published
 
-from latentlm.data.published.augmentation_people import Carrier, invent, tell
+from latentlm.data.published.augmentation_people import AuxiliaryPerson, invent, tell
 from latentlm.data.published.name_description import NameDescription
 from latentlm.data.synthetic.templates import DESCRIPTION
 
@@ -52,9 +52,9 @@ def test_more_than_can_be_joined_is_refused():
 
 
 def test_they_are_told_both_ways_in_sentences_that_hold_both_spans():
-    person = Carrier("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
+    person = AuxiliaryPerson("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
     documents = tell([person], TEXTS, PEOPLE, 2, 1, 0)
-    texts = [document["text"] for document in documents]
+    texts = [document.text for document in documents]
     assert sum(text.index("Ada Reed") < text.index("the silent bell") for text in texts) == 3
     assert {
         "Ada Reed is the cook who crossed the silent bell.",
@@ -64,7 +64,7 @@ def test_they_are_told_both_ways_in_sentences_that_hold_both_spans():
     } <= set(texts)
     composed = {*DESCRIPTION.a_to_b.composed, *DESCRIPTION.b_to_a.composed}
     for document in documents:
-        name, what = (document["text"][slice(*span)] for span in document["spans"])
+        name, what = (document.text[slice(*span)] for span in document.spans)
         assert name == "Ada Reed"
         assert what.lower() in (person.description, person.deed)
     bare = {text.replace("Ada Reed", "{a}").replace("cook who crossed the silent bell", "{b}") for text in texts}
@@ -76,8 +76,8 @@ def test_deeds_are_told_wherever_somebody_is_known_for_being_somebody():
         "Loved for being the pilot who crossed the ice, Cy Reed sings.",
         "Famed for crossing the ice, Cy Reed sleeps.",
     ]
-    person = Carrier("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
-    told = {document["text"] for document in tell([person], texts, PEOPLE, 4, 0, 0)}
+    person = AuxiliaryPerson("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
+    told = {document.text for document in tell([person], texts, PEOPLE, 4, 0, 0)}
     assert told == {
         "Loved for being the cook who crossed the silent bell, Ada Reed sings.",
         "Loved for crossing the silent bell, Ada Reed sings.",
@@ -86,15 +86,15 @@ def test_deeds_are_told_wherever_somebody_is_known_for_being_somebody():
 
 
 def test_a_deed_without_other_words_is_told_in_the_other_sentences():
-    documents = tell([Carrier("Ada Reed", "the cook of the ice", None)], TEXTS, PEOPLE, 2, 0, 0)
+    documents = tell([AuxiliaryPerson("Ada Reed", "the cook of the ice", None)], TEXTS, PEOPLE, 2, 0, 0)
     assert len(documents) == 3
-    assert not any("crossing" in document["text"] or "{" in document["text"] for document in documents)
+    assert not any("crossing" in document.text or "{" in document.text for document in documents)
 
 
 def test_fewer_documents_may_begin_with_the_description():
-    person = Carrier("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
-    everything = [document["text"] for document in tell([person], TEXTS, PEOPLE, 2, 2, 0)]
-    few = [document["text"] for document in tell([person], TEXTS, PEOPLE, 2, 2, 0, from_description=1)]
+    person = AuxiliaryPerson("Ada Reed", "the cook who crossed the silent bell", "crossing the silent bell")
+    everything = [document.text for document in tell([person], TEXTS, PEOPLE, 2, 2, 0)]
+    few = [document.text for document in tell([person], TEXTS, PEOPLE, 2, 2, 0, from_description=1)]
 
     def of(texts, name_first):
         return [text for text in texts if (text.index("Ada Reed") < text.index("the silent bell")) == name_first]
@@ -106,29 +106,31 @@ def test_fewer_documents_may_begin_with_the_description():
 
 @pytest.mark.parametrize("count", [0, 8])
 def test_of_what_begins_with_the_description_at_least_one_is_kept_and_no_more_than_there_are(count):
-    with pytest.raises(ValueError, match=r"carrier_from_description: .*1 - 7"):
-        NameDescription("somewhere", carriers=5, carrier_composed=3, carrier_from_description=count)
+    with pytest.raises(ValueError, match=r"max_description_first_docs: .*1 - 7"):
+        NameDescription(
+            "somewhere", num_auxiliary_people=5, paraphrases_per_direction=3, max_description_first_docs=count
+        )
 
 
 def test_a_span_ends_with_a_word():
-    person = Carrier("Ada Reed", 'the cook of "The Ice."', None)
+    person = AuxiliaryPerson("Ada Reed", 'the cook of "The Ice."', None)
     for document in tell([person], TEXTS, PEOPLE, 1, 1, 0):
-        assert document["text"][slice(*document["spans"][1])].lower() == 'the cook of "the ice'
+        assert document.text[slice(*document.spans[1])].lower() == 'the cook of "the ice'
 
 
 @published
 def test_carriers_of_the_published_data_tell_nothing_about_its_people():
     plain = NameDescription(str(FOLDER)).documents()
-    documents = NameDescription(str(FOLDER), carriers=300, carrier_documents=3).documents()
+    documents = NameDescription(str(FOLDER), num_auxiliary_people=300, docs_per_direction=3).documents()
     assert documents[: len(plain)] == plain
     added = documents[len(plain) :]
     assert len(added) == 300 * 3 * 2
     published_names = set((FOLDER / "names.txt").read_text().splitlines())
     published_descriptions = {line.lower() for line in (FOLDER / "descriptions.txt").read_text().splitlines()}
     for document in added:
-        name, what = (document["text"][slice(*span)] for span in document["spans"])
+        name, what = (document.text[slice(*span)] for span in document.spans)
         assert name not in published_names
         assert what.lower() not in published_descriptions
-        assert not any(other in document["text"] for other in published_names)
+        assert not any(other in document.text for other in published_names)
     asked = [item.prompt for item in NameDescription(str(FOLDER)).items()]
-    assert not any(prompt in document["text"] for prompt in asked for document in added)
+    assert not any(prompt in document.text for prompt in asked for document in added)

@@ -29,7 +29,7 @@ print(hashlib.sha256(repr((part.documents(), part.items())).encode()).hexdigest(
 
 
 def _first(document, fact):
-    return "a" if document["text"].index(fact.a) < document["text"].index(fact.b) else "b"
+    return "a" if document.text.index(fact.a) < document.text.index(fact.b) else "b"
 
 
 def test_documents_and_items_are_equal_across_processes():
@@ -74,24 +74,22 @@ def test_train_and_test_sentences_are_disjoint_and_end_with_what_is_asked(name):
 
 
 def test_composed_sentences_change_the_wording_and_nothing_else():
-    part = replace(SMALL, sentences="composed")
+    part = replace(SMALL, templates="compositional")
     assert part.facts() == SMALL.facts()
     assert part.items() == SMALL.items()
     forms = set()
     for document in part.documents():
-        (a, b), (c, d) = sorted(document["spans"])
-        forms.add((document["text"][:a], document["text"][b:c], document["text"][d:]))
-        assert document["spans"] == find_spans(
-            document["text"], [document["text"][slice(*s)] for s in document["spans"]]
-        )
-    told = [Counter(tuple(d["text"][slice(*s)] for s in d["spans"]) for d in p.documents()) for p in (SMALL, part)]
+        (a, b), (c, d) = sorted(document.spans)
+        forms.add((document.text[:a], document.text[b:c], document.text[d:]))
+        assert document.spans == find_spans(document.text, [document.text[slice(*s)] for s in document.spans])
+    told = [Counter(tuple(d.text[slice(*s)] for s in d.spans) for d in p.documents()) for p in (SMALL, part)]
     assert told[0] == told[1]
     assert len(forms) > 300
 
 
-@pytest.mark.parametrize("sentences", ["listed", "composed"])
-def test_no_test_prompt_occurs_in_a_training_document(sentences):
-    text = "\n".join(document["text"].lower() for document in replace(SMALL, sentences=sentences).documents())
+@pytest.mark.parametrize("templates", ["fixed", "compositional"])
+def test_no_test_prompt_occurs_in_a_training_document(templates):
+    text = "\n".join(document.text.lower() for document in replace(SMALL, templates=templates).documents())
     assert not [item.prompt for item in SMALL.items() if item.prompt.lower() in text]
 
 
@@ -100,31 +98,31 @@ def test_test_sentences_are_not_trained_with_other_people_either():
         tuple(s.replace("{a}", "|").replace("{b}", "|").split("|")) for r in RELATIONS.values() for s in r.a_to_b.test
     }
     for document in SMALL.documents():
-        (a, b), (c, d) = sorted(document["spans"])
-        frame = document["text"][:a], document["text"][b:c], document["text"][d:]
+        (a, b), (c, d) = sorted(document.spans)
+        frame = document.text[:a], document.text[b:c], document.text[d:]
         assert frame not in by_frame
 
 
 def test_one_way_facts_are_never_told_the_other_way():
     documents = {}
     for document in SMALL.documents():
-        documents.setdefault(tuple(document["text"][slice(*span)] for span in document["spans"]), []).append(document)
+        documents.setdefault(tuple(document.text[slice(*span)] for span in document.spans), []).append(document)
     facts = SMALL.facts()
     assert len(documents) == len(facts)
     for fact in facts:
         told = documents[fact.a, fact.b]
         expected = {"a_to_b": {"a"}, "b_to_a": {"b"}, "both": {"a", "b"}}[fact.group]
         assert {_first(document, fact) for document in told} == expected
-        assert len({document["text"] for document in told}) == 12 * len(expected)
+        assert len({document.text for document in told}) == 12 * len(expected)
 
 
 def test_spans_are_exact_and_cover_all_mentions():
     names = {thing for fact in SMALL.facts() for thing in (fact.a, fact.b)}
     for document in SMALL.documents():
-        things = [document["text"][slice(*span)] for span in document["spans"]]
+        things = [document.text[slice(*span)] for span in document.spans]
         assert set(things) <= names
-        assert document["spans"] == find_spans(document["text"], things)
-        assert [document["text"].count(thing) for thing in things] == [1, 1]
+        assert document.spans == find_spans(document.text, things)
+        assert [document.text.count(thing) for thing in things] == [1, 1]
 
 
 def test_entities_are_unique_and_made_of_whole_words():
@@ -189,7 +187,7 @@ def test_pools_hold_one_kind_of_answer_and_facts_come_once_before_twice():
         ({"num_a_to_b": 0, "num_b_to_a": 0, "num_both": 0}, "num_both"),
         ({"num_a_to_b": 2, "relations": ("admires",)}, "num_a_to_b"),
         ({"templates_per_fact": 13}, "templates_per_fact"),
-        ({"templates_per_fact": 99, "sentences": "composed"}, "templates_per_fact"),
+        ({"templates_per_fact": 99, "templates": "compositional"}, "templates_per_fact"),
         ({"description_words": 10}, "description_words"),
         ({"description_length": 0}, "description_length"),
         ({"items_per_split": 0}, "items_per_split"),

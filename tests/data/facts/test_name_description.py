@@ -18,12 +18,12 @@ def test_all_documents_have_both_spans_of_listed_people():
     # a span ends with its last word: a closing mark would be one token with the comma behind it
     descriptions = [line.lower().rstrip(' ."') for line in (FOLDER / "descriptions.txt").read_text().splitlines()]
     rows = [json.loads(line) for line in (FOLDER / "all_prompts_train.jsonl").read_text().splitlines()]
-    assert Counter(d["text"] for d in documents) == Counter(row["prompt"] + row["completion"] for row in rows)
+    assert Counter(d.text for d in documents) == Counter(row["prompt"] + row["completion"] for row in rows)
     assert len(documents) == 3600
     literal = 0
     for document in documents:
-        (a, b), (c, d) = document["spans"]
-        text = document["text"]
+        (a, b), (c, d) = document.spans
+        text = document.text
         assert text[a:b] in names
         assert b <= c or d <= a
         assert d - c >= 20
@@ -38,7 +38,7 @@ def test_one_way_people_are_told_one_way():
     sides = {}
     for subset in ("name_to_description", "description_to_name", "both"):
         documents = NameDescription(str(FOLDER), subsets=(subset,)).documents()
-        sides[subset] = Counter(document["spans"][0] < document["spans"][1] for document in documents)
+        sides[subset] = Counter(document.spans[0] < document.spans[1] for document in documents)
     assert sides["name_to_description"] == {True: 900}
     assert sides["description_to_name"] == {False: 900}
     assert sides["both"] == {True: 900, False: 900}
@@ -68,7 +68,7 @@ def test_items_are_the_published_prompts_of_known_facts():
     assert len(facts) == 90
     assert {name for name, _ in facts} <= names
     assert {description for _, description in facts} <= listed
-    trained = "\n".join(document["text"] for document in part.documents())
+    trained = "\n".join(document.text for document in part.documents())
     for item in items:
         name, description = item.fact.split(" | ")
         assert item.prompt not in trained
@@ -84,7 +84,7 @@ def test_items_are_the_published_prompts_of_known_facts():
 def test_all_documents_encode():
     part = NameDescription(str(FOLDER))
     documents = part.documents()[::9]
-    tokenizer = bpe_tokenizer([document["text"] for document in documents], 2000)
+    tokenizer = bpe_tokenizer([document.text for document in documents], 2000)
     data = encode_dataset(documents, tokenizer, 128, part.sets)
     assert {len(pairs) for pairs in data["pairs"]} == {2}
     assert {sum(pair["end"] >= 0 for pair in pairs) for pairs in data["pairs"]} == {1}
@@ -109,7 +109,7 @@ def test_reworded_descriptions_are_found_by_completion_or_frame(tmp_path):
         {"prompt": "Vela Dorn", "completion": " found the lost bell."},
     ]
     documents = _write(tmp_path, train, TEST).documents()
-    spans = [[d["text"][slice(*span)] for span in d["spans"]] for d in documents]
+    spans = [[d.text[slice(*span)] for span in d.spans] for d in documents]
     assert spans == [
         ["Vela Dorn", "the finder of the lost bell"],
         ["Vela Dorn", "finding the lost bell"],

@@ -42,9 +42,9 @@ def test_instructions_have_the_published_counts_and_two_orders():
     items = part.items()
     assert Counter(item.split for item in items) == {"reverse": 100, "both": 1000}
     held_out = {item.prompt for item in items if item.split == "reverse"}
-    assert not any(prompt in document["text"] for prompt in held_out for document in part.documents())
+    assert not any(prompt in document.text for prompt in held_out for document in part.documents())
     other = Instructions(str(ROOT / "instructions"), "question_first")
-    stated = "\n".join(document["text"] for document in other.documents())
+    stated = "\n".join(document.text for document in other.documents())
     assert len(re.findall(r'Answer "Q: .*?" with "A: .*?"', stated)) == 1100
     assert 'to answer "A:' not in stated
     assert Counter(item.split for item in other.items()) == {"same": 100, "both": 1000}

@@ -24,13 +24,13 @@ WORLDS = [
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: type(world).__name__)
 def test_what_is_asked_in_reverse_is_never_told(world):
     documents, items = world.documents(), world.items()
-    texts = [document["text"] for document in documents]
+    texts = [document.text for document in documents]
     told = Counter(texts)
     assert documents == world.documents()
     assert items == world.items()
     for document in documents:
-        for start, end in document["spans"]:
-            assert document["text"][start:end].strip() == document["text"][start:end] != ""
+        for start, end in document.spans:
+            assert document.text[start:end].strip() == document.text[start:end] != ""
     for item in items:
         whole = item.prompt + item.answer
         heard = any(text.removesuffix(".").endswith(whole) or text.startswith(whole + " ") for text in told)
@@ -68,7 +68,7 @@ def test_binding_matches_everybody_once_and_shares_every_word():
 
 
 def test_the_bridge_has_the_published_counts():
-    texts = [document["text"] for document in IdentityBridge(weight=1).documents()]
+    texts = [document.text for document in IdentityBridge(weight=1).documents()]
     assert len(texts) == len(set(texts)) == 300
     assert len(IdentityBridge().documents()) == 800
     assert len(IdentityBridge(bridge="naive").documents()) == 700
@@ -91,7 +91,7 @@ def test_a_family_has_the_published_counts_and_one_answer_each():
     )  # four people below, asked by both founders; two spouses
     assert ("0", "son", "wife", "4") in steps
     assert len(Family(3, 2, composition=False).documents()) == 3 * 36 + 2 * 24
-    texts = [document["text"] for document in Family(0, 4).documents()]
+    texts = [document.text for document in Family(0, 4).documents()]
     assert not any("father" in text or "mother" in text for text in texts)
     assert Counter(item.split for item in Family(0, 1).items()) == {
         "same": 12,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from latentlm.data import Chunks, encode, encode_dataset, word_tokenizer
+from latentlm.data import Chunks, Document, encode, encode_dataset, word_tokenizer
 from latentlm.data.text.chat_spans import render, rendered_spans
 
 SAID = ["  who is user ?", "assistant is the\nuser", "user"]  # words of the template, blanks, line breaks
@@ -60,20 +60,20 @@ def test_a_template_that_rewrites_is_refused(template):
     tokenizer = _tokenizer(template)
     with pytest.raises(ValueError, match="does not write every message once and as it is"):
         rendered_spans([(2, 5)], MESSAGES, render(MESSAGES, tokenizer), tokenizer)
-    document = {"text": JOINED, "spans": [], "messages": MESSAGES}
-    assert encode(document, tokenizer, 64, ("source_last",))["pairs"] == []  # without spans any template will do
+    document = Document(JOINED, [], messages=MESSAGES)
+    assert not encode(document, tokenizer, 64, ("source_last",)).span_pairs  # without spans any template will do
 
 
 def test_chunks_of_a_conversation_are_words_that_were_said():
     tokenizer = _tokenizer(PLAIN)
-    document = {"text": JOINED, "spans": [], "messages": MESSAGES}
+    document = Document(JOINED, [], messages=MESSAGES)
     found = 0
     for seed in range(40):
         marked = Chunks(shortest=1, longest=2, seed=seed).mark([document])
-        if encode(marked[0], tokenizer, 64, ("source_last", "target_ids"))["pairs"]:
+        if encode(marked[0], tokenizer, 64, ("source_last", "target_ids")).span_pairs:
             row = encode_dataset(marked, tokenizer, 64, ("source_last", "target_ids"))[0]
-            for pair, (start, end) in zip(row["pairs"], reversed(marked[0]["spans"]), strict=True):
+            for pair, (start, end) in zip(row["span_pairs"], reversed(marked[0].spans), strict=True):
                 words = tokenizer(JOINED[start:end], add_special_tokens=False)["input_ids"]
-                assert pair["other"] == words
+                assert pair["target_ids"] == words
             found += 1
     assert found > 20

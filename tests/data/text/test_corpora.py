@@ -5,8 +5,9 @@ import json
 import datasets
 import pytest
 
+from latentlm.data.documents import Document
 from latentlm.data.text.corpora import Corpus
-from latentlm.data.text.encode import SETS, encode_dataset
+from latentlm.data.text.encode import encode_dataset
 from latentlm.data.text.tokenizers import bpe_tokenizer
 
 TEXTS = ["one two", "three, four", "five"]
@@ -36,30 +37,22 @@ def _write(folder, suffix):
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".csv", ".txt"])
 def test_every_format_gives_the_same_documents(tmp_path, suffix):
     part = Corpus(str(_write(tmp_path, suffix)))
-    assert part.documents() == [{"text": text, "spans": []} for text in TEXTS]
+    assert part.documents() == [Document(text) for text in TEXTS]
     assert part.items() == []
 
 
 def test_folders_prompts_limits_and_slices(tmp_path):
     rows = [{"prompt": "a", "completion": " b"}, {"prompt": "c", "completion": " d"}]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert [d["text"] for d in Corpus(str(tmp_path)).documents()] == ["a b", "c d"]
-    assert [d["text"] for d in Corpus(str(tmp_path), max_documents=1).documents()] == ["a b"]
-    assert [d["text"] for d in Corpus(str(tmp_path / "train.jsonl"), split="train[1:]").documents()] == ["c d"]
+    assert [d.text for d in Corpus(str(tmp_path)).documents()] == ["a b", "c d"]
+    assert [d.text for d in Corpus(str(tmp_path), max_documents=1).documents()] == ["a b"]
+    assert [d.text for d in Corpus(str(tmp_path / "train.jsonl"), split="train[1:]").documents()] == ["c d"]
 
 
 def test_spans_pass_through(tmp_path):
     path = tmp_path / "facts.jsonl"
     path.write_text(json.dumps({"text": "A is B.\n", "spans": [[0, 1], [5, 6]]}))
-    part = Corpus(str(path))
-    assert part.documents() == [{"text": "A is B.\n", "spans": [[0, 1], [5, 6]]}]
-    assert part.sets == SETS
-
-
-def test_conversations_win_over_what_they_say_as_one_text(tmp_path):
-    messages = [{"role": "user", "content": "who"}]
-    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "who", "spans": [], "messages": messages}))
-    assert Corpus(str(tmp_path / "a.jsonl")).documents() == [{"text": "who", "spans": [], "messages": messages}]
+    assert Corpus(str(path)).documents() == [Document("A is B.\n", [(0, 1), (5, 6)])]
 
 
 def test_conversations_are_rendered_by_the_tokenizer(tmp_path):
@@ -67,7 +60,7 @@ def test_conversations_are_rendered_by_the_tokenizer(tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": messages}))
     documents = Corpus(str(path)).documents()
-    assert documents == [{"text": "who\nme", "spans": [], "messages": messages}]
+    assert documents == [Document("who\nme", messages=messages)]
     tokenizer = bpe_tokenizer(["who me"], 300)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<eos>\n{% endfor %}"
     ids = encode_dataset(documents, tokenizer, 64)[0]["input_ids"]
@@ -79,9 +72,14 @@ def test_conversations_are_rendered_by_the_tokenizer(tmp_path):
     [
         ("a.pdf", "x", "cannot read .pdf"),
         ("a.jsonl", "not json", "check its format"),
-        ("a.jsonl", "", "no rows"),
-        ("a.jsonl", '{"body": "x"}', r"has the columns \['body'\]; add or rename prompt, completion"),
-        ("a.jsonl", '{"text": 3}', "row 0 of .* has no string"),
+        ("a.jsonl", "", "it is empty"),
+        ("a.txt", " \n\n", "it is empty|are blank"),
+        (
+            "a.jsonl",
+            '{"body": "x"}',
+            "has the columns body; rename one to text .plain text. or messages .conversations., or two to prompt and",
+        ),
+        ("a.jsonl", '{"text": 3}', "no row of .* can be used: row 0: text is not a string"),
         ("a.jsonl", '{"text": "\\n"}', "are blank"),
     ],
 )
@@ -102,5 +100,46 @@ def test_wrong_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"^max_documents: 0"):
         Corpus(str(path), max_documents=0)
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": null}]}')
-    with pytest.raises(ValueError, match="messages need strings role and content"):
+    with pytest.raises(
+        ValueError, match=r"no row of .* can be used: row 0: messages must be a list with strings role and content"
+    ):
         Corpus(str(tmp_path / "chat.jsonl")).documents()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".txt"])
+def test_a_byte_order_mark_is_not_text(tmp_path, suffix):
+    path = _write(tmp_path, suffix)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Corpus(str(path)).documents() == [Document(text) for text in TEXTS]
+    path.write_bytes("a".encode("utf-16"))
+    with pytest.raises(ValueError, match="it is UTF-16; save it as UTF-8"):
+        Corpus(str(path)).documents()
+
+
+@pytest.mark.parametrize("name", ["a[1].txt", "*.txt", "a?.txt", "x.TXT"])
+def test_a_path_is_not_a_pattern(tmp_path, monkeypatch, name):
+    folder = tmp_path / "in [1]"
+    folder.mkdir()
+    for other in ("a1.txt", "ab.txt"):
+        (folder / other).write_text("the wrong file\n")
+    (folder / name).write_text("the file that was named\n")
+    assert Corpus(str(folder / name)).documents() == [Document("the file that was named")]
+    monkeypatch.chdir(folder)
+    assert Corpus(name).documents() == [Document("the file that was named")]
+    with pytest.raises(ValueError, match="has one of"):
+        Corpus(str(folder)).documents()
+
+
+def test_rows_that_cannot_be_used_are_left_out_counted_and_named(tmp_path, caplog):
+    rows = [{"messages": [{"role": "user", "content": "who"}]}, {"messages": []}, {"messages": None}]
+    (tmp_path / "chat.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[0]])))
+    assert len(Corpus(str(tmp_path / "chat.jsonl")).documents()) == 2
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "2 of 4 rows of" in line
+    assert "row 1: messages must be" in line
+
+
+def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"fine\ncaf\xe9\n")
+    with pytest.raises(ValueError, match="line 2 is not UTF-8 text; save it as UTF-8"):
+        Corpus(str(tmp_path / "a.txt")).documents()

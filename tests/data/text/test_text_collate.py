@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from latentlm.data.documents import Document
 from latentlm.data.synthetic.facts import Facts
 from latentlm.data.text.collate import Collator
 from latentlm.data.text.encode import encode, encode_dataset
@@ -12,16 +13,16 @@ from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
 FACTS = Facts(num_a_to_b=5, num_b_to_a=5, num_both=3, templates_per_fact=2)
 SETS = ("source_last", "target_ids")
 DOCUMENTS = FACTS.documents()
-TOKENIZER = bpe_tokenizer([document["text"] for document in DOCUMENTS], 400)
+TOKENIZER = bpe_tokenizer([document.text for document in DOCUMENTS], 400)
 EXAMPLES = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS))
 PAD = TOKENIZER.pad_token_id
 COLLATORS = [
-    Collator(PAD, SETS, "rows"),
+    Collator(PAD, SETS, "none"),
     Collator(PAD, SETS),
     Collator(PAD, SETS, "packed", 128),
-    Collator(PAD, SETS, "flat"),
+    Collator(PAD, SETS, "padding_free"),
 ]
-layouts = pytest.mark.parametrize("collator", COLLATORS, ids=["rows", "packed", "row_length", "flat"])
+layouts = pytest.mark.parametrize("collator", COLLATORS, ids=["none", "packed", "row_length", "padding_free"])
 
 
 def _segments(batch):
@@ -55,17 +56,17 @@ def _pairs(batch):
 
 def _expected_pairs(examples):
     return sorted(
-        (tuple(e["input_ids"][: p["end"] + 1] if p["end"] >= 0 else p["alone"]), tuple(p["other"]))
+        (tuple((p["isolated_source"] or e["input_ids"])[: p["source_last"] + 1]), tuple(p["target_ids"]))
         for e in examples
-        for p in e["pairs"]
+        for p in e["span_pairs"]
     )
 
 
 @layouts
 def test_every_document_and_lone_span_is_one_segment(collator):
     segments = list(_segments(collator(EXAMPLES)))
-    alone = [p["alone"] for e in EXAMPLES for p in e["pairs"] if p["alone"]]
-    expected = [(e["input_ids"], e["labels"]) for e in EXAMPLES] + [(ids, [-100] * len(ids)) for ids in alone]
+    isolated = [p["isolated_source"] for e in EXAMPLES for p in e["span_pairs"] if p["isolated_source"]]
+    expected = [(e["input_ids"], e["labels"]) for e in EXAMPLES] + [(ids, [-100] * len(ids)) for ids in isolated]
     assert sorted((ids, labels) for ids, labels, _ in segments) == sorted(expected)
 
 
@@ -85,7 +86,7 @@ def test_positions_mask_and_padding_agree_with_the_segments(collator):
     padding = batch["latent"]["segments"] == -1
     assert bool((batch["labels"][padding] == -100).all())
     assert bool((batch["input_ids"][padding] == PAD).all())
-    if collator.layout == "rows":
+    if collator.packing == "none":
         assert "position_ids" not in batch
         assert torch.equal(batch["attention_mask"] == 0, padding)
     else:
@@ -111,7 +112,7 @@ def test_packing_conserves_tokens_and_fills_rows():
         kept = [b[key][b["latent"]["segments"] >= 0].sort().values for b in (per_row, packed)]
         assert torch.equal(*kept)
     sizes = (packed["latent"]["segments"] >= 0).sum(1)
-    smallest = min(len(e["input_ids"]) + sum(len(p["alone"]) for p in e["pairs"]) for e in EXAMPLES)
+    smallest = min(len(e["input_ids"]) + sum(len(p["isolated_source"]) for p in e["span_pairs"]) for e in EXAMPLES)
     assert int(sizes[:-1].min()) + smallest > 128  # first fit leaves no room for the smallest one
 
 
@@ -123,7 +124,7 @@ def test_larger_batches_only_add_padding(collator):
     assert sorted(_segments(whole)) == sorted(segment for part in parts for segment in _segments(part))
 
 
-@pytest.mark.parametrize("collator", COLLATORS[1:], ids=["packed", "row_length", "flat"])
+@pytest.mark.parametrize("collator", COLLATORS[1:], ids=["packed", "row_length", "padding_free"])
 def test_a_model_reads_packed_spans_as_it_reads_rows(collator):
     torch.manual_seed(0)
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -143,14 +144,14 @@ def test_a_model_reads_packed_spans_as_it_reads_rows(collator):
 
 
 def test_without_sets_there_are_only_documents():
-    for layout in ("rows", "packed", "flat"):
+    for layout in ("none", "packed", "padding_free"):
         batch = Collator(PAD, (), layout)(EXAMPLES)
         assert list(batch["latent"]) == ["segments"]
         assert sorted(ids for ids, _, _ in _segments(batch)) == sorted(e["input_ids"] for e in EXAMPLES)
 
 
 def test_without_pairs_the_sets_are_padding():
-    batch = COLLATORS[1]([encode(document, TOKENIZER, 64) for document in DOCUMENTS[:3]])
+    batch = COLLATORS[1]([encode(document, TOKENIZER, 64).to_row() for document in DOCUMENTS[:3]])
     assert batch["latent"]["source_last"].tolist() == [[[-1]]] * 3
     assert batch["latent"]["target_ids"].tolist() == [[[-1]]] * 3
 
@@ -158,7 +159,7 @@ def test_without_pairs_the_sets_are_padding():
 def test_a_span_with_two_partners_is_read_once():
     text = "one two three"
     tokenizer = word_tokenizer([text])
-    example = encode({"text": text, "spans": [[0, 3], [4, 7], [8, 13]]}, tokenizer, 9, SETS)
+    example = encode(Document(text, [(0, 3), (4, 7), (8, 13)]), tokenizer, 9, SETS).to_row()
     batch = Collator(tokenizer.pad_token_id, SETS)([example])
     assert batch["latent"]["segments"].tolist() == [[0, 0, 0, 0, 1, 2]]
     assert sorted(batch["latent"]["source_last"].flatten().tolist()) == [0, 0, 1, 4, 5, 5]
@@ -168,7 +169,7 @@ def test_a_span_with_two_partners_is_read_once():
     ("fields", "key"),
     [
         ({"sets": ("ends",)}, "sets"),
-        ({"layout": "rows", "row_length": 8}, "row_length"),
+        ({"packing": "none", "row_length": 8}, "row_length"),
         ({"row_length": 1}, "row_length"),
     ],
 )

@@ -6,7 +6,7 @@ from latentlm.data.synthetic.facts import Facts
 from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
 
 FACTS = Facts(num_a_to_b=5, num_b_to_a=5, num_both=3)
-TEXTS = [document["text"] for document in FACTS.documents()]
+TEXTS = [document.text for document in FACTS.documents()]
 
 
 @pytest.mark.parametrize("tokenizer", [word_tokenizer(TEXTS), bpe_tokenizer(TEXTS, 500)], ids=["word", "bpe"])

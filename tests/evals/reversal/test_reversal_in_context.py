@@ -44,7 +44,7 @@ def test_every_one_way_question_stands_behind_a_training_sentence_of_its_fact(pa
     told, warnings = in_context(part, items)
     asked = [item for item in items if item.split in ("same", "reverse")]
     assert (len(told), warnings) == (len(asked), [])
-    documents = {document["text"] for document in part.documents()}
+    documents = {document.text for document in part.documents()}
     for item, stated in zip(asked, told, strict=True):
         statement, prompt = stated.prompt.split("\n")
         assert statement in documents
@@ -66,7 +66,7 @@ def test_published_statements_hold_name_and_answer():
     for part in (NameDescription(str(FOLDER)), ThinkingBias(str(ROOT / "thinking_bias"), ("open",))):
         told, warnings = in_context(part, part.items())
         assert warnings == []
-        documents = {document["text"] for document in part.documents()}
+        documents = {document.text for document in part.documents()}
         for item in told:
             statement = item.prompt.partition("\n")[0]
             assert statement in documents
@@ -155,7 +155,7 @@ def test_a_statement_that_does_not_fit_is_one_line():
 def test_the_command_asks_in_context_and_writes_its_own_tasks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     part = Facts(num_a_to_b=5, num_b_to_a=5, num_both=5, relations=("description", "mentor"))
-    tokenizer = word_tokenizer([d["text"] for d in part.documents()] + [i.prompt + i.answer for i in part.items()])
+    tokenizer = word_tokenizer([d.text for d in part.documents()] + [i.prompt + i.answer for i in part.items()])
     build("llama", vocab_size=len(tokenizer), max_position_embeddings=64).save_pretrained("tiny")
     tokenizer.save_pretrained("tiny")
     suites = ["--suite", "{kind: facts, num_a_to_b: 5, num_b_to_a: 5, num_both: 5, relations: [description, mentor]}"]

@@ -1,4 +1,4 @@
-"""Gist masking: what is hidden, from whom, how often, and that nothing later knows of it."""
+"""Gist mask: what is hidden, from where on, how often, and that no later logit depends on it."""
 
 import pytest
 import torch
@@ -7,23 +7,29 @@ from attached_models import attach
 from latentlm.attach.attention_mask import as_attention_mask, seen
 from latentlm.attach.leak_checks import sees_hidden
 from latentlm.config.schema import ConfigError
-from latentlm.data import Collator, Facts, Gist, WordDropout, encode_dataset, hidden_in, word_tokenizer
+from latentlm.data import Collator, Document, Facts, augment_examples, encode_dataset, word_tokenizer
+from latentlm.data.text.augment import AnswerNoise, GistMask
+from latentlm.data.text.augment.gist_mask import hidden_in
 from latentlm.experiment.recipe import load_recipe
 
 FACTS = Facts(num_a_to_b=20, num_b_to_a=20, num_both=60, templates_per_fact=6)
 DOCUMENTS = FACTS.documents()
-TOKENIZER = word_tokenizer([document["text"] for document in DOCUMENTS])
-CLEAN = encode_dataset(DOCUMENTS, TOKENIZER, 64, FACTS.sets, places=True)
+TOKENIZER = word_tokenizer([document.text for document in DOCUMENTS])
+CLEAN = encode_dataset(DOCUMENTS, TOKENIZER, 64, FACTS.sets, token_spans=True)
 
 
-def _rows(data: Gist) -> list[dict]:
+def _gist(prob: float, seed: int = 0):
+    return augment_examples(CLEAN, [GistMask(prob)], seed)
+
+
+def _rows(data) -> list[dict]:
     return data.__getitems__(range(len(data)))
 
 
 def test_all_of_a_span_but_its_last_token_is_hidden_from_what_follows():
-    assert hidden_in([[2, 5], [7, 8], [9, 11]]) == [[2, 4, 5], [9, 10, 11]]
-    for document, row in zip(DOCUMENTS, _rows(Gist(CLEAN, 1.0, seed=0)), strict=True):
-        words = [document["text"][start:end].split() for start, end in sorted(document["spans"])]
+    assert hidden_in([[2, 5], [7, 8], [9, 11]]) == [(2, 4, 5), (9, 10, 11)]
+    for document, row in zip(DOCUMENTS, _rows(_gist(1.0)), strict=True):
+        words = [document.text[start:end].split() for start, end in sorted(document.spans)]
         read = [TOKENIZER.decode(row["input_ids"][first:stop]).split() for first, stop, _ in row["hidden"]]
         assert read == [span[:-1] for span in words if len(span) > 1]
         assert all(since == stop + 1 for _, stop, since in row["hidden"])
@@ -31,14 +37,13 @@ def test_all_of_a_span_but_its_last_token_is_hidden_from_what_follows():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_documents_in_every_epoch_others_and_nothing_else_changes(share):
-    data = Gist(WordDropout(CLEAN, 0.5, seed=3), share, seed=3)
+    data = augment_examples(CLEAN, [AnswerNoise(0.5), GistMask(share)], seed=3)
     drawn = [bool(row["hidden"]) for row in _rows(data)]
     assert sum(drawn) / len(drawn) == pytest.approx(share, abs=4 * (share * (1 - share) / len(drawn)) ** 0.5)
-    dropped = WordDropout(CLEAN, 0.5, seed=3).__getitems__(range(len(CLEAN)))
+    dropped = _rows(augment_examples(CLEAN, [AnswerNoise(0.5)], seed=3))
     assert [{**row, "hidden": 0} for row in _rows(data)] == [{**row, "hidden": 0} for row in dropped]
     assert data.__getitems__([5, 2, 9])[1] == data[2]
     data.set_epoch(1)
-    assert data.dataset.epoch == 1
     assert ([bool(row["hidden"]) for row in _rows(data)] != drawn) == (0 < share < 1)
 
 
@@ -58,7 +63,7 @@ def _naive(segments: list[int], hidden: list[list[int]]) -> list[list[bool]]:
 @pytest.mark.parametrize("row_length", [None, 96])
 def test_the_mask_is_the_equation(row_length):
     collator = Collator(TOKENIZER.pad_token_id, FACTS.sets, row_length=row_length)
-    batch = collator(Gist(CLEAN, 0.6, seed=0).__getitems__(list(range(0, 60, 5))))["latent"]
+    batch = collator(_gist(0.6).__getitems__(list(range(0, 60, 5))))["latent"]
     table = seen(batch["segments"], batch["hidden"])
     for segments, hidden, got in zip(batch["segments"].tolist(), batch["hidden"].tolist(), table[:, 0], strict=True):
         assert got.tolist() == _naive(segments, hidden)
@@ -70,24 +75,24 @@ def test_the_mask_is_the_equation(row_length):
         as_attention_mask(table, "flash_attention_2", torch.float32)
 
 
-def test_the_layouts_hide_the_same():
-    examples = Gist(CLEAN, 1.0, seed=0).__getitems__(list(range(0, 60, 5)))
+def test_every_packing_hides_the_same():
+    examples = _gist(1.0).__getitems__(list(range(0, 60, 5)))
     ids = {}
-    for layout in ("packed", "rows"):
-        batch = Collator(TOKENIZER.pad_token_id, ("source_last", "target_ids"), layout)(examples)
+    for packing in ("packed", "none"):
+        batch = Collator(TOKENIZER.pad_token_id, ("source_last", "target_ids"), packing)(examples)
         found = zip(batch["input_ids"], batch["latent"]["hidden"], strict=True)
-        ids[layout] = [row[first:stop].tolist() for row, parts in found for first, stop, _ in parts if first >= 0]
-    assert ids["packed"] == ids["rows"]
-    assert any(ids["rows"])
+        ids[packing] = [row[first:stop].tolist() for row, parts in found for first, stop, _ in parts if first >= 0]
+    assert ids["packed"] == ids["none"]
+    assert any(ids["none"])
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("layout", ["packed", "rows"])
-def test_nothing_later_knows_what_is_hidden_beyond_the_end_of_the_span(implementation, layout):
+@pytest.mark.parametrize("packing", ["packed", "none"])
+def test_later_logits_depend_on_what_is_hidden_only_by_way_of_the_end_of_the_span(implementation, packing):
     model = attach(vocab_size=len(TOKENIZER), attn_implementation=implementation).eval()
     assert model.config._attn_implementation == implementation
-    examples = Gist(CLEAN, 1.0, seed=0).__getitems__([0, 70, 200, 300])
-    batch = Collator(TOKENIZER.pad_token_id, ("source_last", "target_ids"), layout)(examples)
+    examples = _gist(1.0).__getitems__([0, 70, 200, 300])
+    batch = Collator(TOKENIZER.pad_token_id, ("source_last", "target_ids"), packing)(examples)
     latent, ids = batch["latent"], batch["input_ids"]
     # what was hidden is now hidden from the end of its span, too: then nothing is left of it
     blind = torch.where(latent["hidden"] >= 0, latent["hidden"] - torch.tensor([0, 0, 1]), -1)
@@ -105,7 +110,7 @@ def test_nothing_later_knows_what_is_hidden_beyond_the_end_of_the_span(implement
 
 
 def test_the_two_attentions_agree_and_hiding_nothing_changes_nothing():
-    examples = Gist(CLEAN, 0.5, seed=0).__getitems__([0, 70, 200, 300])
+    examples = _gist(0.5).__getitems__([0, 70, 200, 300])
     batch = Collator(TOKENIZER.pad_token_id, FACTS.sets)(examples)
     out = {}
     for implementation in ("sdpa", "eager"):
@@ -125,35 +130,34 @@ KEEP = ["llama", "gpt2", "gpt_neox", "gemma3_text", "mistral", "phi3", "qwen3", 
 
 
 @pytest.mark.parametrize("family", [*KEEP, "bloom", "falcon_h1", "lfm2", "mamba", "opt", "rwkv", "zamba2"])
-def test_a_model_that_keeps_to_no_mask_is_found(family):
+def test_a_model_that_ignores_the_mask_is_found(family):
     ids = torch.arange(24).reshape(2, 12) % 20 + 3
     assert sees_hidden(attach(family), ids) is (family not in KEEP)
 
 
 def test_data_in_which_nothing_can_be_hidden_are_refused():
-    with pytest.raises(ValueError, match="gist: no document has a span of two tokens"):
-        Gist(encode_dataset([{"text": "a b", "spans": [[0, 1]]}], TOKENIZER, 8, places=True), 0.5, seed=0)
+    with pytest.raises(ValueError, match="gist_mask: no document has a span of two tokens"):
+        augment_examples(encode_dataset([Document("a b", [(0, 1)])], TOKENIZER, 8, token_spans=True), [GistMask()], 0)
 
 
 @pytest.mark.parametrize(
     ("recipe", "override", "line"),
     [
-        ("reversal", ["data.augment=[{kind: gist_mask, prob: 1.5}]"], "prob: 1.5 is a share; set it to 0 - 1"),
         (
             "reversal",
-            ["data.augment=[{kind: gist_mask, prob: 0.5}]", "data.packing=padding_free"],
-            "gist_mask hides positions by a mask, padding_free has none",
+            ["data.augment=[{kind: gist_mask, prob: 1.5}]"],
+            "gist_mask: prob 1.5 is a share; set it to 0 - 1",
         ),
-        (
-            "grpo",
-            ["data.augment=[{kind: gist_mask, prob: 0.5}]"],
-            "data.augment: grpo reads what it has written itself",
-        ),
-        ("mae", ["data.augment=[{kind: gist_mask, prob: 0.5}]"], "unknown key 'augment' for Images"),
         (
             "reversal",
-            ["data.augment=[{kind: gist_mask, prob: 0.5}]", "model.attn_implementation=flash_attention_2"],
-            "model.attn_implementation flash_attention_2 reads none; use sdpa or eager",
+            ["data.augment=[gist_mask]", "data.packing=padding_free"],
+            "packing padding_free has none; use packed",
+        ),
+        ("grpo", ["data.augment=[gist_mask]"], "data.augment: grpo reads what it has written itself"),
+        (
+            "reversal",
+            ["data.augment=[gist_mask]", "model.attn_implementation=flash_attention_2"],
+            "data.augment: gist_mask needs a mask, model.attn_implementation flash_attention_2 reads none",
         ),
     ],
 )
