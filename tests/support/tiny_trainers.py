@@ -1,6 +1,9 @@
 """Trainers on tiny models: their arguments, and what a step leaves behind."""
 
+from dataclasses import fields
+
 from attached_models import batch_of, documents, tapped_gradients
+from checkpointing import arguments as checkpointing
 from datasets import Dataset
 from tiny_models import VOCAB
 from transformers import TrainerCallback, TrainingArguments
@@ -29,10 +32,12 @@ def arguments(folder, kind="off", config=TrainingArguments, **more):
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": True,
-        "activation_checkpointing": kind != "off",
-        "activation_checkpointing_kwargs": {"use_reentrant": kind == "reentrant"},
+        **checkpointing(kind != "off", use_reentrant=kind == "reentrant"),
     }
-    return config(**common | (SFT if config is SFTConfig else {}) | more)
+    options = common | (SFT if config is SFTConfig else {}) | more
+    if "train_sampling_strategy" not in {field.name for field in fields(config)}:
+        options.pop("train_sampling_strategy", None)  # shuffled by the seed: the same in all that are compared
+    return config(**options)
 
 
 def trainer_of(cls, model, folder, layout="right", kind="off", callbacks=(), arguments_more=None, **more):
