@@ -34,8 +34,9 @@ class LatentTrainerMixin(SafeTrainingMixin):
     def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any):
         self._head_learning_rate = head_learning_rate
         super().__init__(*args, **kwargs)
-        if self.compute_loss_func is not None or self.args.label_smoothing_factor:
-            name = "label_smoothing_factor" if self.compute_loss_func is None else "compute_loss_func"
+        own_loss = callable(self.compute_loss_func)  # where it is a string, TRL only keeps transformers from scaling
+        if own_loss or self.args.label_smoothing_factor:
+            name = "compute_loss_func" if own_loss else "label_smoothing_factor"
             raise ValueError(f"{name}: takes the labels from the model; leave it out, losses belong in the objective")
         if self.args.n_gpu > 1:
             raise ValueError("several GPUs in one process: latent heads need a process for each; start with torchrun")

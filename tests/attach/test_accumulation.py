@@ -7,7 +7,7 @@ import pytest
 import torch
 from attached_models import LAST_TO_LAST, NEXT_STATE, NORMAL, SLOW, attach, batch_of, documents
 from datasets import Dataset
-from tiny_trainers import trainer_of
+from tiny_trainers import in_order, trainer_of
 
 from latentlm.attach.state import latent_state
 from latentlm.config.schema import parse
@@ -137,6 +137,7 @@ def test_a_loop_of_its_own_is_told_once_and_only_if_it_accumulates():
     steps(2, attach(terms={"next_state": NEXT_STATE, "slow": SLOW}))  # nothing meets, so nothing is said
 
 
+@in_order
 @pytest.mark.filterwarnings("ignore:gradient_accumulation_steps=2")
 def test_coupled_terms_are_averaged_over_micro_batches(tmp_path):
     model, data = attach(terms={"normal": NORMAL}), documents()

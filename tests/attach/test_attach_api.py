@@ -7,6 +7,7 @@ from functools import lru_cache
 import pytest
 import torch
 from attached_models import POINTWISE, batch_of, checkpointed, documents
+from checkpointing import keep_activations
 from tiny_models import NAMES, TINY, build, ids
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -118,7 +119,7 @@ def test_activation_checkpointing_changes_nothing(name):
     plain = step(model)
     for kind in ("not reentrant", "reentrant"):
         assert_same_step(step(checkpointed(model, kind)), plain)
-    model.activation_checkpointing_disable()
+    keep_activations(model)
     model.disable_input_require_grads()
     model.zero_grad()
 

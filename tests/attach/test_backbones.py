@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import pytest
 import torch
+from checkpointing import recompute
 from tiny_models import DIM, NAMES, NUM_LAYERS, TINY, VOCAB, build, ids
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -102,7 +103,7 @@ def test_blocks_fire_once_under_gradient_checkpointing(name, reentrant):
     model = build(name).train()
     if not model.supports_gradient_checkpointing:
         pytest.skip("the architecture has no gradient checkpointing")
-    model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    recompute(model, use_reentrant=reentrant)
     model.enable_input_require_grads()
     backbone = find_backbone(model)
     calls, _, _ = _watch(backbone)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from checkpointing import recompute
 from tiny_vits import FAMILIES, PATCHES, attach, images, vit
 
 from latentlm import get_latent_model
@@ -126,7 +127,7 @@ def test_activation_checkpointing_changes_no_gradient():
     for checkpointed in (False, True):
         model = attach(EMA)
         if checkpointed:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            recompute(model, use_reentrant=False)
         model(**batch).loss.backward()
         found.append([w.grad for w in model.layers[0].parameters()])
     torch.testing.assert_close(*found)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
+from checkpointing import recompute
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import ids
@@ -262,7 +263,7 @@ def test_the_probe_equals_separate_backward_passes(checkpointing, how):
     want = separately(model, batch, run.steps.counts, share)
     run.monitoring.probe.looked = None
     if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        recompute(model, use_reentrant=False)
     (model(**batch).loss * 3).backward()  # as a scaler or accumulation would
     found = run.monitoring.probe.found
     assert "monitor/leaky/grad_ratio" not in found

@@ -19,6 +19,11 @@ pytestmark = pytest.mark.skipif(
     reason="builds without network: needs setuptools 77, as the project does",
 )
 PARTS = ("latentlm", "evals", "recipes", "pyproject.toml", "README.md", "LICENSE")
+HOMES = {
+    "latentlm": ROOT / "latentlm",
+    "latentlm_evals": ROOT / "evals" / "latentlm_evals",
+    "latentlm_recipes": ROOT / "recipes",
+}
 
 
 def run(*words: str, cwd: Path, **environment: str) -> str:
@@ -44,17 +49,31 @@ def wheel(tmp_path_factory):
     return next(out.glob("latentlm-*.whl"))
 
 
+def test_every_package_is_listed():
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    there = {
+        ".".join([package, *path.parent.relative_to(folder).parts])
+        for package, folder in HOMES.items()
+        for path in folder.rglob("__init__.py")
+    }
+    assert sorted(listed) == listed == sorted(there)
+
+
 def test_recipes_and_evaluations_are_inside(wheel):
     names = set(ZipFile(wheel).namelist())
     assert {f"latentlm_recipes/{name}.yaml" for name in recipe_names()} <= names
-    for folder, package in (("latentlm", "latentlm"), ("evals/latentlm_evals", "latentlm_evals")):
-        for path in (ROOT / folder).rglob("*.py"):
-            assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
-    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
-        "latentlm",
-        "latentlm_evals",
-        "latentlm_recipes",
-    }
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == HOMES.keys()
+    for (
+        package,
+        folder,
+    ) in HOMES.items():  # code, recipes, tasks, templates: all but pages that are read in the checkout
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        wanted = {
+            f for f in files if "__pycache__" not in f and (not f.endswith(".md") or package == "latentlm_recipes")
+        }
+        assert not {f"{package}/{file}" for file in wanted} - names
 
 
 def test_an_installed_wheel_trains_and_evaluates_anywhere(wheel, tmp_path):

@@ -1,6 +1,7 @@
 """Tiny models with latent heads, batches in every layout, and what a step of training makes of them."""
 
 import torch
+from checkpointing import recompute
 from tiny_models import VOCAB, build
 from torch import Tensor, nn
 
@@ -110,6 +111,6 @@ def lora(model: nn.Module, **more) -> nn.Module:
 def checkpointed(model: nn.Module, kind: str) -> nn.Module:
     """With activation checkpointing, by name of the kind."""
     if kind != "off":
-        model.activation_checkpointing_enable({"use_reentrant": kind == "reentrant"})
+        recompute(model, use_reentrant=kind == "reentrant")
         model.enable_input_require_grads()
     return model

@@ -1,11 +1,17 @@
 """Trainers on tiny models: their arguments, and what a step leaves behind."""
 
+from dataclasses import fields
+
+import pytest
 from attached_models import batch_of, documents, tapped_gradients
+from checkpointing import arguments as checkpointing
 from datasets import Dataset
 from tiny_models import VOCAB
 from transformers import TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
+IN_ORDER = "train_sampling_strategy" in {field.name for field in fields(TrainingArguments)}
+in_order = pytest.mark.skipif(not IN_ORDER, reason="transformers before 5.2 cannot take the rows in order")
 SFT = {"bf16": False, "max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
 
 
@@ -29,10 +35,12 @@ def arguments(folder, kind="off", config=TrainingArguments, **more):
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": True,
-        "activation_checkpointing": kind != "off",
-        "activation_checkpointing_kwargs": {"use_reentrant": kind == "reentrant"},
+        **checkpointing(kind != "off", use_reentrant=kind == "reentrant"),
     }
-    return config(**common | (SFT if config is SFTConfig else {}) | more)
+    options = common | (SFT if config is SFTConfig else {}) | more
+    if not IN_ORDER:
+        options.pop("train_sampling_strategy", None)  # shuffled by the seed: the same in all that are compared
+    return config(**options)
 
 
 def trainer_of(cls, model, folder, layout="right", kind="off", callbacks=(), arguments_more=None, **more):
