@@ -167,7 +167,10 @@ def test_a_broken_recipe_file(folder, text, line):
         (PNG, "data.source: cannot read split train of texts.jsonl (line 1 is not UTF-8 text; save it as UTF-8)"),
         (b'{"text": "a"}\n{"text": "b\n{"text": "c"}\n', "texts.jsonl (line 2 is not JSON); check its format"),
         ('{"text": "grün"}'.encode("latin-1"), "texts.jsonl (line 1 is not UTF-8 text; save it as UTF-8)"),
-        (b'{"txt": "a"}\n', "data.source: texts.jsonl has the columns txt; rename one to text (plain text) or messages"),
+        (
+            b'{"txt": "a"}\n',
+            "data.source: texts.jsonl has the columns txt; rename one to text (plain text) or messages",
+        ),
         (b'{"text": 4}\n{"text": 3}\n', "data.source: no row of texts.jsonl can be used: row 0: text is not a string"),
     ],
 )
