@@ -53,19 +53,22 @@ def warnings(runs: Sequence[RunRecord]) -> Section:
 def health(runs: Sequence[RunRecord]) -> Section:
     """What `latentlm doctor` finds, in the same words."""
     trained = [run for run in runs if run.is_trained and "loss" in run.curves]
-    found = [(run, finding) for run in trained for finding in examine(run)]
+    found: dict[tuple[int, str, int], list[str]] = {}
+    for run in trained:
+        for finding in examine(run):
+            found.setdefault((run.number, finding.verdict, finding.step), []).append(finding.place)
     rows = [
         [
-            run.dot,
-            Cell(finding.place),
-            Cell(f"{finding.verdict} at step {finding.step}", style="bad"),
-            Cell(meaning(finding.verdict)),
-            Cell(fix(finding.verdict)),
+            runs[number].dot,
+            Cell(", ".join(places)),
+            Cell(f"{verdict} at step {step}", style="bad"),
+            Cell(meaning(verdict)),
+            Cell(fix(verdict)),
         ]
-        for run, finding in found
+        for (number, verdict, step), places in found.items()
     ]
     parts: list[Part] = [Table(["run", "where", "finding", "what it means", "try"], rows, 5)] if rows else []
-    healthy = [run.label for run in trained if run.label not in {run.label for run, _ in found}]
+    healthy = [run.label for run in trained if run.number not in {number for number, _, _ in found}]
     if healthy:
         parts.append(Note(f"healthy: {', '.join(healthy)}"))
     return Section("Health", parts)

@@ -124,6 +124,7 @@ def asked(monkeypatch, tmp_path):
         save_recipe(
             dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=data)), tmp_path / "recipe.yaml"
         )
+        (tmp_path / "depth.json").write_text("{}")  # the mark of a run that has ended
         tokenizer = known(data)
         torch.manual_seed(0)
         build("llama", vocab_size=len(tokenizer), max_position_embeddings=64).save_pretrained(tmp_path / "model")

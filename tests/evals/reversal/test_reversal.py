@@ -192,6 +192,7 @@ def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="has no recipe"):
         run(str(folder / "model"))
     (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "depth.json").write_text("{}")  # the mark of a run that has ended
     kept = tmp_path / "new" / "kept.jsonl"
     options = Options(device="cpu", batch_size=4, permutations=20, limit=4, samples=str(kept))
     result = run(str(folder), options).to_lm_eval()
