@@ -218,6 +218,7 @@ def test_settings_train_and_export(words):
     AutoModelForCausalLM.from_pretrained("plain")
 
 
+@pytest.mark.filterwarnings("ignore:run.model. holds trained latent heads")  # only its network is wanted
 def test_texts_and_conversations_from_local_files(tmp_path):
     rows = [
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]} for text in TEXTS
