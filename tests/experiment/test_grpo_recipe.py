@@ -49,13 +49,9 @@ def test_heads_go_on_where_they_were(before, tmp_path):
     }
     (row,) = rows(run)
     assert row["middle/value"] < 0.5
-    fresh = grpo(
-        before,
-        tmp_path / "fresh",
-        "model.load_latent_heads=false",
-        "training.learning_rate=1e-9",
-        "training.max_steps=1",
-    )
+    more = ["model.load_latent_heads=false", "training.learning_rate=1e-9", "training.max_steps=1"]
+    with pytest.warns(UserWarning, match="they start again"):
+        fresh = grpo(before, tmp_path / "fresh", *more)
     assert rows(fresh)[0]["middle/value"] != pytest.approx(row["middle/value"], rel=1e-3)
 
 
