@@ -71,6 +71,7 @@ class Attachment:
         blocks: depths that the terms read, of the network itself (None) and of each teacher.
         norm: name of the final norm in the decoder; None where there is none.
         can_cache: whether a forward can be told to keep no cache.
+        pad_token_id: of the network, where it says one.
         handles: of all hooks.
     """
 
@@ -80,6 +81,7 @@ class Attachment:
     blocks: Mapping[str | None, frozenset[int]]
     norm: str | None
     can_cache: bool
+    pad_token_id: int | None = None
     handles: list[RemovableHandle] = field(default_factory=list)
 
     @classmethod
@@ -95,6 +97,7 @@ class Attachment:
             blocks={kind: blocks_read(specs, kind) for kind in (None, *teachers(specs))},
             norm=next((name for name, part in parts if part is backbone.norm), None),
             can_cache="use_cache" in inspect.signature(model.forward).parameters,
+            pad_token_id=pad if isinstance(pad := getattr(model.config, "pad_token_id", None), int) else None,
         )
 
     @property

@@ -22,6 +22,8 @@ class ForwardInputs:
         latent: ``segments [b t]`` and the named sets of the collator; of images also ``views [v]`` and what of each
             is seen: ``keep [b*v k]`` or ``mask [b*v p]``.
         num_items_in_batch: label tokens of the whole optimizer step, where the caller counts them.
+        cu_seq_lens_q: where each document of one row begins and the last ends (flash attention's).
+        seq_idx: number of each position's document.
     """
 
     input_ids: Tensor | None = None
@@ -31,6 +33,8 @@ class ForwardInputs:
     labels: Tensor | None = None
     shift_labels: Tensor | None = None
     num_items_in_batch: Tensor | int | None = None
+    cu_seq_lens_q: Tensor | None = None
+    seq_idx: Tensor | None = None
     latent: dict[str, Tensor] | None = None
 
     @classmethod
@@ -43,19 +47,41 @@ class ForwardInputs:
         """Index and id sets by name."""
         return {name: value for name, value in (self.latent or {}).items() if name != "segments"}
 
-    def segments(self) -> Tensor:
-        """Segment number of each position: what the data says, else the padding mask, else where positions restart."""
+    def segments(self, pad_token_id: int | None = None) -> Tensor:
+        """Segment number of each position, -1 for padding.
+
+        What the data says; else the document of `seq_idx` or `cu_seq_lens_q`; else the mask, 0 or 1, or 1, 2, ... by
+        document; else where positions restart. Without any of these a row is one document, and what ends it in padding
+        without a label is none of it.
+
+        Args:
+            pad_token_id: of the network.
+        """
         if self.latent and "segments" in self.latent:
             return self.latent["segments"]
         mask, positions, ids = self.attention_mask, self.position_ids, self.input_ids
+        if self.seq_idx is not None:
+            return self.seq_idx
+        if self.cu_seq_lens_q is not None and ids is not None and len(ids) == 1:
+            place = torch.arange(ids.shape[1], device=ids.device)
+            return torch.bucketize(place, self.cu_seq_lens_q[1:].to(place), right=True)[None]
         if isinstance(mask, Tensor) and mask.dim() == 2:
-            return torch.where(mask.bool(), 0, -1)
+            return torch.where(mask > 0, mask.long() - 1, -1)
+        if mask is not None:
+            raise ValueError(
+                "attention_mask: a table of queries and keys does not say which tokens are of one document; also give "
+                "latent={'segments': numbers [rows, positions], -1 for padding}, or a mask [rows, positions]"
+            )
         if positions is not None and positions.dim() == 2:
             jumps = positions.diff(dim=1, prepend=positions[:, :1] - 1) != 1
             return jumps.cumsum(1).expand(len(positions) if ids is None else len(ids), -1)
         if ids is None:
             raise ValueError("latent terms need input_ids, attention_mask or position_ids to know the positions")
-        return torch.zeros_like(ids)
+        segments = torch.zeros_like(ids)
+        if pad_token_id is None or self.labels is None or self.labels.shape != ids.shape:
+            return segments
+        blank = (ids == pad_token_id) & (self.labels == IGNORE)
+        return segments.masked_fill(blank.flip(1).cumprod(1).flip(1).bool(), -1)
 
     def next_labels(self) -> Tensor | None:
         """Labels moved to the position that predicts them."""

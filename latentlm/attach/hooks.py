@@ -116,6 +116,8 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         for kind in heads.teachers:
             start_teacher(state.attachment, kind, state.steps.total)
         state.forward = Forward(ForwardInputs.of(named))
+    elif torch.is_grad_enabled():
+        state.steps.begin_without_terms()
     return args, kwargs
 
 
@@ -135,6 +137,11 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     if forward is None or forward.teacher is not None:
         return
     model, inputs = state.model, forward.inputs
+    if skipped := state.attachment.blocks[None] - forward.states.keys():
+        raise ValueError(
+            f"block {min(skipped)} was left out of this forward (layerdrop?); latent terms need its state: set "
+            "layerdrop to 0"
+        )
     context = state.context(forward)
     losses = model.latent(context)
     forward.collecting = False  # before the backward: a recomputed block must not store again
@@ -148,6 +155,14 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     state.steps.accumulation.watch(forward.loss)
     state.monitoring.metrics.report(losses)
     state.monitoring.look(state.attachment, forward, state.steps, context, losses, share)
+
+
+def _weighed(model: Any, data: Tensor, output: Any, lm_weight: float) -> Tensor:
+    """The data loss with its weight; what balances experts keeps its own, which the model has already given it."""
+    balancing, share = output.get("aux_loss"), getattr(model, "router_aux_loss_coef", None)
+    if lm_weight == 1 or not isinstance(balancing, Tensor) or share is None:
+        return lm_weight * data
+    return lm_weight * data + (1 - lm_weight) * share * balancing.to(data.device)
 
 
 @_eager
@@ -175,10 +190,10 @@ def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
     extra = {"latent_loss": latent, "data_loss": None if data is None else data.detach().clone()}
     out = with_latent_losses(type(output))(**{**dict(output.items()), **extra})
     alone = fused or data is None
-    if data is None and state.backbone.grid is not None:
-        out["loss"] = latent  # a ViT without labels has no other
+    if data is None and (state.backbone.grid is not None or not state.backbone.has_loss):
+        out["loss"] = latent  # there is no other
     elif not alone:
-        out["loss"] = state.objective.lm_weight * data + latent  # type: ignore[operator]
+        out["loss"] = _weighed(model, data, output, state.objective.lm_weight) + latent  # type: ignore[operator]
     state.trainer.latent_loss = latent if fused else None
     state.steps.pending_backward = False
     if alone and latent is not None and latent.requires_grad:

@@ -75,8 +75,9 @@ class StepTracker:
         self.accumulation = AccumulationWarning(batch_terms)
         self.pending_backward = self.without_terms = False
         self._model, self._advance = model, advance
-        self._listening = self._stepped = False
+        self._listening = self._stepped = self._in_evaluation = False
         self._weights: set[int] = set()  # already stepped
+        self._left: list[str] = []  # weights of the heads that were not, though they have a gradient
 
     def begin(self) -> None:
         """A training forward begins; only the step after one is counted."""
@@ -88,27 +89,47 @@ class StepTracker:
                 "use LatentTrainer (no label smoothing, no compute_loss_func) or add it to your own loss"
             )
         _trackers().add(self)
-        self._listening = True
+        self._listening, self._in_evaluation = True, False
         self.accumulation.forward()
+
+    def begin_without_terms(self) -> None:
+        """A forward with gradient begins in evaluation mode, in which no term runs; a step after it is refused."""
+        _trackers().add(self)
+        self._in_evaluation = not self._listening
 
     def settle(self) -> None:
         """Count a step that was made and could not be counted at once."""
-        if self._stepped:
-            self._count()
+        if not self._stepped:
+            return
+        left, self._left = self._left, []
+        if left:
+            raise ValueError(
+                f"latent heads: {len(left)} of their weights are in no optimizer ({left[0]}); build it after the heads "
+                "are attached, over model.parameters()"
+            )
+        self._count()
 
     def hear(self, optimizer: Optimizer) -> None:
         """An optimizer has stepped."""
-        if not self._listening:
+        if not (self._listening or self._in_evaluation):
             return
-        own = {id(weight): weight for weight in self._model.parameters() if weight.requires_grad}
+        named = {id(weight): (name, weight) for name, weight in self._model.named_parameters() if weight.requires_grad}
+        own = {key: weight for key, (_, weight) in named.items()}
         held = [weight for group in optimizer.param_groups for weight in group["params"]]
         mine = own.keys() & {id(weight) for weight in held}
         flat = any(not isinstance(weight, nn.Parameter) for weight in held)
         if not mine and not flat:
             return
+        if not self._listening:
+            self._in_evaluation = False
+            raise ValueError(
+                "latent terms: a step was made in evaluation mode, in which none of them runs; call model.train() first"
+            )
         self._stepped = True
         self._weights |= mine
-        if not flat and all(weight.grad is None or key in self._weights for key, weight in own.items()):
+        left = [name for key, (name, weight) in named.items() if weight.grad is not None and key not in self._weights]
+        self._left = [] if flat else [name for name in left if "latent." in name]
+        if not flat and not left:
             self._count()
 
     def backward_reached(self, grad: Tensor) -> None:

@@ -104,7 +104,7 @@ class LatentState:
             return attachment.backbone.grid.view(states, norm, inputs.pixel_values, latent, full=kind is not None)
         return ForwardView(
             states=states,
-            segments=inputs.segments(),
+            segments=inputs.segments(attachment.pad_token_id),
             sets=inputs.sets,
             inputs=inputs.input_ids,
             labels=inputs.next_labels(),

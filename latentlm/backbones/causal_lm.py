@@ -28,16 +28,27 @@ def find_causal_lm(model: PreTrainedModel, layers_path: str | None = None) -> Ba
         layers_path: dotted name of the ModuleList of blocks, where the search fails or should be overruled.
     """
     config = model.config.get_text_config()
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"{type(model).__name__} is an encoder-decoder; latent terms need a causal LM or a ViT")
     decoder = model.get_decoder()
     if isinstance(decoder, nn.Linear) or not module_lists(decoder):
         decoder = model.base_model  # some models call their output matrix `decoder`
     layers = named_layers(model, layers_path) if layers_path else search(model, decoder, config)
+    if len(set(layers)) < len(layers):
+        raise ValueError(
+            f"{type(model).__name__} runs one block several times (shared weights), so its depths cannot be told "
+            "apart; use a network in which every block is another"
+        )
+    causal = [part.is_causal for block in layers for part in block.modules() if hasattr(part, "is_causal")]
+    if causal and not any(causal):
+        raise ValueError(f"{type(model).__name__} reads in both directions: every next state is seen; use a causal LM")
     inside = set(decoder.modules())
     if layers[0] not in inside or (decoder is model and model.get_output_embeddings() is not None):
         # A decoder that is the whole causal LM returns logits; the child that holds the blocks returns states.
         decoder = next(child for child in model.children() if layers[0] in set(child.modules()))
     dim = block_width(model, layers, getattr(config, "hidden_size", None))
-    return Backbone(decoder, layers, final_norm(model, decoder, layers, dim), len(layers), dim)
+    has_loss = model.get_output_embeddings() is not None
+    return Backbone(decoder, layers, final_norm(model, decoder, layers, dim), len(layers), dim, has_loss=has_loss)
 
 
 def readout(model: nn.Module) -> Callable[[Tensor], Tensor]:

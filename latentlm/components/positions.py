@@ -77,8 +77,21 @@ def index(at: At, view: ForwardView) -> Int[Tensor, "b g n"]:
         found = view.sets[at]
         if found.dim() != 3:
             raise ValueError(f"at: the set '{at}' has shape {list(found.shape)}; it needs [rows, groups, positions]")
+        if found.shape[0] != len(view.segments):
+            raise ValueError(f"at: the set '{at}' has {found.shape[0]} rows, and the batch {len(view.segments)}")
         return found
     return at(view)
+
+
+def inside(at: At, found: Int[Tensor, "b g n"], length: int) -> Int[Tensor, "b g n"]:
+    """The positions of a set, all of them in a row of `length`; nothing waits for the device."""
+    if isinstance(at, str) and found.numel():
+        line = f"at: the set '{at}' has a position beyond the {length} of a row; positions count from 0 in each row"
+        if found.device.type == "cuda":
+            torch._assert_async((found < length).all(), line)
+        elif int(found.max()) >= length:
+            raise ValueError(line)
+    return found
 
 
 def flat(index: Int[Tensor, "b g n"], length: int) -> Int[Tensor, "a n"]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from latentlm.components.positions import At, Now, flat, index
+from latentlm.components.positions import At, Now, flat, index, inside
 from latentlm.types import ForwardView, Latents
 
 
@@ -21,15 +21,15 @@ class Block(int):
 Depth = int | float | str
 """A depth as written in a recipe.
 
-0 is the input of the first block. A fraction (``1/4``, ``0.25``) counts from the input to the top, so 1 is after the
-last block. An integer from 2 on is a block number, ``block 1`` says so explicitly. States are the raw residual stream.
+A number is a share of the network (``1/4``, ``0.25``): 0 is the input of the first block, 1 the top, after the last
+block. ``block 3`` is after the third block; a whole number alone is never one. States are the raw residual stream.
 """
 
 
 def resolve_depth(depth: Depth, num_layers: int) -> Block:
     """Depth as a number of blocks, 0..num_layers.
 
-    >>> [resolve_depth(d, 30) for d in (0, "1/5", 0.5, 1, 12, "block 1")]
+    >>> [int(resolve_depth(d, 30)) for d in (0, "1/5", 0.5, 1, "block 12", "block 1")]
     [0, 6, 15, 30, 12, 1]
     """
     fraction, block = read_depth(depth)
@@ -47,7 +47,7 @@ def read_depth(depth: Depth) -> tuple[float, int | None]:
     """A depth as a fraction or a block number, before the network is known."""
     if isinstance(depth, Block):
         return 0.0, depth
-    hint = f"depth {depth!r}: use a fraction from 0 to 1 (1/4, 0.5, 1), a block number from 2 on, or 'block 1'"
+    hint = f"depth {depth!r}: use a fraction from 0 to 1 (1/4, 0.5, 1 is the top), or 'block 1' for a block"
     if isinstance(depth, str):
         numerator, slash, denominator = depth.partition("/")
         try:
@@ -66,7 +66,7 @@ def read_depth(depth: Depth) -> tuple[float, int | None]:
     if 0 <= value <= 1:
         return float(value), None
     if value > 1 and float(value).is_integer():
-        return 0.0, int(value)
+        raise ValueError(f"depth {depth!r}: a number is a share of the network, 0 to 1; write 'block {int(value)}'")
     raise ValueError(hint)
 
 
@@ -151,7 +151,8 @@ class Tap:
 
     def read(self, view: ForwardView, keep: Bool[Tensor, " a"], heads: Mapping[str, Callable]) -> Latents:
         """Latents of the anchors in `keep`; only these are gathered, so heads never run on the rest."""
-        where = flat(index(self.at, view), view.segments.shape[1])[keep]
+        length = view.segments.shape[1]
+        where = flat(inside(self.at, index(self.at, view), length), length)[keep]
         mask = where >= 0
         # not state[where]: its backward sorts or walks element by element
         states = [view.states[block].flatten(0, 1) for block in self.blocks]

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -35,8 +36,10 @@ class Objective:
     source: str | None = None
 
     def __post_init__(self):
-        if self.lm_weight < 0:
-            raise ValueError(f"lm_weight: {self.lm_weight}; set it to 0 or more")
+        if not 0 <= self.lm_weight < inf:
+            raise ValueError(f"lm_weight: {self.lm_weight}; set it to 0 or more, and finite")
+        if self.terms and self.lm_weight == 0 and not any(schedule(term.weight).value for term in self.terms.values()):
+            raise ValueError("lm_weight and the weight of every term are 0, so nothing is trained; set one above 0")
         if self.monitor_every < 0:
             raise ValueError(f"monitor_every: must be 0 (off) or more, got {self.monitor_every}")
         for name in (*self.terms, *self.heads):

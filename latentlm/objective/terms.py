@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal
 
 import torch
@@ -36,8 +37,8 @@ class Weight:
     grad_ratio: float | None = None
 
     def __post_init__(self):
-        if self.value < 0:
-            raise ValueError(f"weight: {self.value}; set it to 0 or more")
+        if not 0 <= self.value < inf:
+            raise ValueError(f"weight: {self.value}; set it to 0 or more, and finite")
         if self.start < 0 or self.ramp < 0:
             raise ValueError(f"weight: start and ramp must be 0 or more, got {self.start} and {self.ramp}")
         if self.grad_ratio is not None and (self.grad_ratio <= 0 or self.value <= 0):
@@ -141,7 +142,10 @@ class Predict:
 
     def resolve(self, num_layers: int) -> "Predict":
         """The same term of a network of `num_layers` blocks, every depth a number of blocks."""
-        return replace(self, source=self.source.resolve(num_layers), target=self.target.resolve(num_layers))
+        source, target = self.source.resolve(num_layers), self.target.resolve(num_layers)
+        if target.tap == source and target.teacher is None and target.assign is None and not self.shuffle:
+            raise ValueError("the target is its own source, the same state at the same positions; name another of them")
+        return replace(self, source=source, target=target)
 
     def mask(self, view: ForwardView) -> Tensor:
         """Pairs that exist, ``[a n]``; needs no states."""

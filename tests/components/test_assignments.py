@@ -75,8 +75,8 @@ heads: {codes: {kind: prototypes, dim: 5, num_layers: 0}}
 terms:
   a:
     kind: predict
-    source: {depth: 2, at: some, head: codes}
-    target: {kind: ema, tap: {depth: 3, at: some, head: codes}, normalize: none, online_head: true, assign: %s}
+    source: {depth: block 2, at: some, head: codes}
+    target: {kind: ema, tap: {depth: block 3, at: some, head: codes}, normalize: none, online_head: true, assign: %s}
     predictor: identity
     loss: {kind: soft_cross_entropy, temperature: 0.3}
 """
@@ -124,8 +124,8 @@ heads: {codes: {kind: prototypes, dim: 5, num_layers: 0}}
 terms:
   found:
     kind: predict
-    source: {depth: 3, at: all, head: codes, of: ema}
-    target: {kind: ema, tap: {depth: 3, at: all, head: codes}, normalize: none, online_head: true, assign: %s}
+    source: {depth: block 3, at: all, head: codes, of: ema}
+    target: {kind: ema, tap: {depth: block 3, at: all, head: codes}, normalize: none, online_head: true, assign: %s}
     predictor: identity
     loss: {kind: soft_cross_entropy, temperature: 0.3}
 """
@@ -172,12 +172,12 @@ def test_terms_share_the_assignments_they_agree_on():
         (TERM % "{kind: sinkhorn, temperature: {start: 1, end: 1, steps: 0}}", "temperature: start and end must be"),
         (
             (TERM % "{kind: sinkhorn, per_position_of: all}").replace(
-                "depth: 3, at: some", "depth: 3, at: some, pool: mean"
+                "depth: block 3, at: some", "depth: block 3, at: some, pool: mean"
             ),
             "ema: assign per_position_of 'all' needs single positions; use pool: none",
         ),
         (
-            (TERM % "center").replace("depth: 3, at", "depth: 3, of: ema, at"),
+            (TERM % "center").replace("depth: block 3, at", "depth: block 3, of: ema, at"),
             "ema: the target itself says whose states",
         ),
         ((TERM % "center").replace("at: some, head: codes}, norm", "at: some}, norm"), "ema: online_head needs a head"),
@@ -189,7 +189,7 @@ def test_terms_share_the_assignments_they_agree_on():
             (TERM % "center")
             .replace("kind: ema", "kind: online")
             .replace("online_head: true, ", "")
-            .replace("depth: 2, at", "depth: 2, of: ema, at"),
+            .replace("depth: block 2, at", "depth: block 2, of: ema, at"),
             "terms.a.source: of ema, but no target has that teacher",
         ),
     ],

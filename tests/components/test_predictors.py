@@ -86,7 +86,7 @@ CODE = "{kind: token_embeddings, ids: ids, pool: none, ordered: false}"
 
 @pytest.mark.parametrize("num", [2, 3, 5])
 def test_what_lies_beyond_the_slots_is_not_asked_for(num):
-    text = "terms: {a: {kind: predict, source: {depth: 2, at: at}, target: %s, predictor: %s, loss: cosine}}"
+    text = "terms: {a: {kind: predict, source: {depth: block 2, at: at}, target: %s, predictor: %s, loss: cosine}}"
     built = terms(text % (CODE, f"{{kind: per_token_linear, num: {num}}}"))
     seen = view([[0] * 4], {"at": [[[0], [2]]], "ids": [[[5, 6, 7], [8, -1, -1]]]})
     guess, goal = built["a"].pairs(context(built, seen))
@@ -99,7 +99,7 @@ def test_what_lies_beyond_the_slots_is_not_asked_for(num):
 
 
 def test_slots_beside_another_predictor_at_the_same_places_and_their_mistakes():
-    one = "{kind: predict, source: {depth: 2, at: %s}, target: " + CODE + ", predictor: %s, loss: cosine}"
+    one = "{kind: predict, source: {depth: block 2, at: %s}, target: " + CODE + ", predictor: %s, loss: cosine}"
     sets = {"at": [[[0], [2]]], "many": [[[0, 1], [2, 3]]], "ids": [[[5, 6], [8, -1]]]}
     both = terms(f"terms: {{a: {one % ('at', '{kind: per_token_linear, num: 1}')}, b: {one % ('at', 'linear')}}}")
     assert {name: int(count) for name, count in both.counts(view([[0] * 4], sets)).items()} == {"a": 2, "b": 3}

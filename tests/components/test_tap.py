@@ -16,8 +16,8 @@ from latentlm.components.tap import Tap, resolve_depth
     ("depth", "layers", "block"),
     [
         (0, 30, 0), (1, 30, 30), (1.0, 30, 30), ("1/5", 30, 6), (0.2, 30, 6), ("0.5", 30, 15), ("1/2", 5, 3),
-        (12, 30, 12), ("12", 30, 12), (30, 30, 30), ("block 1", 30, 1), ("block 0", 30, 0), ("block 30", 30, 30),
-        ("1/100", 4, 1), (0.001, 4, 1), (0.999, 4, 4), ("0/4", 4, 0), ("4/4", 4, 4), (2.0, 4, 2),
+        ("block 12", 30, 12), ("block 1", 30, 1), ("block 0", 30, 0), ("block 30", 30, 30),
+        ("1/100", 4, 1), (0.001, 4, 1), (0.999, 4, 4), ("0/4", 4, 0), ("4/4", 4, 4),
     ],
 )  # fmt: skip
 def test_depths(depth, layers, block):
@@ -31,7 +31,7 @@ def test_a_block_by_number_and_as_a_fraction(block, layers):
     assert resolve_depth(block / layers, layers) == block
 
 
-@pytest.mark.parametrize("depth", [31, "block 31", "block -1"])
+@pytest.mark.parametrize("depth", ["block 31", "block -1"])
 def test_depths_the_network_does_not_have(depth):
     with pytest.raises(ValueError, match=r"the model has 30 blocks; use 0\.\.30"):
         resolve_depth(depth, 30)
@@ -44,15 +44,23 @@ def test_depths_nobody_has_are_refused_before_there_is_a_network(depth):
         Tap(depth)
 
 
+@pytest.mark.parametrize("depth", [2, 12, "12", 2.0])
+def test_a_whole_number_is_not_guessed_to_be_a_block(depth):
+    with pytest.raises(
+        ValueError, match=f"a number is a share of the network, 0 to 1; write 'block {int(float(depth))}'"
+    ):
+        Tap(depth)
+
+
 def test_out_of_range_depths_of_any_part_name_the_term():
     for term in (
-        "{kind: predict, source: {depth: 9}, target: {kind: token_embeddings, ids: x}, loss: cosine}",
-        "{kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 9}}, loss: cosine}",
-        "{kind: predict, source: {depth: 1}, target: {kind: ema, tap: {depth: 9}}, loss: cosine}",
-        "{kind: regularize, source: {depth: 9}, loss: sigreg, sample_axis: examples}",
-        "{kind: levels, sources: [1], targets: [9]}",
+        "{kind: predict, source: {depth: block 9}, target: {kind: token_embeddings, ids: x}, loss: cosine}",
+        "{kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: block 9}}, loss: cosine}",
+        "{kind: predict, source: {depth: 1}, target: {kind: ema, tap: {depth: block 9}}, loss: cosine}",
+        "{kind: regularize, source: {depth: block 9}, loss: sigreg, sample_axis: examples}",
+        "{kind: levels, sources: [1], targets: [block 9]}",
     ):
-        with pytest.raises(ValueError, match=r"objective\.terms\.far: depth 9: the model has 4 blocks"):
+        with pytest.raises(ValueError, match=r"objective\.terms\.far: depth block 9: the model has 4 blocks"):
             objective(f"terms: {{far: {term}}}").resolve(4)
 
 

@@ -22,19 +22,19 @@ from latentlm.types import StepContext
 SEGMENTS = [[0, 0, 0, 0], [0, 0, 0, -1]]
 SETS = {"ids": [[[5, 6, 7]], [[8, 9, -1]]], "at": [[[3]], [[2]]]}
 TABLE = {  # target -> who receives gradient beside source state, source head and predictor
-    "{kind: online, tap: {depth: 3, at: next}}": set(),
-    "{kind: online, tap: {depth: 3, at: next, head: there, norm: final}}": set(),
-    "{kind: online, tap: {depth: 3, at: next, pool: mean}, normalize: layer, stop_grad: false}": {"state"},
-    "{kind: online, tap: {depth: 3, at: next, norm: final}, stop_grad: false}": {"state", "norm"},
-    "{kind: online, tap: {depth: 3, at: next, head: there}, stop_grad: false}": {"state", "there"},
-    "{kind: ema, tap: {depth: 3, at: next}}": set(),
-    "{kind: frozen, tap: {depth: 3, at: next}, normalize: l2}": set(),
+    "{kind: online, tap: {depth: block 3, at: next}}": set(),
+    "{kind: online, tap: {depth: block 3, at: next, head: there, norm: final}}": set(),
+    "{kind: online, tap: {depth: block 3, at: next, pool: mean}, normalize: layer, stop_grad: false}": {"state"},
+    "{kind: online, tap: {depth: block 3, at: next, norm: final}, stop_grad: false}": {"state", "norm"},
+    "{kind: online, tap: {depth: block 3, at: next, head: there}, stop_grad: false}": {"state", "there"},
+    "{kind: ema, tap: {depth: block 3, at: next}}": set(),
+    "{kind: frozen, tap: {depth: block 3, at: next}, normalize: l2}": set(),
     "{kind: token_embeddings, ids: ids}": set(),
     "{kind: tokens}": {"norm"},  # the guess goes through the network's own norm
 }
 TERM = """
 heads: {here: {kind: projector, dim: 8}, there: {kind: projector, dim: 8}}
-terms: {a: {kind: predict, source: {depth: 2, head: here%s}, target: %s, loss: %s, decode_with: %s}}
+terms: {a: {kind: predict, source: {depth: block 2, head: here%s}, target: %s, loss: %s, decode_with: %s}}
 """
 
 
@@ -64,7 +64,7 @@ def test_gradient_table(target):
 
 
 def test_logits_of_a_target_have_no_gradient():
-    text = "{kind: online, tap: {depth: 3, at: next}, stop_grad: false}"
+    text = "{kind: online, tap: {depth: block 3, at: next}, stop_grad: false}"
     seen = view(SEGMENTS)
     report(terms(TERM % ("", text, "kl", "norm_and_lm_head")), seen)["a"].sum.backward()
     assert not touched([seen.states[3]])
@@ -73,7 +73,9 @@ def test_logits_of_a_target_have_no_gradient():
 @pytest.mark.parametrize(("kind", "seed"), [("online", 0), ("ema", 1), ("frozen", 2)])
 @pytest.mark.parametrize("normalize", ["none", "layer", "l2"])
 def test_latents_equal_the_states_they_name(kind, seed, normalize):
-    built = terms(TERM % ("", f"{{kind: {kind}, tap: {{depth: 3, at: next}}, normalize: {normalize}}}", "mse", "none"))
+    built = terms(
+        TERM % ("", f"{{kind: {kind}, tap: {{depth: block 3, at: next}}, normalize: {normalize}}}", "mse", "none")
+    )
     views = {name: view(SEGMENTS, seed=number) for number, name in enumerate(["online", "ema", "frozen"])}
     seen = views["online"]
     _, goal = built["a"].pairs(context(built, seen, ema=views["ema"], frozen=views["frozen"]))

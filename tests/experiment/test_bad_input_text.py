@@ -107,7 +107,10 @@ def write_lines(path: Path, *rows: dict) -> str:
         (["nitp", "data.source=x.jsonl"], "nitp: needs a model; give model.name=NAME"),
         (["nitp", "model.name=some/model"], "nitp: needs data; give data.source=FILE"),
         (["own/model", "model.name=some/model"], "recipe 'own/model': no such file and no built-in recipe"),
-        (["smoke_text", f"{NAMES_OTHER}.source.depth=9"], f"{NAMES_OTHER}: depth 9: the model has 2 blocks; use 0..2"),
+        (
+            ["smoke_text", f"{NAMES_OTHER}.source.depth=block 9"],
+            f"{NAMES_OTHER}: depth block 9: the model has 2 blocks; use 0..2",
+        ),
         (["smoke_text", "model.config.model_type=lama"], "no causal language model 'lama'; did you mean 'llama'?"),
         (["smoke_text", "model.config.model_type=vit"], "no causal language model 'vit'"),
         (
@@ -122,7 +125,10 @@ def write_lines(path: Path, *rows: dict) -> str:
         (["smoke_text", "objective.terms.round.weight=-1"], "weight: -1.0; set it to 0 or more"),
         (["smoke_text", "objective.terms.round.weight=.inf"], "weight: inf; give a finite number"),
         (["smoke_text", "model.config.num_attention_heads=3"], "model.config: "),
-        (["smoke_text", "model.freeze_above=7"], "model.freeze_above: depth 7: the model has 2 blocks; use 0..2"),
+        (
+            ["smoke_text", "model.freeze_above=block 7"],
+            "model.freeze_above: depth block 7: the model has 2 blocks; use 0..2",
+        ),
         (["smoke_text", "model.freeze_above=half"], "model: depth 'half': use a fraction from 0 to 1"),
         (["smoke_text", "model.freeze_above=1/2", "model.lora.r=2"], "adapters go where lora.target_modules says"),
         (
@@ -204,8 +210,8 @@ def test_depth_and_tokenizer_of_a_pretrained_folder(folder, no_weights, monkeypa
     save_model(Path("whole"))
     save_model(Path("endless"), eos_token=None)
     build("llama").save_pretrained("mute")
-    words = ["train", "smoke_text", f"{NAMES_OTHER}.source.depth=9"]
-    refused(*words, "model.name=whole", line=f"{NAMES_OTHER}: depth 9: the model has 4 blocks; use 0..4")
+    words = ["train", "smoke_text", f"{NAMES_OTHER}.source.depth=block 9"]
+    refused(*words, "model.name=whole", line=f"{NAMES_OTHER}: depth block 9: the model has 4 blocks; use 0..4")
     refused("train", "smoke_text", "model.name=endless", line="tokenizer of endless has no eos; set eos_token")
     refused("train", "smoke_text", "model.name=mute", line="model.name: mute has no tokenizer that can be loaded")
 

@@ -69,7 +69,10 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
         ([*MAE, "data.mask.ratio=1"], "data.mask: ratio: [1.0, 1.0]; give numbers above 0 and below 1"),
         ([*MAE, "model.config.image_size=4"], "data.mask.ratio: hides 1 to 1 of 1 patches"),
         ([*MAE, "data.mask=null"], "objective.terms.pixels: images data give no 'visible'"),
-        ([*MAE, "objective.terms.pixels.source.depth=9"], "terms.pixels: depth 9: the model has 6 blocks; use 0..6"),
+        (
+            [*MAE, "objective.terms.pixels.source.depth=block 9"],
+            "terms.pixels: depth block 9: the model has 6 blocks; use 0..6",
+        ),
         ([*MAE, "objective.lm_weight=1"], "objective.lm_weight: a ViT has no next-token loss; set lm_weight: 0"),
         ([*MAE, "model.config.model_type=vti"], "no vision model 'vti'; did you mean 'vit'?"),
         (
@@ -110,7 +113,10 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
             "training.per_device_train_batch_size: one image has no batch",
         ),
         (["dino", "data.views={num: 1}"], "objective.terms.crops: images data give no 'cls_1'; did you mean"),
-        (["constructive", "objective.terms.ladder.sources=[2, 9]"], "terms.ladder: depth 9: the model has 6"),
+        (
+            ["constructive", "objective.terms.ladder.sources=[block 2, block 9]"],
+            "terms.ladder: depth block 9: the model has 6",
+        ),
         (["salt"], "target frozen: checkpoint: runs/mae/model: cannot be loaded"),
         (["ijepa", "data.mask.scale=[0.9, 0.9]"], "data.mask: blocks leave fewer than 4 of 64 patches to see"),
     ],

@@ -150,7 +150,7 @@ def test_bad_options_are_refused():
 
 
 def test_terms_over_the_same_samples_run_their_head_once_and_are_what_each_is_alone():
-    piece = "{kind: regularize, source: {depth: 2, head: wide}, loss: %s, sample_axis: positions, weight: %s}"
+    piece = "{kind: regularize, source: {depth: block 2, head: wide}, loss: %s, sample_axis: positions, weight: %s}"
     segments, times = [[0, 0, 1, 1, 1, -1], [0, 0, 0, -1, -1, -1]], []
 
     def run(variance, covariance):

@@ -172,7 +172,7 @@ def test_known_answers_of_classes():
 def test_measure_reports_every_latent_term():
     text = """
     terms:
-      a: {kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 2, at: next}}, loss: mse}
+      a: {kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: block 2, at: next}}, loss: mse}
       b: {kind: predict, source: {depth: 1}, target: tokens, loss: next_token, decode_with: lm_head}
       c: {kind: regularize, source: {depth: 1}, loss: sigreg, sample_axis: positions}
     """
@@ -193,7 +193,7 @@ def test_measure_reports_every_latent_term():
 
 @pytest.mark.parametrize("loss", ["info_nce", "cosine", "kl", "smooth_l1"])
 def test_r2_is_there_where_the_loss_regresses(loss):
-    term = "{kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: 2, at: next}}, loss: %s}"
+    term = "{kind: predict, source: {depth: 1}, target: {kind: online, tap: {depth: block 2, at: next}}, loss: %s}"
     built = terms(f"terms: {{a: {term % loss}}}")
     found = measure(built, context(built, view([[0] * 6])))
     assert ("monitor/a/r2" in found) == (loss == "smooth_l1")

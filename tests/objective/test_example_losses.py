@@ -12,8 +12,8 @@ TERM = """
 terms:
   kept:
     kind: predict
-    source: {{depth: 2, at: spans}}
-    target: {{kind: online, tap: {{depth: 3, at: spans}}}}
+    source: {{depth: block 2, at: spans}}
+    target: {{kind: online, tap: {{depth: block 3, at: spans}}}}
     predictor: identity
     loss: {loss}
     reduction: {reduction}

@@ -167,7 +167,7 @@ def test_spans_and_teachers(teacher, target):
         ("sources: [1], targets: [data], align: {kind: span_pairs, source: a, target: b}", "leave 'data' out"),
         ("sources: [data], targets: [1]", "depth 'data': use a fraction"),
         ("sources: [1], targets: [top]", "depth 'top': use a fraction"),
-        ("sources: [1/2, 2], targets: [1]", "two of its depths are the same block of 4"),
+        ("sources: [1/2, block 2], targets: [1]", "two of its depths are the same block of 4"),
         ("sources: [1], targets: [1/2, 1], weights: [[1.0]]", "must be 1 rows of 2 numbers"),
         ("sources: [1], targets: [1/2, 1], weights: [[0.5, 0.6]]", r"row \[0.5, 0.6\] adds up to 1.1"),
         ("sources: [1], targets: [1/2, 1], weights: [[1.5, -0.5]]", "has a weight below 0"),

@@ -19,13 +19,13 @@ heads: {wide: {kind: projector, dim: 6}, narrow: {kind: projector, dim: 6, num_l
 terms:
   online:
     kind: predict
-    source: {depth: 2}
-    target: {kind: online, tap: {depth: 3, at: {kind: next, horizon: 2}}}
+    source: {depth: block 2}
+    target: {kind: online, tap: {depth: block 3, at: {kind: next, horizon: 2}}}
     loss: mse
   leaky:
     kind: predict
-    source: {depth: 2, head: wide, norm: final}
-    target: {kind: online, tap: {depth: 3, at: next, head: narrow}, stop_grad: false}
+    source: {depth: block 2, head: wide, norm: final}
+    target: {kind: online, tap: {depth: block 3, at: next, head: narrow}, stop_grad: false}
     predictor: mlp
     loss: info_nce
   dynamics:
@@ -35,22 +35,24 @@ terms:
     predictor: dynamics
     decode_with: lm_head
     loss: kl
-  code: {kind: predict, source: {depth: 2, at: ends}, target: {kind: token_embeddings, ids: ids}, loss: info_nce}
+  code: {kind: predict, source: {depth: block 2, at: ends}, target: {kind: token_embeddings, ids: ids}, loss: info_nce}
   spans:
     kind: predict
-    source: {depth: 2, at: spans, pool: mean, norm: final}
-    target: {kind: online, tap: {depth: 3, at: spans, pool: last}, stop_grad: false}
+    source: {depth: block 2, at: spans, pool: mean, norm: final}
+    target: {kind: online, tap: {depth: block 3, at: spans, pool: last}, stop_grad: false}
     predictor: identity
     loss: cosine
   pairs:
     kind: predict
-    source: {depth: 2, at: spans}
-    target: {kind: online, tap: {depth: 3, at: spans, norm: final}, stop_grad: false}
+    source: {depth: block 2, at: spans}
+    target: {kind: online, tap: {depth: block 3, at: spans, norm: final}, stop_grad: false}
     predictor: swiglu
     loss: smooth_l1
-  words: {kind: predict, source: {depth: 2}, target: tokens, loss: next_token, decode_with: norm_and_lm_head}
-  round: {kind: regularize, source: {depth: 2, head: wide}, loss: {kind: sigreg, num_slices: 4}, sample_axis: positions}
-  apart: {kind: regularize, source: {depth: 2, at: spans}, loss: {kind: sigreg, num_slices: 4}, sample_axis: examples}
+  words: {kind: predict, source: {depth: block 2}, target: tokens, loss: next_token, decode_with: norm_and_lm_head}
+  round: {kind: regularize, source: {depth: block 2, head: wide}, sample_axis: positions,
+          loss: {kind: sigreg, num_slices: 4}}
+  apart: {kind: regularize, source: {depth: block 2, at: spans}, sample_axis: examples,
+          loss: {kind: sigreg, num_slices: 4}}
 """
 SETS = {
     "ends": [[[1], [4], [-1]], [[2], [-1], [-1]]],
@@ -284,7 +286,8 @@ def test_names_that_cannot_be():
 
 
 ROUND = (
-    "terms: {a: {kind: regularize, source: {depth: 2}, loss: {kind: sigreg, num_slices: 4}, sample_axis: positions}}"
+    "terms: {a: {kind: regularize, source: {depth: block 2}, loss: {kind: sigreg, num_slices: 4}, "
+    "sample_axis: positions}}"
 )
 
 
