@@ -4,6 +4,7 @@ import dataclasses
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -57,7 +58,9 @@ def _foreign(folder: Path) -> list[str]:
     """Names in a folder that no run has made; what a run is interrupted in leaves before its recipe is none."""
     if not folder.exists() or is_run(folder):
         return []
-    return sorted(path.name for path in folder.iterdir() if path.name not in (FACTS, LOCK) and PARTIAL not in path.name)
+    ours = [path for path in folder.iterdir() if path.name in (FACTS, LOCK) or PARTIAL in path.name]
+    ours += [path for path in folder.iterdir() if path.name == "checkpoints" and not any(path.iterdir())]
+    return sorted(path.name for path in folder.iterdir() if path not in ours)
 
 
 def is_finished(folder: Path, recipe: Recipe) -> bool:
@@ -83,6 +86,8 @@ def open_folder(folder: Path, recipe: Recipe) -> None:
     """Make the folder, and write what is known before the first step; the last file of a finished run goes."""
     if not is_first():
         return
+    for path in folder.glob(f".*{PARTIAL}"):  # of a run that was killed; nobody else writes here now
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / DEPTH).unlink(missing_ok=True)
     file, facts = folder / FACTS, _origin() | {"seconds": 0}
     if recipe.training.get("resume_from_checkpoint") and is_whole_json(file):

@@ -9,7 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
-from latentlm.whole_files import to_disk, write_json
+from latentlm.whole_files import PARTIAL, to_disk, write_json
 
 FILES = "checkpoint_files.json"
 # what a training goes on from, and how the files are called that hold it, in all of transformers' ways to save
@@ -31,8 +31,9 @@ def seal(checkpoint: Path) -> None:
 
 
 def unseal(checkpoint: Path) -> None:
-    """Take the list away before anything else in the checkpoint changes."""
-    (checkpoint / FILES).unlink(missing_ok=True)
+    """Take the list away, and a half one, before anything else in the checkpoint changes."""
+    for path in (checkpoint / FILES, *checkpoint.glob(f".*{PARTIAL}")):
+        path.unlink(missing_ok=True)
 
 
 def problem(checkpoint: Path) -> str | None:

@@ -10,7 +10,8 @@ from run_cli import FEW, TINY, latentlm
 from safetensors.torch import load_file
 
 from latentlm.config.schema import ConfigError
-from latentlm.experiment.run_dir import resume_point
+from latentlm.experiment.recipe import load_recipe
+from latentlm.experiment.run_dir import check_folder, resume_point
 from latentlm.experiment.run_lock import LOCK, check_free, only_writer
 from latentlm.trainers.checkpoints import newest_whole
 
@@ -227,3 +228,15 @@ def test_a_half_result_is_named(run):
     assert (told.code, told.err.count("\n")) == (2, 1)
     assert "run/eval/reversal.json: is cut short or not JSON" in told.err
     assert not Path("out").exists()
+
+
+def test_what_a_kill_before_the_recipe_leaves_is_not_foreign(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / ".run.json.7.partial").write_text("{")
+    (folder / "run.json").write_text("{}")
+    recipe = load_recipe("smoke_text", [f"training.output_dir={folder}"])
+    assert check_folder(recipe) == folder
+    (folder / "checkpoints" / "mine").write_text("x")
+    with pytest.raises(ConfigError, match="has not made \\(checkpoints\\)"):
+        check_folder(recipe)

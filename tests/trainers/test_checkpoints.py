@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from latentlm.trainers.checkpoints import FILES, checkpoints, newest_whole, problem, rotate, seal
+from latentlm.trainers.checkpoints import FILES, checkpoints, newest_whole, problem, rotate, seal, unseal
 
 WRITTEN = ("model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json", "config.json")
 
@@ -82,3 +82,12 @@ def test_only_what_is_older_than_enough_whole_ones_goes(tmp_path):
     checkpoint(tmp_path, 12)
     rotate(tmp_path, 1, str(tmp_path / "checkpoint-6"))
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-12", "checkpoint-6"]
+
+
+def test_what_a_kill_left_of_the_list_is_no_part_of_the_next_one(tmp_path):
+    path = checkpoint(tmp_path, 3, sealed=False)
+    (path / f".{FILES}.123.partial").write_text("{")
+    unseal(path)
+    seal(path)
+    assert problem(path) is None
+    assert not list(path.glob(".*"))
