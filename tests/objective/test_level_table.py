@@ -174,7 +174,7 @@ def test_spans_and_teachers(teacher, target):
         ("sources: [1], targets: [1/2, 1], weights: {top: 1.5}", r"share must lie in 0\.\.1, got 1\.5"),
         ("sources: [1/2], targets: [1/2, 1], weights: {top: 0.7, same_depth: 0.7}", "add up to 1.4"),
         ("sources: [1], targets: [1], target: {teacher: ema, momentum: 2}", "momentum and final_momentum must lie in"),
-        ("sources: [7], targets: [1]", "the model has 4 blocks"),
+        ("sources: [block 7], targets: [1]", "the model has 4 blocks"),
     ],
 )
 def test_tables_that_cannot_be(text, message):
