@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=$PWD
 place=${LATENTLM_FLOORS:-$root/.venv-floors}
 tools=(beartype hypothesis jaxtyping psutil pytest pytest-xdist pyyaml rich safetensors scikit-learn "setuptools>=77" typer pillow)
-tests=(tests/attach tests/components tests/objective tests/losses tests/trainers tests/export tests/experiment/test_recipes.py)
+tests=(tests/attach tests/components tests/objective tests/losses tests/trainers tests/export tests/experiment/test_recipes.py tests/experiment/test_train.py)
 
 for name in ${*:-lowest newest}; do
   pins=scripts/floors/$name.txt
@@ -17,6 +17,8 @@ for name in ${*:-lowest newest}; do
   if ! cmp -s "$pins" "$place/$name/pins.txt"; then
     echo "floors: installing $pins in $place/$name" >&2
     "$python" -m pip install --quiet --disable-pip-version-check -r "$pins" "${tools[@]}"
+    # comes with CUDA builds, and without a GPU TRL's kernels would be started in vain
+    command -v nvidia-smi >/dev/null 2>&1 || "$python" -m pip uninstall --quiet --yes triton 2>/dev/null
     cp "$pins" "$place/$name/pins.txt"
   fi
   "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
