@@ -59,13 +59,13 @@ def train(
 def evaluate(
     name: Annotated[str, typer.Argument(help="which evaluation, e.g. reversal")],
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN... [--KEY VALUE]...", help="runs, checkpoints, and its options")
+        list[str] | None, typer.Argument(metavar="RUN... [KEY=VALUE]...", help="runs, checkpoints, and its options")
     ] = None,
 ) -> None:
     """Evaluate runs or other checkpoints.
 
     A run is a run folder, a model or adapter folder, or a hub name. The result goes to eval/NAME.json in a run folder,
-    or to --out FILE. `latentlm eval NAME --help` lists the options of an evaluation.
+    or to out=FILE. `latentlm eval NAME --help` lists the options of an evaluation.
     """
     from latentlm.config.command_line import describe_options, parse_options, split_words
     from latentlm.config.schema import ConfigError, suggest
@@ -74,15 +74,15 @@ def evaluate(
     known = evaluation_names()
     if name == "--help":
         about = inspect.cleandoc(evaluate.__doc__ or "")
-        typer.echo(f"Usage: latentlm eval NAME RUN... [--KEY VALUE]...\n\n{about}\n")
+        typer.echo(f"Usage: latentlm eval NAME RUN... [KEY=VALUE]...\n\n{about}\n")
         typer.echo(f"NAME is one of: {', '.join(known)}")
         return
     if name not in known:
         raise ConfigError(f"eval '{name}': no such evaluation{suggest(name, known)}")
-    evaluation = load_evaluation(name)
     runs, pairs = split_words(words or [])
     if ("help", None) in pairs:
-        typer.echo(f"Usage: latentlm eval {name} RUN... [--KEY VALUE]...\n\n{evaluation.about}\n")
+        evaluation = load_evaluation(name)
+        typer.echo(f"Usage: latentlm eval {name} RUN... [KEY=VALUE]...\n\n{evaluation.about}\n")
         typer.echo(describe_options(evaluation.options))
         return
     if not runs:
@@ -92,6 +92,7 @@ def evaluate(
             _check_file(key, value, len(runs))
     for run in runs:
         _check_run(run)
+    evaluation = load_evaluation(name)
     options = parse_options(evaluation.options, pairs)
     _quiet()
     results = {run: evaluation.run(run, options) for run in runs}
@@ -314,16 +315,16 @@ def _check_file(key: str, value: str | None, runs: int) -> None:
     from latentlm.config.schema import ConfigError
 
     if runs > 1:
-        raise ConfigError(f"--{key}: names one file, but there are several runs; leave it out")
+        raise ConfigError(f"{key}: names one file, but there are several runs; leave it out")
     if value is None:
         return
     if Path(value).is_dir():
-        raise ConfigError(f"--{key}: {value} is a folder; name a file in it")
+        raise ConfigError(f"{key}: {value} is a folder; name a file in it")
     above = next(folder for folder in Path(value).absolute().parents if folder.exists())
     if not above.is_dir():
-        raise ConfigError(f"--{key}: {above} is a file; name one in a folder")
+        raise ConfigError(f"{key}: {above} is a file; name one in a folder")
     if not _is_own(Path(value), '"results"' if key == "out" else '{"task"'):
-        raise ConfigError(f"--{key}: {value} was not written by an evaluation; name another file")
+        raise ConfigError(f"{key}: {value} was not written by an evaluation; name another file")
 
 
 def _is_own(file: Path, mark: str) -> bool:

@@ -1,93 +1,74 @@
-"""`--key value` on a command line <-> a dataclass of options: the strict parser of recipes, and help from the docs."""
+"""`key=value` on a command line <-> a dataclass of options: the strict parser of recipes, and help from the docs.
 
-import dataclasses
-import inspect
+Settings are written in one way everywhere, `latentlm train nitp training.max_steps=100` and
+`latentlm eval reversal RUN limit=60`. Only what belongs to a command itself begins with dashes (`--help`).
+"""
+
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, get_args, get_origin
 
-import yaml
-
-from latentlm.config.schema import ConfigError, dump, parse, suggest
+from latentlm.config.overrides import apply
+from latentlm.config.reference import REQUIRED, keys_of
+from latentlm.config.schema import ConfigError, fields_of, parse, suggest
 from latentlm.config.yaml_reader import read_value
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
-    """Words that stand alone, and ``--key value`` or ``--key=value`` pairs; a key without a value has None.
+    """Words that stand alone, and ``key=value`` pairs; ``--help`` is a key without a value.
 
-    >>> split_words(["run", "--limit", "60", "--a.b=1", "--quick"])
-    (['run'], [('limit', '60'), ('a.b', '1'), ('quick', None)])
+    >>> split_words(["run", "limit=60", "data.kind=facts", "--help"])
+    (['run'], [('limit', '60'), ('data.kind', 'facts'), ('help', None)])
     """
-    alone, pairs, rest = [], [], list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            alone.append(word)
-            continue
-        key, equals, value = word[2:].partition("=")
-        if equals:
+    alone, pairs = [], []
+    for place, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if word in ("--help", "-h"):
+            pairs.append(("help", None))
+        elif word.startswith("-"):
+            following = "".join(words[place + 1 : place + 2])
+            value = value or (following if following and not following.startswith("-") else "true")
+            raise ConfigError(
+                f"{word}: options are written key=value; write {key.lstrip('-').replace('-', '_')}={value}"
+            )
+        elif equals and re.fullmatch(r"[\w.]+", key) and not Path(word).exists():
             pairs.append((key, value))
         else:
-            pairs.append((key, rest.pop(0) if rest and not rest[0].startswith("--") else None))
+            alone.append(word)
     return alone, pairs
 
 
 def parse_options(part: type, pairs: Sequence[tuple[str, str | None]]) -> Any:
-    """Build the dataclass `part` from pairs of `split_words`; values are YAML, a key without one means true.
-
-    A list is written as YAML or by giving its key several times. ``--max-ranked`` is ``max_ranked``.
-    """
-    hints = get_type_hints(part)
-    names = [field.name for field in dataclasses.fields(part) if field.init]
-    data: dict[str, Any] = {}
+    """Build the dataclass `part` from pairs of `split_words`; values are YAML, and one value may stand for a list."""
+    fields = fields_of(part)
+    values: dict[str, Any] = {}
     for key, text in pairs:
-        name = key.replace("-", "_")
-        if name not in names:
-            raise ConfigError(f"--{key}: no such option{suggest('--' + key, ['--' + known for known in names])}")
-        many = any(get_origin(option) in (tuple, list) for option in (hints[name], *get_args(hints[name])))
-        value = _value(key, text)
-        if many and value is not None:
-            data[name] = [*data.get(name, []), *(value if isinstance(value, list) else [value])]
-        elif name in data:
-            raise ConfigError(f"--{key}: given twice; leave one out")
-        else:
-            data[name] = value
+        name = key.partition(".")[0]
+        if name not in fields:
+            raise ConfigError(f"{key}: no such option{suggest(name, list(fields))}")
+        if key in values:
+            raise ConfigError(f"{key}: given twice; leave one out")
+        if not text:
+            raise ConfigError(f"{key}: needs a value")
+        value = read_value(text, key)
+        if not isinstance(value, int | float | str | list | dict | None):
+            value = text  # a path may look like a date
+        annotation = fields[name][0]
+        many = any(get_origin(option) in (tuple, list) for option in (annotation, *get_args(annotation)))
+        values[key] = [value] if many and key == name and value is not None and not isinstance(value, list) else value
     try:
-        return parse(part, data, "-")
-    except ConfigError as error:  # "-.limit: ..." -> "--limit: ..."
-        raise ConfigError(re.sub(r"^-[.:] ?", "--" if str(error).startswith("-.") else "", str(error))) from error
-
-
-def _value(key: str, text: str | None) -> Any:
-    if text is None:
-        return True
-    if not text:
-        raise ConfigError(f"--{key}: needs a value")
-    value = read_value(text, f"--{key}")
-    return value if isinstance(value, int | float | str | list | dict | None) else text  # a path may look like a date
+        return parse(part, apply({}, list(values.items())), "-")
+    except ConfigError as error:  # "-.limit: ..." -> "limit: ..."
+        raise ConfigError(re.sub(r"^-[.:] ?", "", str(error))) from error
 
 
 def describe_options(part: type) -> str:
     """One entry an option: its name, what it does out of the class's docs, and its default."""
-    docs, hints, entries = documented(part), get_type_hints(part), []
-    for field in dataclasses.fields(part):
-        default = field.default_factory() if callable(field.default_factory) else field.default
-        if default is dataclasses.MISSING:
-            shown = " [required]"
-        else:
-            line = yaml.safe_dump(dump(default, hints[field.name]), default_flow_style=True, width=1000)
-            shown = "" if default in (None, ()) else f" [{line.strip().removesuffix('...').strip()}]"
-        text = textwrap.wrap(docs.get(field.name, "") + shown, 72)
-        entries.append(f"  --{field.name.replace('_', '-'):<16} " + ("\n" + " " * 21).join(text))
+    entries = []
+    for key in keys_of(part):
+        shown = " [required]" if key.default == REQUIRED else f" [{key.default}]"
+        text = textwrap.wrap(key.meaning + ("" if key.default in ("null", "[]") else shown), 72)
+        entries.append(f"  {key.path:<18} " + ("\n" + " " * 21).join(text))
     return "\n".join(entries)
-
-
-def documented(part: type) -> dict[str, str]:
-    """Field -> its text in the ``Args`` of the class's docstring; ``a, b: text`` documents both."""
-    _, _, block = inspect.cleandoc(part.__doc__ or "").partition("Args:\n")
-    found: dict[str, str] = {}
-    for entry in re.split(r"\n(?!  )", textwrap.dedent(block)):
-        names, _, text = entry.partition(":")
-        found |= {name.strip(): " ".join(text.split()) for name in names.split(",")}
-    return found

@@ -22,7 +22,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
     Args:
         runs: run folders, whose missing files are named with the command that makes them; other folders (a model, an
-            adapter) with results in ``eval/``; result files written by ``latentlm eval ... --out FILE``. Files with
+            adapter) with results in ``eval/``; result files written by ``latentlm eval ... out=FILE``. Files with
             different evaluations of the same model are one run, called like the model's folder; with two files of the
             same evaluation nobody can say which belong together, and each stays a run by itself.
         out: the page, or a folder that gets a ``report.html``.

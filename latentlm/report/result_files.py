@@ -74,7 +74,7 @@ def _is_merged(data: Any) -> bool:
 
 def _files(path: Path) -> dict[Path, Result]:
     if path.suffix == ".json":
-        fix = "name a result file that `latentlm eval ... --out FILE` has written"
+        fix = "name a result file that `latentlm eval ... out=FILE` has written"
         if not path.is_file():
             raise ValueError(f"{path}: no such file: {fix}")
         return {path: _read(read_json(path), path, fix)}

@@ -106,7 +106,7 @@ def _read(source: Source, label: str, number: int) -> RunRecord:
     if not metrics.is_file() and not source.files:
         raise ValueError(
             f"{path}: has no metrics.jsonl and no eval/*.json: name a run folder made by `latentlm train`, a folder "
-            "with results in eval/, or a result file that `latentlm eval ... --out FILE` has written"
+            "with results in eval/, or a result file that `latentlm eval ... out=FILE` has written"
         )
     curves, words = _curves(metrics) if metrics.is_file() else ({}, {})
     problems: list[str] = []

@@ -160,7 +160,7 @@ def test_a_pooler_is_no_loss():
     load_weights(AutoModel, "net", dtype=torch.float32)
 
 
-@pytest.mark.parametrize("words", [["eval", "reversal", "./net", "--suite", "binding"], ["export", "./net", "out"]])
+@pytest.mark.parametrize("words", [["eval", "reversal", "./net", "suite=binding"], ["export", "./net", "out"]])
 def test_code_beside_a_model_is_neither_run_nor_asked_about(words, monkeypatch):
     build("llama").save_pretrained("net")
     config = json.loads(Path("net/config.json").read_text())

@@ -258,22 +258,25 @@ def test_evaluations_that_cannot_start(folder, no_weights):
     refused("eval", "reversal", "nowhere", line="nowhere: no such run folder")
     refused("eval", "reversal", "empty", line="empty: neither a run folder (recipe.yaml) nor a model")
     refused("eval", "reversal", "unfinished", line="finish it with: latentlm train unfinished training.resume_from")
-    refused("eval", "reversal", "a", "b", "--out", "c", line="--out: names one file, but there are several runs")
-    refused(
-        "eval", "reversal", "a", "b", "--samples", "c", line="--samples: names one file, but there are several runs"
-    )
-    refused("eval", "reversal", "a", "--out", "/", line="--out: / is a folder; name a file in it")
+    refused("eval", "reversal", "a", "b", "out=c", line="out: names one file, but there are several runs")
+    refused("eval", "reversal", "a", "b", "samples=c", line="samples: names one file, but there are several runs")
+    refused("eval", "reversal", "a", "out=/", line="out: / is a folder; name a file in it")
     Path("taken").touch()
-    refused("eval", "reversal", "a", "--samples", "taken/b/c", line="taken is a file; name one in a folder")
+    refused("eval", "reversal", "a", "samples=taken/b/c", line="taken is a file; name one in a folder")
     refused("eval", "reversal", line="eval reversal: name at least one run folder")
     refused("eval", line="Missing argument")
     Path("plain").mkdir()
     Path("plain/config.json").write_text("{}")
-    refused("eval", "reversal", "plain", "--limt", "3", line="--limt: no such option; did you mean '--limit'?")
-    refused("eval", "reversal", "plain", "--limit", "many", line="--limit: 'many' is not int")
-    refused("eval", "reversal", "plain", "--limit=0", line="limit: 0 is too few; give at least 1")
-    refused("eval", "reversal", "plain", "--limit", "1", "--limit=2", line="--limit: given twice")
-    refused("eval", "reversal", "plain", line="plain: has no recipe.yaml to take test items from; name a recipe with")
+    refused("eval", "reversal", "plain", "limt=3", line="limt: no such option; did you mean 'limit'?")
+    refused("eval", "reversal", "plain", "limit=many", line="limit: 'many' is not int")
+    refused("eval", "reversal", "plain", "limit=0", line="limit: 0 is too few; give at least 1")
+    refused("eval", "reversal", "plain", "limit=1", "limit=2", line="limit: given twice")
+    refused(
+        "eval",
+        "reversal",
+        "plain",
+        line="plain: has no recipe.yaml to take test items from; give data=RECIPE or suite=NAME",
+    )
 
 
 def test_reports_and_exports_that_cannot_start(folder):

@@ -101,7 +101,7 @@ def test_two_runs_side_by_side():
     assert "description_a_to_b" in Path("a/report.html").read_text()
     told = latentlm("export", "a", "plain")
     assert (told.code, told.out, told.err) == (0, "plain\n", "")
-    told = latentlm("eval", "reversal", "plain", "--data", "a", "--out", "plain.json")
+    told = latentlm("eval", "reversal", "plain", "data=a", "out=plain.json")
     assert told.code == 0, told
     ours, theirs = (json.loads(Path(name).read_text())["results"] for name in ("a/eval/reversal.json", "plain.json"))
     assert ours == theirs
@@ -161,10 +161,10 @@ def test_no_command_replaces_a_file_that_it_has_not_made(tmp_path, monkeypatch):
     for name in ("thesis.tex", "notes.html"):
         (tmp_path / name).write_text("mine")
     for words, line in (
-        (["eval", "reversal", ".", "--out", "thesis.tex"], "--out: thesis.tex was not written by an evaluation"),
+        (["eval", "reversal", ".", "out=thesis.tex"], "out: thesis.tex was not written by an evaluation"),
         (
-            ["eval", "reversal", ".", "--samples", "thesis.tex"],
-            "--samples: thesis.tex was not written by an evaluation",
+            ["eval", "reversal", ".", "samples=thesis.tex"],
+            "samples: thesis.tex was not written by an evaluation",
         ),
         (["report", ".", "--out", "notes.html"], "notes.html was not written by latentlm report"),
     ):

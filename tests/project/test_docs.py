@@ -108,7 +108,7 @@ def test_a_wrong_command_would_be_found():
         "latentlm train nitp optm.steps=1",
         "latentlm eval reversl RUN",
         "latentlm eval reversal",
-        "latentlm eval reversal RUN --limt 3",
+        "latentlm eval reversal RUN limt=3",
         "bash scripts/nothing.sh",
         "rm -rf runs",
     ):

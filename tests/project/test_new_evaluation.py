@@ -75,12 +75,12 @@ def test_a_new_evaluation_is_run_shown_and_reported(name_length, tmp_path, monke
     run = tmp_path / "some_model"
     run.mkdir()
     (run / "config.json").write_text("{}")
-    for words in (["--help"], ["name_length", "--help"], ["name_length", str(run), "--factor", "2"]):
+    for words in (["--help"], ["name_length", "--help"], ["name_length", str(run), "factor=2"]):
         monkeypatch.setattr(sys, "argv", ["latentlm", "eval", *words])
         cli.main()
     said = capsys.readouterr().out
     assert "name_length" in said
-    assert "--factor" in said
+    assert "factor" in said
     assert str(2 * len(str(run))) in said
     page = write_report([run], tmp_path / "out").read_text(encoding="utf-8")
     assert "<h2>Length of names</h2>" in page

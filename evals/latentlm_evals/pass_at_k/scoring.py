@@ -43,7 +43,7 @@ def run(name: str, options: Options = DEFAULTS) -> Result:
     own = load_recipe(name).source if is_run(name) else None
     data = options.data or own
     if not isinstance(data, Verifiable):
-        raise ValueError(f"{name}: its data cannot check answers; name some with --data, e.g. --data arithmetic")
+        raise ValueError(f"{name}: its data cannot check answers; name some, such as data=arithmetic")
     model, tokenizer = load(path, options.device)
     result = evaluate(model, tokenizer, data.problems("test")[: options.limit], options)
     warnings = list(result.warnings)

@@ -75,7 +75,7 @@ def run(name: str, options: Options) -> Result:
     elif isinstance(data, Images):
         found = image_factors(data.source, options.limit, options.seed)
     else:
-        raise ConfigError(f"data: {name} reads images; name a recipe that has some, such as --data mae")
+        raise ConfigError(f"data: {name} reads images; name a recipe that has some, such as data=mae")
     if options.cache is not None:
         encoder = encoder.cached(options.cache)
     result = evaluate(encoder, found, options)

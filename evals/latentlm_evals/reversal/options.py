@@ -11,8 +11,8 @@ class Options:
     """Settings of the reversal evaluation.
 
     Args:
-        suite: test sets by the name of their data part, e.g. binding or {kind: binding, level: concept}; may be
-            given several times.
+        suite: test sets by the name of their data part, e.g. binding or {kind: binding, level: concept}; several
+            as a list.
         data: a recipe, a run folder or a data part to take the test items from; by default the run's own.
         in_context: ask same and reverse questions once more with the training sentence that states their fact before
             them; tasks same_in_context and reverse_in_context.

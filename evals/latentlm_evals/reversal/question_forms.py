@@ -1,6 +1,6 @@
 """Names asked for by description: rates by the form of the question, and what a model has over the first one named.
 
-    latentlm eval reversal RUN --samples RUN/samples.jsonl
+    latentlm eval reversal RUN samples=RUN/samples.jsonl
     python -m latentlm_evals.reversal.question_forms RUN/samples.jsonl OTHER/samples.jsonl [--task TASK]
 
 A question says the description as it was told, or says it in other words, or ends in "that's". Only samples of
@@ -44,7 +44,7 @@ def read(path: Path, task: str) -> dict[str, dict]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         found = {line["prompt"]: line for line in lines if line["task"] == task}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        refuse(f"{path}: {error}; give a file of latentlm eval reversal --samples")
+        refuse(f"{path}: {error}; give a file of latentlm eval reversal RUN samples=FILE")
     if not found or any(" | " not in row["fact"] for row in found.values()):
         refuse(f"{path}: no questions of {task} about a name and a description")
     return found

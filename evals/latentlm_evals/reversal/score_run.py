@@ -28,7 +28,7 @@ def run(name: str, options: Options = DEFAULTS) -> Result:
     chosen = _part(options.data) if options.data is not None else own
     parts: list[Data] = list(options.suite) or ([chosen] if chosen is not None else [])
     if not parts:
-        raise ValueError(f"{name}: has no recipe.yaml to take test items from; name a recipe with --data, or a --suite")
+        raise ValueError(f"{name}: has no recipe.yaml to take test items from; give data=RECIPE or suite=NAME")
     asked = [questions(part) for part in parts]
     stated = [
         in_context(part, items)
@@ -71,7 +71,7 @@ def questions(part: Data) -> list[Item]:
     if isinstance(part, Arithmetic):
         raise ValueError("arithmetic: has no reverse direction to ask for: score it with latentlm eval pass_at_k")
     if isinstance(part, Images):
-        raise ValueError("images: have no questions to ask: name a --suite, or score the run with latentlm eval vision")
+        raise ValueError("images: have no questions to ask: give suite=NAME, or use latentlm eval vision")
     items = part.items()
     return items + (echoes(part, items) if isinstance(part, Asks) else [])
 

@@ -152,7 +152,7 @@ def _check_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, item
     groups: dict[tuple[str, str, str], list[Item]] = {}
     for item in items:
         groups.setdefault((item.subset, item.split, item.asks), []).append(item)
-    name, fix = "in_context: the longest statement with its question", "leave --in-context out"
+    name, fix = "in_context: the longest statement with its question", "leave in_context out"
     for rows in groups.values():
         prompt = max(len(prompt_ids(tokenizer, row.prompt)) for row in rows)
         answer = max(len(answer_ids(tokenizer, row.answer)) for row in rows)

@@ -21,7 +21,7 @@ def run(name: str, options: Options) -> Result:
         data = load_recipe(name).source
         source = data.source if isinstance(data, Images) else None
     if source is None:
-        raise ConfigError(f"source: {name} was not trained on images of its own; name some, such as --source scenes")
+        raise ConfigError(f"source: {name} was not trained on images of its own; name some, such as source=scenes")
     encoder = load_encoder(name, options.device)
     if not isinstance(encoder, ImageEncoder):
         raise ConfigError(f"{name}: reads no images; name a ViT")

@@ -49,7 +49,7 @@ class ParentChild:
 
     def documents(self) -> list[Document]:
         """There is nothing to train on."""
-        raise ValueError("data: parent_child only asks; train on another part, and name this one with --suite")
+        raise ValueError("data: parent_child only asks; train on another part, and score it with suite=parent_child")
 
     def items(self) -> list[Item]:
         """The parent, which models mostly know (`same`), and the child, which they mostly do not (`reverse`)."""

@@ -60,7 +60,7 @@ def test_a_run_is_scored_on_its_own_problems(trained):
 def test_mistakes_are_one_line(trained, tmp_path):
     with pytest.raises(ValueError, match=r"k: \[1, 9\]; give numbers from 1 to samples"):
         Options(samples=8, k=(1, 9))
-    with pytest.raises(ValueError, match="its data cannot check answers; name some with --data"):
+    with pytest.raises(ValueError, match="its data cannot check answers; name some, such as data=arithmetic"):
         run(str(trained / "model"))
     with pytest.raises(ValueError, match="the model has 64: lower it"):
         run(str(trained), Options(max_completion=64))

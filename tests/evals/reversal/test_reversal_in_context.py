@@ -146,7 +146,7 @@ def test_a_statement_that_does_not_fit_is_one_line():
     evaluate(model, tokenizer, items, Options(permutations=5))
     line = (
         "^in_context: the longest statement with its question \\(10 tokens\\) and answer \\(2\\) need 12 positions, "
-        "the model has 10: leave --in-context out or use a longer model$"
+        "the model has 10: leave in_context out or use a longer model$"
     )
     with pytest.raises(ValueError, match=line):
         evaluate(model, tokenizer, items, in_context=told)
@@ -158,9 +158,18 @@ def test_the_command_asks_in_context_and_writes_its_own_tasks(tmp_path, monkeypa
     tokenizer = word_tokenizer([d.text for d in part.documents()] + [i.prompt + i.answer for i in part.items()])
     build("llama", vocab_size=len(tokenizer), max_position_embeddings=64).save_pretrained("tiny")
     tokenizer.save_pretrained("tiny")
-    suites = ["--suite", "{kind: facts, num_a_to_b: 5, num_b_to_a: 5, num_both: 5, relations: [description, mentor]}"]
-    suites += ["--suite", "{kind: star_graph, num_tests: 5}"]
-    told = latentlm("eval", "reversal", "tiny", *suites, "--in-context", "--limit=5", "--out=out.json", "--device=cpu")
+    suites = ["{kind: facts, num_a_to_b: 5, num_b_to_a: 5, num_both: 5, relations: [description, mentor]}"]
+    suites += ["{kind: star_graph, num_tests: 5}"]
+    told = latentlm(
+        "eval",
+        "reversal",
+        "tiny",
+        f"suite=[{', '.join(suites)}]",
+        "in_context=true",
+        "limit=5",
+        "out=out.json",
+        "device=cpu",
+    )
     assert told.code == 0, told
     assert max(map(len, told.out.splitlines())) <= 100
     assert "…" not in told.out
@@ -179,13 +188,13 @@ def test_the_command_asks_in_context_and_writes_its_own_tasks(tmp_path, monkeypa
 def test_arithmetic_and_images_are_sent_to_the_tests_they_have(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build("llama").save_pretrained("tiny")
-    told = latentlm("eval", "reversal", "tiny", "--suite", "arithmetic")
+    told = latentlm("eval", "reversal", "tiny", "suite=arithmetic")
     assert told.code == 2
     assert "arithmetic: has no reverse direction to ask for: score it with latentlm eval pass_at_k" in told.err
-    told = latentlm("eval", "reversal", "tiny", "--data", "mae")
+    told = latentlm("eval", "reversal", "tiny", "data=mae")
     assert told.code == 2
     assert told.err.count("\n") == 1
-    assert "images: have no questions to ask: name a --suite, or score the run with latentlm eval vision" in told.err
+    assert "images: have no questions to ask: give suite=NAME, or use latentlm eval vision" in told.err
 
 
 @published
