@@ -121,7 +121,7 @@ def detail_scores(nouns: Nouns, concept: str, base: "Nouns | None" = None) -> di
     return measure(False) | {f"{name}_shuffled": null[name] for name in ("inv", "leak", "joint")}
 
 
-def _unseen(nouns: Nouns, concept: str) -> tuple[Labels, Labels, dict[str, tuple[Labels, Labels]]]:
+def _unseen(nouns: Nouns, concept: str) -> tuple[Booleans, Booleans, dict[str, tuple[Labels, Labels]]]:
     here = np.array([row.context in UNSEEN for row in nouns.rows])
     train, test = here & ~nouns.is_test, here & nouns.is_test
     other = nouns.labels(next(name for name in CONCEPTS if name != concept))
@@ -153,7 +153,7 @@ def flip_scores(
     picks = [i for i, row in enumerate(first.rows) if row.is_test and row.template == 0]
     picks.sort(key=lambda i: (first.rows[i].context, first.rows[i].noun, first.rows[i].number))
     rows = [first.rows[i] for i in picks]
-    flips: dict[int, list[Array]] = {depth: [] for depth in depths}
+    flips: dict[int, list[Booleans]] = {depth: [] for depth in depths}
     for draw in range(2):
         with lens.noisy(noise, draw):
             states = lens.states([row.text for row in rows], depths, [row.span for row in rows])

@@ -23,7 +23,7 @@ NULLS = ("_shuffled", "_chance", "_null", "_sd", "_control", "explained", *BOUND
 def run(name: str, options: Options = DEFAULTS) -> Result:
     """Score a run folder, or any checkpoint or adapter of a causal language model, and write the result."""
     lens = Lens.load(name, options.device, options.batch_size)
-    depths = sorted({resolve_depth(depth, lens.backbone.num_layers) for depth in options.depths})
+    depths = sorted({int(resolve_depth(depth, lens.backbone.num_layers)) for depth in options.depths})
     data = load_recipe(f"{name}/recipe.yaml").source if is_run(name) else None
     found = measure(lens, depths, options, data)
     if not found.scores:

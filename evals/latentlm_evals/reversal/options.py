@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from latentlm.data import Asks, Data
+from latentlm.data import Asks, TextSource
 from latentlm.result import check_replaceable, check_samples_replaceable
 
 
@@ -28,7 +28,7 @@ class Options:
     """
 
     suite: tuple[Asks, ...] = ()
-    data: str | Data | None = None
+    data: str | TextSource | None = None
     in_context: bool = False
     out: str | None = None
     samples: str | None = None

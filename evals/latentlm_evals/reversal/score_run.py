@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from latentlm.data import Arithmetic, Asks, Data, Images, Item
+from latentlm.data import Arithmetic, Asks, Images, Item, TextSource
 from latentlm.experiment.recipe import load_recipe
 from latentlm.result import Result
 from latentlm.whole_files import write_text
@@ -26,7 +26,7 @@ def run(name: str, options: Options = DEFAULTS) -> Result:
     path = weights_of(name)
     own = load_recipe(name).source if is_run(name) else None
     chosen = _part(options.data) if options.data is not None else own
-    parts: list[Data] = list(options.suite) or ([chosen] if chosen is not None else [])
+    parts: list[TextSource | Images] = [*options.suite] or ([] if chosen is None else [chosen])
     if not parts:
         raise ValueError(f"{name}: has no recipe.yaml to take test items from; give data=RECIPE or suite=NAME")
     asked = [questions(part) for part in parts]
@@ -66,7 +66,7 @@ def _write_samples(samples: dict[str, list[dict]], target: Path) -> None:
     write_text(target, "".join(f"{line}\n" for line in lines))
 
 
-def questions(part: Data) -> list[Item]:
+def questions(part: TextSource | Images) -> list[Item]:
     """All test items of a data part, and echoes where it has none of its own."""
     if isinstance(part, Arithmetic):
         raise ValueError("arithmetic: has no reverse direction to ask for: score it with latentlm eval pass_at_k")
@@ -76,7 +76,7 @@ def questions(part: Data) -> list[Item]:
     return items + (echoes(part, items) if isinstance(part, Asks) else [])
 
 
-def _part(data: str | Data) -> Data:
+def _part(data: str | TextSource) -> TextSource | Images:
     return load_recipe(data).source if isinstance(data, str) else data
 
 

@@ -136,7 +136,7 @@ def test_a_model_that_learned_one_direction_scores_high_there_only(make):
     with text.capture() as shown:
         text.print(*table({"one": scored, "two": scored}))
     assert re.search(r"a_to_b .* 100\.0 .* 0\.0 .*\n.* one .* \[48, 100\] .* \[0, 52\]", shown.get())
-    assert re.search(r"a_to_b .* 1\.000 \(0\.457\) .* 100\.0 .*\n.* same > name .* \[0\.478, 1\.000\] ", shown.get())
+    assert re.search(r"a_to_b .* 1\.000 \(0\.457\) .* 100\.0 .*\n.* same > name .* \[0\.583, 1\.000\] ", shown.get())
 
 
 def test_error_splits_are_counted_but_not_ranked(tokenizer):
