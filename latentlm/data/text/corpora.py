@@ -162,8 +162,6 @@ def _load_file(path: Path, split: str) -> Dataset:
 
     with path.open("rb") as file:
         start = file.read(len(_MARK))
-    if start[:2] in _UTF16:
-        raise ValueError("it is UTF-16; save it as UTF-8")
     kind = FORMATS[path.suffix.lower()]
     if start != _MARK:
         # escaped: a path is not a pattern
@@ -176,9 +174,11 @@ def _load_file(path: Path, split: str) -> Dataset:
 
 def _bad_line(path: Path) -> str | None:
     """Which line of a text file cannot be read: the reader's own message counts in blocks."""
-    if path.suffix.lower() not in (".jsonl", ".csv", ".txt") or not path.is_file():
+    if path.suffix.lower() not in (".jsonl", ".json", ".csv", ".txt") or not path.is_file():
         return None
     content = path.read_bytes().removeprefix(_MARK)
+    if content[:2] in _UTF16:
+        return "it is UTF-16; save it as UTF-8"
     if not content.strip():
         return "it is empty"
     for number, line in enumerate(content.splitlines(), start=1):

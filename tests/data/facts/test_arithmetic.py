@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from latentlm.config.schema import ConfigError, parse
-from latentlm.data import Arithmetic, Data, Problem
+from latentlm.data import Arithmetic, Problem, TextSource
 
 
 def solve(problem):
@@ -71,5 +71,5 @@ def test_another_process_makes_the_same_problems_and_another_seed_others():
 )
 def test_mistakes_are_one_line(more, told):
     with pytest.raises(ConfigError, match=told.replace("+", r"\+")) as caught:
-        parse(Data, {"kind": "arithmetic", **more}, "data")
+        parse(TextSource, {"kind": "arithmetic", **more}, "data")
     assert "\n" not in str(caught.value)

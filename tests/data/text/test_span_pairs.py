@@ -44,8 +44,8 @@ def test_chunks_refuse_impossible_lengths():
 
 
 def test_in_context_reads_the_later_span_after_the_earlier_one():
-    isolated = encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS, "isolated")
-    in_context = encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS, "in_context")
+    isolated = encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS, source_context="isolated")
+    in_context = encode_dataset(DOCUMENTS, TOKENIZER, 64, SETS, source_context="in_context")
     assert any(pair["isolated_source"] for row in isolated for pair in row["span_pairs"])
     for row in in_context:
         assert not any(pair["isolated_source"] for pair in row["span_pairs"])
@@ -90,7 +90,7 @@ def test_target_last_is_the_last_token_of_the_isolated_target(packing):
 @pytest.mark.parametrize("source_context", ["isolated", "in_context"])
 def test_the_target_begins_after_before_target_where_it_comes_later(packing, source_context):
     sets = ("source_last", "target_ids", "before_target")
-    rows = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, sets, source_context))
+    rows = list(encode_dataset(DOCUMENTS, TOKENIZER, 64, sets, source_context=source_context))
     batch = Collator(TOKENIZER.pad_token_id, sets, packing)(rows)
     latent, ids = batch["latent"], batch["input_ids"]
     valid = latent["before_target"][..., 0] >= 0

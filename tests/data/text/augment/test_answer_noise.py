@@ -41,11 +41,13 @@ def test_the_spans_are_marked_in_their_order():
         assert read == [document.text[start:end] for start, end in sorted(document.spans)]
 
 
-def test_a_span_that_max_length_cuts_and_a_text_without_spans_have_none():
+def test_a_span_that_max_length_cuts_is_no_answer_and_a_text_without_spans_has_none():
     longest = max(len(row["input_ids"]) for row in CLEAN)
     document = next(d for d, row in zip(DOCUMENTS, CLEAN, strict=True) if len(row["input_ids"]) == longest)
-    short = encode_dataset((document, Document(document.text)), TOKENIZER, longest - 3, token_spans=True)
-    assert [row["spans"] for row in short] == [[], []]
+    options = {"long_documents": "truncate", "token_spans": True}
+    cut, plain = encode_dataset([document, Document(document.text)], TOKENIZER, longest - 3, **options)
+    assert (len(cut["spans"]), cut["answer"]) == (1, [0, 0])
+    assert (plain["spans"], plain["answer"]) == ([], [0, 0])
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -129,11 +131,6 @@ def test_data_without_spans_are_refused():
         ),
         ("grpo", "data.augment=[answer_noise]", "data.augment: grpo reads what it has written itself"),
         ("reversal", "data.augment=[answer_noise, answer_noise]", "augment: answer_noise is given twice"),
-        (
-            "reversal",
-            "data={augment: [span_crop], span_pairs: {kind: annotated, source_context: in_context}}",
-            "augment: span_crop changes isolated sources, there are none with span_pairs.source_context in_context",
-        ),
     ],
 )
 def test_a_recipe_that_cannot_have_it_says_so(recipe, override, line):

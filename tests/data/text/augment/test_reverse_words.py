@@ -66,7 +66,7 @@ def test_what_cannot_be_turned_is_named(document, match):
 
 def test_conversations_are_refused_before_a_model_is_loaded(tmp_path):
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
-    more = [f"data={{kind: text, source: {tmp_path}/chat.jsonl}}", "data.augment=[reverse_words]"]
+    more = [f"data={{kind: text, source: {tmp_path}/chat.jsonl}}", "data.augment=[reverse_words]", "model=tiny_llama"]
     recipe = load_recipe("next_token", more)
     config = read_config(recipe)
     with pytest.raises(ConfigError, match=r"^data\.augment: reverse_words: "):

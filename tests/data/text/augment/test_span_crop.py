@@ -5,6 +5,7 @@ import pytest
 from latentlm.config.schema import ConfigError, parse
 from latentlm.data import SETS, Augmentation, Document, augment_documents, conversation, encode_dataset, word_tokenizer
 from latentlm.data.text.augment import SpanCrop
+from latentlm.experiment.recipe import load_recipe
 
 TEXT = "Ada Reed is the cook who crossed the silent bell."
 DOCUMENTS = [Document(TEXT, [(0, 8), (12, len(TEXT) - 1)])] * 200
@@ -49,3 +50,9 @@ def test_a_probability_is_a_share(kind):
     for prob in (1.2, -0.1):
         with pytest.raises(ConfigError, match=f"augment: {kind}: prob {prob} is a share"):
             parse(Augmentation, {"kind": kind, "prob": prob}, "augment")
+
+
+def test_a_recipe_without_isolated_sources_refuses_it():
+    words = ["data.augment=[span_crop]", "data.span_pairs={kind: annotated, source_context: in_context}"]
+    with pytest.raises(ConfigError, match="span_crop changes isolated sources, there are none with span_pairs"):
+        load_recipe("reversal", words)
