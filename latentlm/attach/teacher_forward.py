@@ -14,9 +14,9 @@ from latentlm.attach.forward_io import Forward
 from latentlm.backbones.load import load_weights
 from latentlm.components.teacher import Teacher, trained
 from latentlm.distributed.fsdp import alike, call_with, norm
+from latentlm.monitor.verdicts import SLOW
 
 HEAD = "latent.terms.heads."
-SLOW = "slow copy"  # in the logs: no term can be called so
 
 
 class Reached(Exception):  # noqa: N818 - not an error: the deepest target has been read

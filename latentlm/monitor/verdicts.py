@@ -2,6 +2,7 @@
 
 from math import isfinite
 
+SLOW = "slow copy"  # the teacher's name in the logs: no term can have it
 VERDICTS = {
     "not-finite": "there are infinite values or none at all",
     "constant-target": "the targets have no spread left, so a small loss means nothing",

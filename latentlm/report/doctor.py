@@ -7,10 +7,8 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
-from latentlm.attach.teacher_forward import SLOW
 from latentlm.config.schema import ConfigError
-from latentlm.monitor.verdicts import VERDICTS, lasting
-from latentlm.objective.objective import Objective
+from latentlm.monitor.verdicts import SLOW, VERDICTS, lasting
 from latentlm.report.run_record import RunRecord, finite, read_runs, terms
 
 NOTHING_ELSE = 1e4  # a gradient so many times the rest means that there is no rest
@@ -185,7 +183,11 @@ def _term(run: RunRecord, name: str) -> Iterator[Finding]:
 
 def _monitor_every(run: RunRecord) -> int:
     every = run.setting("objective", "monitor_every")
-    return every if isinstance(every, int) else Objective.monitor_every
+    if isinstance(every, int):
+        return every
+    from latentlm.objective.objective import Objective  # brings torch, which the command line should not wait for
+
+    return Objective.monitor_every
 
 
 def _collapsing(run: RunRecord, name: str) -> bool:
