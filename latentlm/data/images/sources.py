@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 _log = logging.getLogger(__name__)
-_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,20 @@ class Pictures:
 class FashionMnist:
     """Clothes: 60 000 + 10 000 grey images of 28 x 28 in ten classes.
 
-    Source:    Xiao et al. 2017, arXiv:1708.07747; Debian package ``dataset-fashion-mnist``.
+    Source:    Xiao et al. 2017, arXiv:1708.07747.
     Checked:   tests/data/images/test_image_sources.py - counts, mean .2860, deviation .3530.
 
     Args:
-        path: folder with the four idx files, packed or not; None: Debian's folder, and where that is missing the hub.
+        path: folder with the four idx files, packed or not; None: the data set ``zalando-datasets/fashion_mnist``.
     """
 
     path: str | None = None
 
     def pictures(self, split: Literal["train", "test"]) -> Pictures:
         """Images with their ``label``."""
-        folder = Path(self.path).expanduser() if self.path is not None else _DEBIAN
-        if self.path is None and not folder.is_dir():
+        if self.path is None:
             return ImageFolder("zalando-datasets/fashion_mnist", size=28, mode="L").pictures(split)
-        prefix = "train" if split == "train" else "t10k"
+        folder, prefix = Path(self.path).expanduser(), "train" if split == "train" else "t10k"
         images = _read_idx(folder, f"{prefix}-images-idx3-ubyte")
         return Pictures(images[:, None], {"label": _read_idx(folder, f"{prefix}-labels-idx1-ubyte").astype(np.int64)})
 

@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 from pathlib import Path
 
 import datasets
@@ -11,7 +12,7 @@ from PIL import Image
 
 from latentlm.data.images import Digits, FashionMnist, ImageFolder
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST = Path(os.environ.get("LATENTLM_FASHION_MNIST", "fashion-mnist"))  # the four idx files
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +20,9 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="no idx files here (LATENTLM_FASHION_MNIST)")
 def test_fashion_mnist():
-    train, test = FashionMnist().pictures("train"), FashionMnist().pictures("test")
+    train, test = FashionMnist(str(FASHION_MNIST)).pictures("train"), FashionMnist(str(FASHION_MNIST)).pictures("test")
     assert train.images.shape == (60000, 1, 28, 28)
     assert test.images.shape == (10000, 1, 28, 28)
     assert train.images.mean() / 255 == pytest.approx(0.2860, abs=1e-4)

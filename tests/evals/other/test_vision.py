@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel
 from latentlm.config.schema import ConfigError
 from latentlm.data.images import Digits, FashionMnist, Scenes
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST = Path(os.environ.get("LATENTLM_FASHION_MNIST", "fashion-mnist"))  # the four idx files
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
 
@@ -50,11 +51,14 @@ def test_knn_is_the_naive_vote():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="no idx files here (LATENTLM_FASHION_MNIST)")
 def test_neighbours_of_fashion_mnist_give_the_known_floors():
     (train, labels), (test, truth) = (
         (torch.from_numpy(each.images).flatten(1).float() / 255, torch.from_numpy(each.labels["label"]).long())
-        for each in (FashionMnist().pictures("train"), FashionMnist().pictures("test"))
+        for each in (
+            FashionMnist(str(FASHION_MNIST)).pictures("train"),
+            FashionMnist(str(FASHION_MNIST)).pictures("test"),
+        )
     )
 
     def right(keys: torch.Tensor, asked: torch.Tensor) -> float:
