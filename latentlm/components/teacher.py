@@ -81,6 +81,11 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def update(self, weights: dict[str, Tensor], step: int = 0, total: int | None = None) -> None:
         """Move every copy towards its weight."""
+        for name, weight in weights.items():
+            copy = self._buffers[_key(name)]
+            if isinstance(weight, DTensor) and copy is not None and not isinstance(copy, DTensor):
+                # taken inside a unit of FSDP, which shows whole weights there; an optimizer steps shards
+                self._buffers[_key(name)] = alike(copy, weight)
         renewed = self.config.refresh_every and step % self.config.refresh_every == 0
         if self.frozen and not renewed:
             return
