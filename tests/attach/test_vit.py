@@ -150,7 +150,7 @@ def test_what_cannot_be_is_told():
     with pytest.raises(ValueError, match="ViTModel has no own loss; set it to 0"):
         get_latent_model(vit(), {"lm_weight": 1.0})
     with pytest.raises(ValueError, match="the model has 4 blocks"):
-        attach(PIXELS.replace("1/2", "7"))
+        attach(PIXELS.replace("1/2", "block 7"))
     model = vit()
     model.config.patch_size = 5
     with pytest.raises(ValueError, match="patch_size 5 x 5 does not divide image_size 16 x 16"):

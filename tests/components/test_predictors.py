@@ -204,7 +204,7 @@ def test_dynamics_steps_from_one_position_to_others():
     text = "terms: {a: " + TERM % (", at: x", "{kind: token_embeddings, ids: x}", "dynamics") + "}"
     with pytest.raises(ValueError, match=r"terms\.a\.predictor: dynamics steps from position to position"):
         terms(text)
-    text = "terms: {a: " + TERM % (", at: x", "{kind: online, tap: {depth: 1, at: x}}", "dynamics") + "}"
+    text = "terms: {a: " + TERM % (", at: x", "{kind: online, tap: {depth: 1/2, at: x}}", "dynamics") + "}"
     with pytest.raises(ValueError, match=r"terms\.a: dynamics starts from one position, .*; use pool"):
         report(terms(text), view([[0, 0, 0]], {"x": [[[0, 1]]]}))
     seen = view([[0, 0, 0]])

@@ -169,7 +169,7 @@ def broken(**changes):
         (broken(loss="next_token"), "objective.terms.a: loss: next_token goes with target tokens"),
         (
             broken(target={"kind": "token_embeddings", "ids": "x"}, decode_with="lm_head"),
-            "objective.terms.a: decode_with: a token",
+            "objective.terms.a: decode_with: a target token_embeddings",
         ),
         (broken(source={"depth": 1, "at": {"kind": "next", "offset": 0}}), "objective.terms.a.source.at: next: offset"),
         (broken(weight={"kind": "wait"}), "objective.terms.a.weight: unknown kind 'wait'; known: weight"),

@@ -1,5 +1,7 @@
 """Tiny models with latent heads, batches in every layout, and what a step of training makes of them."""
 
+from functools import partial
+
 import torch
 from checkpointing import recompute
 from tiny_models import VOCAB, build
@@ -94,14 +96,15 @@ def head_weights(model: nn.Module) -> list[Tensor]:
     return [weight.detach().clone() for weight in latent_state(model).model.latent.terms.parameters()]
 
 
-def lora(model: nn.Module, **more) -> nn.Module:
+def lora(model: nn.Module, heads: bool = True, **more) -> nn.Module:
     """The model under LoRA, with a second matrix that is not zero so that every gradient shows."""
-    from peft import get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     from latentlm import latent_lora_config
 
     torch.manual_seed(0)
-    model = get_peft_model(model, latent_lora_config(r=4, target_modules="all-linear", **more))
+    make = latent_lora_config if heads else partial(LoraConfig, task_type="CAUSAL_LM")
+    model = get_peft_model(model, make(r=4, target_modules="all-linear", **more))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(weight, std=0.02)
