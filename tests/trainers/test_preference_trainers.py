@@ -21,7 +21,7 @@ TABLE = {
     "kind": "levels",
     "sources": ["1/2", 1],
     "targets": ["data", "1/2"],
-    "relation": {"kind": "next"},
+    "align": {"kind": "next"},
     "predictor": {"kind": "linear"},
     "loss": {"kind": "smooth_l1"},
 }
