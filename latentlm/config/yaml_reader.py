@@ -68,8 +68,8 @@ def _check_events(text: str, where: str) -> None:
             depth -= 1
         if depth > MAX_DEPTH:
             raise ConfigError(f"{where}, line {_line(event)}: more than {MAX_DEPTH} levels deep; write it flatter")
-        if getattr(event, "tag", None) is not None:
-            raise ConfigError(f"{where}, line {_line(event)}: the tag '{event.tag}' is not known here; leave it out")
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise ConfigError(f"{where}, line {_line(event)}: the tag '{tag}' is not known here; leave it out")
 
 
 def _check_size(root: yaml.Node, where: str) -> None:

@@ -86,8 +86,8 @@ def test_all_documents_encode():
     documents = part.documents()[::9]
     tokenizer = bpe_tokenizer([document.text for document in documents], 2000)
     data = encode_dataset(documents, tokenizer, 128, part.sets)
-    assert {len(pairs) for pairs in data["pairs"]} == {2}
-    assert {sum(pair["end"] >= 0 for pair in pairs) for pairs in data["pairs"]} == {1}
+    assert {len(pairs) for pairs in data["span_pairs"]} == {2}
+    assert {sum(not pair["isolated_source"] for pair in pairs) for pairs in data["span_pairs"]} == {1}
 
 
 def _write(folder, train, test):

@@ -218,7 +218,7 @@ def test_a_recipe_says_it_in_a_few_words():
     [
         ({"size": 9}, "image_size 9 is no multiple of patch_size 2"),
         ({"channels": 2}, "num_channels 2"),
-        ({"sets": ("masked",), "mask": None}, "data: gives no masked; with these views and mask it has: class"),
+        ({"sets": ("masked",), "mask": None}, "data: gives no masked; with these views and mask it has: cls"),
         ({"mask": Random(0.01)}, r"^data.mask.ratio: hides 0 to 0 of 16 patches"),
         ({"size": 2, "mask": Random()}, "of 1 patches"),
     ],
