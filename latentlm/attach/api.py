@@ -68,6 +68,12 @@ def attach(
     if hasattr(model, "latent"):
         raise ValueError(f"{type(model).__name__} already has a child named 'latent'; attach to a fresh model")
     backbone, causal_lm = find_backbone(model, layers_path), cast(Any, model)
+    if backbone.grid is None:  # evaluations read encoders too; only training on next states needs a causal network
+        causal = [part.is_causal for block in backbone.layers for part in block.modules() if hasattr(part, "is_causal")]
+        if causal and not any(causal):
+            raise ValueError(
+                f"{type(model).__name__} reads in both directions: every next state is seen; use a causal LM"
+            )
     if objective.lm_weight > 0 and not backbone.has_loss:
         raise ValueError(f"objective.lm_weight: {type(model).__name__} has no own loss; set it to 0")
     embedding = backbone.dim if backbone.grid else causal_lm.get_input_embeddings().weight.shape[-1]

@@ -39,9 +39,6 @@ def find_causal_lm(model: PreTrainedModel, layers_path: str | None = None) -> Ba
             f"{type(model).__name__} runs one block several times (shared weights), so its depths cannot be told "
             "apart; use a network in which every block is another"
         )
-    causal = [part.is_causal for block in layers for part in block.modules() if hasattr(part, "is_causal")]
-    if causal and not any(causal):
-        raise ValueError(f"{type(model).__name__} reads in both directions: every next state is seen; use a causal LM")
     inside = set(decoder.modules())
     if layers[0] not in inside or (decoder is model and model.get_output_embeddings() is not None):
         # A decoder that is the whole causal LM returns logits; the child that holds the blocks returns states.
