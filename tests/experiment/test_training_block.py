@@ -133,7 +133,7 @@ def test_held_out_loss_is_the_mean_over_tokens_of_the_plain_model():
     assert not {row["text"] for row in kept} & {row["text"] for row in trained}
     total = count = 0.0
     for document in kept:
-        ids = torch.tensor([[*tokenizer(document["text"])["input_ids"], tokenizer.eos_token_id]])
+        ids = torch.tensor([[*tokenizer(document.text)["input_ids"], tokenizer.eos_token_id]])
         with torch.no_grad():
             logits = model.eval()(ids).logits[0, :-1].double()
         total += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
