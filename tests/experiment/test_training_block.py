@@ -130,7 +130,7 @@ def test_held_out_loss_is_the_mean_over_tokens_of_the_plain_model():
     recipe = load_recipe("run")
     trained, kept = recipe.data.documents(recipe.training["seed"])
     assert len(kept) == round(0.25 * (len(kept) + len(trained)))
-    assert not {row["text"] for row in kept} & {row["text"] for row in trained}
+    assert not {row.text for row in kept} & {row.text for row in trained}
     total = count = 0.0
     for document in kept:
         ids = torch.tensor([[*tokenizer(document.text)["input_ids"], tokenizer.eos_token_id]])
