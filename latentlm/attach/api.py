@@ -130,7 +130,7 @@ def from_pretrained(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     return model
 
 
-def _own_class(path: str | Path, config: Any) -> type[PreTrainedModel]:
+def _own_class(path: str | Path, config: Any) -> Any:
     """The class that a folder says it was saved from."""
     name = (getattr(config, "architectures", None) or ["AutoModel"])[0]
     found = getattr(transformers, str(name), None)

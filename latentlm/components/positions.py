@@ -88,7 +88,7 @@ def inside(at: At, found: Int[Tensor, "b g n"], length: int) -> Int[Tensor, "b g
     if isinstance(at, str) and found.numel():
         line = f"at: the set '{at}' has a position beyond the {length} of a row; positions count from 0 in each row"
         if found.device.type == "cuda":
-            torch._assert_async((found < length).all(), line)
+            torch.ops.aten._assert_async.msg((found < length).all(), line)
         elif int(found.max()) >= length:
             raise ValueError(line)
     return found

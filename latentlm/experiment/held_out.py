@@ -31,8 +31,9 @@ class HeldOutTrainer(LatentTrainer):
         self._sums = torch.zeros(
             2, dtype=torch.float64, device="cpu" if self.args.device.type == "mps" else self.args.device
         )
-        output = super().evaluation_loop(*args, **kwargs)
-        loss, count = self.accelerator.reduce(self._sums, "sum").tolist()
+        output: Any = super().evaluation_loop(*args, **kwargs)
+        total: Any = self.accelerator.reduce(self._sums, "sum")
+        loss, count = total.tolist()
         prefix = kwargs.get("metric_key_prefix", "eval")
         if count:
             output.metrics.update(
