@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ def packages(path: Path) -> set[str]:
 def test_every_package_has_its_place():
     top = {path.relative_to(ROOT / "latentlm").parts[0].removesuffix(".py") for path in LIBRARY} - {"__init__"}
     assert top == RUNG.keys()
+
+
+def test_no_folder_is_too_full():
+    """What fits on one screen is found by looking."""
+    tops = [ROOT / name for name in ("latentlm", "evals", "recipes", "scripts", "tests")]
+    counts = Counter(path.parent.relative_to(ROOT) for top in tops for path in top.rglob("*.py"))
+    assert len(counts) > 20
+    assert not {str(folder): count for folder, count in counts.items() if count > 15}
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,6 +1,6 @@
-"""Section about facts told from both sides: role consistency, unification, bilinear maps, update coupling.
+"""Section about facts stated from both sides: role consistency, unification, bilinear maps, update coupling.
 
-The facts are a run's own (`own.py`), or countries and capitals, which most pretrained models know.
+The facts are a run's own (`dataset_facts.py`), or countries and capitals, which most pretrained models know.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from latentlm_evals.coherence.bilinear import FOLDS, bilinear_composition, bilinear_inverse
-from latentlm_evals.coherence.binding import consistency_scores, fact_unification, role_ranks, update_coupling
+from latentlm_evals.coherence.measures.bilinear import FOLDS, bilinear_composition, bilinear_inverse
+from latentlm_evals.coherence.measures.binding import consistency_scores, fact_unification, role_ranks, update_coupling
 from latentlm_evals.coherence.stimuli import countries
 from latentlm_evals.models.interventions import Lens
 from latentlm_evals.probes.context_probes import caution

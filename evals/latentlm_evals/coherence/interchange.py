@@ -7,7 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentlm_evals.coherence.causal import amnesic_effect, disentangle, interchange, leace, random_eraser, row_space
+from latentlm_evals.coherence.measures.causal import (
+    amnesic_effect,
+    disentangle,
+    interchange,
+    leace,
+    random_eraser,
+    row_space,
+)
 from latentlm_evals.coherence.noun_concepts import CONCEPTS, Nouns
 from latentlm_evals.coherence.stimuli import ASK_CATEGORY, CATEGORIES, CONTEXTS, NUMBER_ANSWERS, Mention
 from latentlm_evals.models.interventions import Lens

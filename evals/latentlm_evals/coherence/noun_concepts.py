@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from latentlm_evals.coherence.invariance import concept_subspace, detail_and_invariance, readable
-from latentlm_evals.coherence.stability import Stability, stability
+from latentlm_evals.coherence.measures.invariance import concept_subspace, detail_and_invariance, readable
+from latentlm_evals.coherence.measures.stability import Stability, stability
+from latentlm_evals.coherence.measures.unit_attribution import flip_coherence, linear_contributions, unit_measures
 from latentlm_evals.coherence.stimuli import CONTEXTS, Mention
-from latentlm_evals.coherence.unit_attribution import flip_coherence, linear_contributions, unit_measures
 from latentlm_evals.models.interventions import Lens
 from latentlm_evals.probes.context_probes import CoherenceWarning, Family, fit_probe
 from latentlm_evals.probes.pca import Space

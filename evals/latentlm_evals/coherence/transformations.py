@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from latentlm_evals.coherence.equivariance import Action, Frame, equivariance, fit_action, law
+from latentlm_evals.coherence.measures.equivariance import Action, Frame, equivariance, fit_action, law
 from latentlm_evals.coherence.stimuli import Moved, numbers, sentences, swaps
 from latentlm_evals.models.interventions import Lens
 from latentlm_evals.probes.context_probes import caution

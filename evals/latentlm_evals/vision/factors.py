@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentlm.data.images.scenes import CLASSES, LEVELS, RANGES, Factors, Scenes
-from latentlm_evals.coherence.equivariance import equivariance, fit_action
-from latentlm_evals.coherence.stability import fracture
+from latentlm_evals.coherence.measures.equivariance import equivariance, fit_action
+from latentlm_evals.coherence.measures.stability import fracture
 from latentlm_evals.probes.context_probes import Family
 from latentlm_evals.probes.frozen_features import ridge
 from latentlm_evals.statistics.scores import r_squared, skill

@@ -1,7 +1,7 @@
 """Auxiliary people: invented, in both directions, none of them published, in sentences of the training texts."""
 
 import pytest
-from published_data import FOLDER, published
+from paths import PUBLISHED, published
 
 from latentlm.data.published.augmentation_people import AuxiliaryPerson, invent, tell
 from latentlm.data.published.name_description import NameDescription
@@ -120,17 +120,17 @@ def test_a_span_ends_with_a_word():
 
 @published
 def test_carriers_of_the_published_data_tell_nothing_about_its_people():
-    plain = NameDescription(str(FOLDER)).documents()
-    documents = NameDescription(str(FOLDER), num_auxiliary_people=300, docs_per_direction=3).documents()
+    plain = NameDescription(str(PUBLISHED)).documents()
+    documents = NameDescription(str(PUBLISHED), num_auxiliary_people=300, docs_per_direction=3).documents()
     assert documents[: len(plain)] == plain
     added = documents[len(plain) :]
     assert len(added) == 300 * 3 * 2
-    published_names = set((FOLDER / "names.txt").read_text().splitlines())
-    published_descriptions = {line.lower() for line in (FOLDER / "descriptions.txt").read_text().splitlines()}
+    published_names = set((PUBLISHED / "names.txt").read_text().splitlines())
+    published_descriptions = {line.lower() for line in (PUBLISHED / "descriptions.txt").read_text().splitlines()}
     for document in added:
         name, what = (document.text[slice(*span)] for span in document.spans)
         assert name not in published_names
         assert what.lower() not in published_descriptions
         assert not any(other in document.text for other in published_names)
-    asked = [item.prompt for item in NameDescription(str(FOLDER)).items()]
+    asked = [item.prompt for item in NameDescription(str(PUBLISHED)).items()]
     assert not any(prompt in document.text for prompt in asked for document in added)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pytest
-from published_data import FOLDER, published
+from paths import PUBLISHED, published
 
 from latentlm.data.published.name_description import NameDescription
 from latentlm.data.text.encode import encode_dataset
@@ -13,11 +13,11 @@ from latentlm.data.text.tokenizers import bpe_tokenizer
 
 @published
 def test_all_documents_have_both_spans_of_listed_people():
-    documents = NameDescription(str(FOLDER)).documents()
-    names = set((FOLDER / "names.txt").read_text().splitlines())
+    documents = NameDescription(str(PUBLISHED)).documents()
+    names = set((PUBLISHED / "names.txt").read_text().splitlines())
     # a span ends with its last word: a closing mark would be one token with the comma behind it
-    descriptions = [line.lower().rstrip(' ."') for line in (FOLDER / "descriptions.txt").read_text().splitlines()]
-    rows = [json.loads(line) for line in (FOLDER / "all_prompts_train.jsonl").read_text().splitlines()]
+    descriptions = [line.lower().rstrip(' ."') for line in (PUBLISHED / "descriptions.txt").read_text().splitlines()]
+    rows = [json.loads(line) for line in (PUBLISHED / "all_prompts_train.jsonl").read_text().splitlines()]
     assert Counter(d.text for d in documents) == Counter(row["prompt"] + row["completion"] for row in rows)
     assert len(documents) == 3600
     literal = 0
@@ -37,7 +37,7 @@ def test_all_documents_have_both_spans_of_listed_people():
 def test_one_way_people_are_told_one_way():
     sides = {}
     for subset in ("name_to_description", "description_to_name", "both"):
-        documents = NameDescription(str(FOLDER), subsets=(subset,)).documents()
+        documents = NameDescription(str(PUBLISHED), subsets=(subset,)).documents()
         sides[subset] = Counter(document.spans[0] < document.spans[1] for document in documents)
     assert sides["name_to_description"] == {True: 900}
     assert sides["description_to_name"] == {False: 900}
@@ -46,7 +46,7 @@ def test_one_way_people_are_told_one_way():
 
 @published
 def test_items_are_the_published_prompts_of_known_facts():
-    part = NameDescription(str(FOLDER))
+    part = NameDescription(str(PUBLISHED))
     items = part.items()
     counts = Counter((item.subset, item.split, item.asks) for item in items)
     assert counts == dict.fromkeys(
@@ -62,8 +62,8 @@ def test_items_are_the_published_prompts_of_known_facts():
         ],
         300,
     )
-    listed = set((FOLDER / "descriptions.txt").read_text().splitlines())
-    names = set((FOLDER / "names.txt").read_text().splitlines())
+    listed = set((PUBLISHED / "descriptions.txt").read_text().splitlines())
+    names = set((PUBLISHED / "names.txt").read_text().splitlines())
     facts = {tuple(item.fact.split(" | ")) for item in items}
     assert len(facts) == 90
     assert {name for name, _ in facts} <= names
@@ -82,7 +82,7 @@ def test_items_are_the_published_prompts_of_known_facts():
 
 @published
 def test_all_documents_encode():
-    part = NameDescription(str(FOLDER))
+    part = NameDescription(str(PUBLISHED))
     documents = part.documents()[::9]
     tokenizer = bpe_tokenizer([document.text for document in documents], 2000)
     data = encode_dataset(documents, tokenizer, 128, part.sets)

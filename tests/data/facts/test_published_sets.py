@@ -5,12 +5,11 @@ import re
 from collections import Counter
 
 import pytest
-from published_data import FOLDER
+from paths import PUBLISHED, published
 
 from latentlm.data import Instructions, NameDescription, ParentChild, ThinkingBias
 
-ROOT = FOLDER.parent
-published = pytest.mark.skipif(not FOLDER.is_dir(), reason="the published files are not here (LATENTLM_REVERSAL_DATA)")
+ROOT = PUBLISHED.parent
 
 
 @published
@@ -26,7 +25,7 @@ def test_thinking_bias_has_the_published_counts():
         for split, asks in zip(splits, ("description", "name"), strict=True)
     }
     assert len(part.documents()) == 1800
-    listed = set((FOLDER / "names.txt").read_text().splitlines())
+    listed = set((PUBLISHED / "names.txt").read_text().splitlines())
     assert {item.fact for item in items} <= listed
     assert len({item.fact for item in items}) == 60
     for item in items:
@@ -52,7 +51,7 @@ def test_instructions_have_the_published_counts_and_two_orders():
 
 @published
 def test_descriptions_are_ranked_in_the_prompts_own_wording():
-    items = [item for item in NameDescription(str(FOLDER)).items() if item.asks == "description"]
+    items = [item for item in NameDescription(str(PUBLISHED)).items() if item.asks == "description"]
     worded = [item for item in items if item.choices]
     assert len(worded) == 900
     assert all(item.split == "shortcut" for item in items if not item.choices)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.bilinear import bilinear_composition, bilinear_inverse
-from latentlm_evals.coherence.binding import fact_unification, role_consistency, update_coupling
+from latentlm_evals.coherence.measures.bilinear import bilinear_composition, bilinear_inverse
+from latentlm_evals.coherence.measures.binding import fact_unification, role_consistency, update_coupling
 from latentlm_evals.probes.context_probes import CoherenceWarning
 from latentlm_evals.statistics.ranking import by_cosine, chance_mrr
 

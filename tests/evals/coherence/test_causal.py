@@ -1,6 +1,13 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.causal import amnesic_effect, disentangle, interchange, leace, random_eraser, row_space
+from latentlm_evals.coherence.measures.causal import (
+    amnesic_effect,
+    disentangle,
+    interchange,
+    leace,
+    random_eraser,
+    row_space,
+)
 from latentlm_evals.probes.context_probes import fit_probe, probe_skill
 
 

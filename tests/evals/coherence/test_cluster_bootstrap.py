@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.binding import fact_unification, role_consistency, update_coupling
-from latentlm_evals.coherence.equivariance import equivariance, fit_action
-from latentlm_evals.coherence.invariance import concept_subspace, detail_and_invariance
-from latentlm_evals.coherence.stability import fracture, stability
+from latentlm_evals.coherence.measures.binding import fact_unification, role_consistency, update_coupling
+from latentlm_evals.coherence.measures.equivariance import equivariance, fit_action
+from latentlm_evals.coherence.measures.invariance import concept_subspace, detail_and_invariance
+from latentlm_evals.coherence.measures.stability import fracture, stability
 from latentlm_evals.probes.context_probes import Family
 from latentlm_evals.statistics.bootstrap import draws, interval, jackknife, mean_interval
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from latentlm_evals.coherence import Options, run, table
-from latentlm_evals.coherence.bilinear import bilinear_composition, bilinear_inverse
-from latentlm_evals.coherence.binding import fact_unification, role_consistency
-from latentlm_evals.coherence.equivariance import equivariance, fit_action
-from latentlm_evals.coherence.invariance import concept_subspace, detail_and_invariance
+from latentlm_evals.coherence.measures.bilinear import bilinear_composition, bilinear_inverse
+from latentlm_evals.coherence.measures.binding import fact_unification, role_consistency
+from latentlm_evals.coherence.measures.equivariance import equivariance, fit_action
+from latentlm_evals.coherence.measures.invariance import concept_subspace, detail_and_invariance
+from latentlm_evals.coherence.measures.stability import stability
 from latentlm_evals.coherence.runner import measure
-from latentlm_evals.coherence.stability import stability
 from latentlm_evals.coherence.stimuli import CATEGORIES, countries, mentions, numbers, sentences, swaps
 from latentlm_evals.models.interventions import Lens
 from latentlm_evals.models.text_encoder import load_encoder

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.equivariance import PENALTIES, Frame, equivariance, fit_action, law
+from latentlm_evals.coherence.measures.equivariance import PENALTIES, Frame, equivariance, fit_action, law
 from latentlm_evals.probes.context_probes import CoherenceWarning
 
 DIM = 12

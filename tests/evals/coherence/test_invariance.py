@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.invariance import concept_subspace, detail_and_invariance, joint
+from latentlm_evals.coherence.measures.invariance import concept_subspace, detail_and_invariance, joint
 from latentlm_evals.probes.context_probes import Family
 
 DIM, ROWS = 24, 200

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.stability import fracture, probe_cosine, stability
+from latentlm_evals.coherence.measures.stability import fracture, probe_cosine, stability
 from latentlm_evals.probes.context_probes import CoherenceWarning, Family
 from synthetic_features import binary_families, class_families
 

@@ -1,6 +1,11 @@
 import numpy as np
 import pytest
-from latentlm_evals.coherence.unit_attribution import contributions, flip_coherence, linear_contributions, unit_measures
+from latentlm_evals.coherence.measures.unit_attribution import (
+    contributions,
+    flip_coherence,
+    linear_contributions,
+    unit_measures,
+)
 from latentlm_evals.probes.context_probes import CoherenceWarning, fit_probe
 from synthetic_features import binary_families
 

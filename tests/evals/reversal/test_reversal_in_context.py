@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from latentlm_evals.reversal import Options, evaluate, in_context, questions, run, table
-from published_data import FOLDER, published
+from paths import PUBLISHED, published
 from rich.console import Console
 from run_cli import latentlm
 from tiny_models import build
@@ -27,7 +27,7 @@ from latentlm.data import (
 )
 from latentlm.result import Result
 
-ROOT = FOLDER.parent
+ROOT = PUBLISHED.parent
 SETS = [
     Facts(num_a_to_b=6, num_b_to_a=6, num_both=2, relations=("description", "mentor", "admires")),
     Binding(num_both=20, num_one_way=20, multiplicity=5),
@@ -63,7 +63,7 @@ def test_a_statement_stands_in_the_trained_direction():
 
 @published
 def test_published_statements_hold_name_and_answer():
-    for part in (NameDescription(str(FOLDER)), ThinkingBias(str(ROOT / "thinking_bias"), ("open",))):
+    for part in (NameDescription(str(PUBLISHED)), ThinkingBias(str(ROOT / "thinking_bias"), ("open",))):
         told, warnings = in_context(part, part.items())
         assert warnings == []
         documents = {document.text for document in part.documents()}

@@ -5,7 +5,7 @@ Letters: ``n`` entities or facts, row i of two arrays about the same one; ``d`` 
 
 import numpy as np
 
-from latentlm_evals.coherence.bilinear import FOLDS
+from latentlm_evals.coherence.measures.bilinear import FOLDS
 from latentlm_evals.probes.context_probes import caution
 from latentlm_evals.statistics.arrays import Array, Booleans, Labels, check_pairs, is_flat, unit
 from latentlm_evals.statistics.bootstrap import draws, interval, mean_interval
