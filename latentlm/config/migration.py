@@ -65,6 +65,8 @@ KEYS = {
     "data.carrier_documents": "data.source.docs_per_direction",
     "data.carrier_composed": "data.source.paraphrases_per_direction",
     "data.carrier_from_description": "data.source.max_description_first_docs",
+    "data.items_per_split": "data.source.questions_per_split",
+    "data.source.items_per_split": ".questions_per_split",
     "data.sentences=listed": "data.source.templates: fixed",
     "data.sentences": "data.source.templates: compositional",
     "objective.data": "objective.lm_weight",

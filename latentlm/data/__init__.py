@@ -6,14 +6,14 @@ from latentlm.data.published.instructions import Instructions
 from latentlm.data.published.name_description import NameDescription
 from latentlm.data.published.parent_child import ParentChild
 from latentlm.data.published.thinking_bias import ThinkingBias
-from latentlm.data.questions import Item, find_spans
+from latentlm.data.questions import Question, find_spans
 from latentlm.data.synthetic import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 from latentlm.data.synthetic.arithmetic import Arithmetic, Problem
 from latentlm.data.synthetic.facts import Facts
 from latentlm.data.text.augment import Augmentation, augment_documents, augment_examples
 from latentlm.data.text.collate import Collator, Packing
 from latentlm.data.text.corpora import Corpus
-from latentlm.data.text.dataset_config import Asks, Text, TextSource, Verifiable
+from latentlm.data.text.dataset_config import QuestionSource, Text, TextSource, VerifiableSource
 from latentlm.data.text.encode import SETS, encode, encode_dataset
 from latentlm.data.text.examples import Example, SpanPair
 from latentlm.data.text.phrase_mining import Phrases
@@ -26,7 +26,6 @@ __all__ = [
     "SETS",
     "Annotated",
     "Arithmetic",
-    "Asks",
     "Augmentation",
     "Binding",
     "Chain",
@@ -41,12 +40,13 @@ __all__ = [
     "IdentityBridge",
     "Images",
     "Instructions",
-    "Item",
     "NameDescription",
     "Packing",
     "ParentChild",
     "Phrases",
     "Problem",
+    "Question",
+    "QuestionSource",
     "Retrieval",
     "SpanEdit",
     "SpanPair",
@@ -55,7 +55,7 @@ __all__ = [
     "Text",
     "TextSource",
     "ThinkingBias",
-    "Verifiable",
+    "VerifiableSource",
     "augment_documents",
     "augment_examples",
     "bpe_tokenizer",

@@ -11,23 +11,23 @@ Split = Literal["same", "reverse", "both", "composition", "shortcut", "non_recip
 
 
 @dataclass(frozen=True)
-class Item:
+class Question:
     """One prompt and what should (or must not) follow it.
 
     Attributes:
         subset: which facts it comes from, by how they were trained, e.g. ``description_a_to_b``.
         split: ``same`` and ``reverse`` direction of a fact trained one way, ``both`` for a fact trained both ways.
-            ``composition`` asks for two steps that were told one by one.
+            ``composition`` asks for two steps that are stated one by one.
             In ``shortcut`` the answer is the queried entity itself (echoing is the error), in ``non_reciprocal`` it is
             the wrong converse; for these two lower is better.
         prompt: text without a space at its end.
         answer: what follows the prompt; starts with a space.
-        fact: entity-level id; items of one fact are not independent.
-        asks: what kind of thing is asked, e.g. ``name``.
-        pool: items of one pool share their candidates, the distinct answers of that pool.
-        choices: what to rank instead, the answer among it. In a pool the k-th choice of every item is the same fact's
-            answer, in the item's own wording; an item without a pool (``""``) is a multiple-choice question.
-        also: other right answers to the same prompt. None of them is among the candidates of its pool.
+        fact: entity-level id; questions of one fact are not independent.
+        answer_type: what kind of thing the answer is, e.g. ``name``.
+        pool: questions of one pool share their candidates, the distinct answers of that pool.
+        choices: what to rank instead, the answer among it. In a pool the k-th choice of every question is the same
+            fact's answer, in the question's own wording; one without a pool (``""``) is a multiple-choice question.
+        aliases: other right answers to the same prompt. None of them is among the candidates of its pool.
     """
 
     subset: str
@@ -35,10 +35,10 @@ class Item:
     prompt: str
     answer: str
     fact: str
-    asks: str
+    answer_type: str
     pool: str
     choices: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 def find_spans(text: str, strings: Sequence[str]) -> tuple[Span, ...]:

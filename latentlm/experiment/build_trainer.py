@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from latentlm.data import Images, Verifiable
+from latentlm.data import Images, VerifiableSource
 from latentlm.experiment.datasets import Prepared
 from latentlm.experiment.held_out import HeldOutTrainer
 from latentlm.experiment.recipe import Recipe
@@ -43,7 +43,7 @@ def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
 
     from latentlm.trainers.grpo import LatentGRPOTrainer  # slow to import
 
-    assert isinstance(recipe.source, Verifiable)
+    assert isinstance(recipe.source, VerifiableSource)
     problems = recipe.source.problems("train")
 
     def right(completions: list[str], number: list[int], **_: Any) -> list[float]:

@@ -12,7 +12,7 @@ from latentlm.components.positions import At
 from latentlm.components.tap import Depth, read_depth
 from latentlm.config.compose import compose
 from latentlm.config.schema import ConfigError, dump, kind_of, parse, suggest
-from latentlm.data import SETS, Data, Images, Text, TextSource, Verifiable
+from latentlm.data import SETS, Data, Images, Text, TextSource, VerifiableSource
 from latentlm.experiment.training import check_training
 from latentlm.objective.index_sets import places_read, sets_read
 from latentlm.objective.objective import Objective
@@ -206,7 +206,7 @@ def _check_trainer(recipe: Recipe, training: dict[str, Any]) -> None:
         raise ConfigError(f"training.{key}: nothing is held out to evaluate on; set data.validation (texts only)")
     if recipe.trainer != "grpo":
         return
-    if not isinstance(recipe.source, Verifiable):
+    if not isinstance(recipe.source, VerifiableSource):
         raise ConfigError(f"trainer: grpo needs data that check an answer, {kind_of(type(recipe.source))} cannot")
     group = training.get("num_generations", 8)
     if (step := training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]) % group:

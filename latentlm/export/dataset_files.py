@@ -15,7 +15,7 @@ def write_texts(data: TextSource | Images, folder: Path) -> dict[Path, int]:
 
     A training line is a document: ``text``, ``spans`` (character offsets), and what else the data give, such as the
     messages of a conversation. ``data.source=train.jsonl`` reads it back. A test line has the
-    fields of an `Item`; data that ask nothing have no test file.
+    fields of a `Question`; data that ask nothing have no test file.
 
     Args:
         data: of a recipe.
@@ -27,7 +27,7 @@ def write_texts(data: TextSource | Images, folder: Path) -> dict[Path, int]:
         raise ConfigError(f"export-data: {folder} is not empty; name a new folder")
     rows = {
         "train.jsonl": [document.to_row() for document in data.documents()],
-        "test.jsonl": [asdict(item) for item in data.items()],
+        "test.jsonl": [asdict(question) for question in data.questions()],
     }
     with whole_folder(folder) as partial:
         return {folder / name: _write(partial / name, lines) for name, lines in rows.items() if lines}

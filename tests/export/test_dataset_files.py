@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlm.data import Chain, Corpus, Facts, Images, Item, ParentChild, StarGraph
+from latentlm.data import Chain, Corpus, Facts, Images, ParentChild, Question, StarGraph
 from latentlm.data.images import Scenes
 from latentlm.export.dataset_files import write_texts
 
@@ -16,17 +16,17 @@ def _rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _item(row: dict) -> Item:
-    return Item(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+def _question(row: dict) -> Question:
+    return Question(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
 
 
 @pytest.mark.parametrize("data", DATA, ids=lambda data: type(data).__name__)
 def test_what_is_written_reads_back_equal(tmp_path, data):
     train, test = tmp_path / "new" / "set" / "train.jsonl", tmp_path / "new" / "set" / "test.jsonl"
-    assert write_texts(data, train.parent) == {train: len(data.documents()), test: len(data.items())}
+    assert write_texts(data, train.parent) == {train: len(data.documents()), test: len(data.questions())}
     assert _rows(train) == [document.to_row() for document in data.documents()]
     assert Corpus(str(train)).documents() == data.documents()
-    assert [_item(row) for row in _rows(test)] == data.items()
+    assert [_question(row) for row in _rows(test)] == data.questions()
 
 
 def test_conversations_keep_their_messages_and_have_no_test_file(tmp_path):

@@ -13,7 +13,10 @@ TINY = (
     "model.config={model_type: llama, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, "
     "num_attention_heads: 2, max_position_embeddings: 64, tie_word_embeddings: true}"
 )
-FEW = "data.source={kind: facts, num_a_to_b: 4, num_b_to_a: 4, num_both: 8, templates_per_fact: 2, items_per_split: 4}"
+FEW = (
+    "data.source={kind: facts, num_a_to_b: 4, num_b_to_a: 4, num_both: 8, templates_per_fact: 2, "
+    "questions_per_split: 4}"
+)
 
 
 class Told(NamedTuple):

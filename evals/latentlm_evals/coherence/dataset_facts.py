@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from latentlm.data import Binding, Chain, Facts, Family, IdentityBridge, Item, NameDescription, Retrieval
+from latentlm.data import Binding, Chain, Facts, Family, IdentityBridge, NameDescription, Question, Retrieval
 from latentlm.data.synthetic.family import facts_of
 from latentlm.data.synthetic.templates import RELATIONS
 from latentlm_evals.coherence.fact_pairs import Pairs
@@ -77,16 +77,20 @@ def _family(data: Family, limit: int) -> list[Pairs]:
 
 def _name_description(data: NameDescription, limit: int) -> list[Pairs]:
     """In the held-out wording that holds the most names, and the most descriptions, as they are."""
-    groups: dict[str, list[Item]] = {}
-    for item in data.items():
-        if item.split != "shortcut":
-            groups.setdefault(item.subset, []).append(item)
+    groups: dict[str, list[Question]] = {}
+    for question in data.questions():
+        if question.split != "shortcut":
+            groups.setdefault(question.subset, []).append(question)
     found = []
-    for name, items in groups.items():
-        facts = list(dict.fromkeys(tuple(item.fact.split(" | ")) for item in items))
+    for name, questions in groups.items():
+        facts = list(dict.fromkeys(tuple(question.fact.split(" | ")) for question in questions))
         forward, reverse = (
-            _commonest(item.prompt.replace(item.fact.split(" | ")[side], "{}") for item in items if item.asks == asks)
-            for side, asks in ((0, "description"), (1, "name"))
+            _commonest(
+                question.prompt.replace(question.fact.split(" | ")[side], "{}")
+                for question in questions
+                if question.answer_type == answer_type
+            )
+            for side, answer_type in ((0, "description"), (1, "name"))
         )
         found.append(_pairs(name, _spread(facts, limit), forward, reverse))
     return found

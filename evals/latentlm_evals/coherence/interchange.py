@@ -25,9 +25,9 @@ SWAPPED_IN = (0, 1, 4)  # contexts whose subspaces are exchanged: subject, objec
 SCORES = ("answered", "cause", "isolate", "disentangle", "gap", "amnesic", "amnesic_other")
 
 
-def question(row: Mention, asks: str) -> str:
+def question(row: Mention, concept: str) -> str:
     """The text of a mention, and what asks for its category or number."""
-    return row.text + (ASK_CATEGORY if asks == "category" else CONTEXTS[row.context].ask_number)
+    return row.text + (ASK_CATEGORY if concept == "category" else CONTEXTS[row.context].ask_number)
 
 
 class Exchange:
@@ -44,14 +44,16 @@ class Exchange:
         }
         # how likely each answer is after any noun: only what the noun adds to it counts
         self.prior: dict[tuple[str, int], Tensor] = {}
-        self.plain = {asks: self._ask(self.test, asks) for asks in CONCEPTS}
-        for asks, context in product(CONCEPTS, SWAPPED_IN):
+        self.plain = {concept: self._ask(self.test, concept) for concept in CONCEPTS}
+        for concept, context in product(CONCEPTS, SWAPPED_IN):
             here = [k for k, row in enumerate(self.test) if row.context == context]
-            self.prior[asks, context] = self.plain[asks][here][:, self.tokens[asks]].mean(0)
+            self.prior[concept, context] = self.plain[concept][here][:, self.tokens[concept]].mean(0)
 
-    def known(self, asks: str) -> Booleans:
+    def known(self, concept: str) -> Booleans:
         """Whether the model's answer about each test mention is right."""
-        return self._answers(self.test, asks, self.plain[asks]) == np.array([getattr(row, asks) for row in self.test])
+        return self._answers(self.test, concept, self.plain[concept]) == np.array(
+            [getattr(row, concept) for row in self.test]
+        )
 
     def scores(self, concept: str) -> dict[str, float]:
         """Cause, Isolate and Disentangle inside and across contexts, the amnesic effect, and their nulls."""
@@ -64,7 +66,7 @@ class Exchange:
         within = float(
             np.mean([probe_skill(fit_probe(f.train, f.train_labels), f.test, f.test_labels) for f in families])
         )
-        known = {asks: self.known(asks) for asks in CONCEPTS}
+        known = {name: self.known(name) for name in CONCEPTS}
         found = {"answered": float(known[concept].mean())}
         chosen = {b: self._pairs(b, known) for b in SWAPPED_IN}
         if min(map(len, chosen.values())) < 2:
@@ -88,10 +90,10 @@ class Exchange:
             found |= {f"{name}{ending}": value for name, value in parts.items()}
         return found | {"gap": within - found["cause"]} | self._amnesic(concept, other)
 
-    def _depends(self, asks: str) -> bool:
+    def _depends(self, concept: str) -> bool:
         """Whether the log-probs of the answers differ between nouns by more than rounding."""
-        states = self.plain[asks][:, self.tokens[asks]]
-        prior = torch.stack([self.prior[asks, row.context] for row in self.test])
+        states = self.plain[concept][:, self.tokens[concept]]
+        prior = torch.stack([self.prior[concept, row.context] for row in self.test])
         return float((states - prior).abs().max()) > ROUNDING * float(states.abs().max())
 
     def _amnesic(self, concept: str, other: str) -> dict[str, float]:
@@ -101,12 +103,12 @@ class Exchange:
         eraser = leace(z, labels)
         control = random_eraser(z, eraser.rank, nouns.seed)
         states, found = nouns.z[[self._at(row) for row in self.test]], {}
-        for name, asks in (("amnesic", concept), ("amnesic_other", other)):
-            gold = torch.tensor([self.tokens[asks][getattr(row, asks)] for row in self.test])[:, None]
-            losses = [-self.plain[asks].gather(1, gold)[:, 0].numpy()]
+        for name, about in (("amnesic", concept), ("amnesic_other", other)):
+            gold = torch.tensor([self.tokens[about][getattr(row, about)] for row in self.test])[:, None]
+            losses = [-self.plain[about].gather(1, gold)[:, 0].numpy()]
             for erase in (eraser, control):
                 shift = torch.from_numpy(nouns.space.back(erase(states) - states))
-                losses.append(-self._ask(self.test, asks, shift).gather(1, gold)[:, 0].numpy())
+                losses.append(-self._ask(self.test, about, shift).gather(1, gold)[:, 0].numpy())
             effect = amnesic_effect(*losses)
             found |= {name: effect["amnesic"], f"{name}_control": effect["random_cost"]}
         return found
@@ -123,21 +125,21 @@ class Exchange:
         order = np.random.default_rng(self.nouns.seed).permutation(len(couples))
         return [couples[i] for i in order[: self.pairs]]
 
-    def _swapped(self, couples: list[tuple[Mention, Mention]], asks: str, subspace: Array) -> Labels:
+    def _swapped(self, couples: list[tuple[Mention, Mention]], concept: str, subspace: Array) -> Labels:
         base, source = (self.nouns.z[[self._at(pair[side]) for pair in couples]] for side in (0, 1))
         shift = torch.from_numpy(self.nouns.space.back(interchange(base, source, subspace) - base))
         rows = [pair[0] for pair in couples]
-        return self._answers(rows, asks, self._ask(rows, asks, shift))
+        return self._answers(rows, concept, self._ask(rows, concept, shift))
 
     def _at(self, row: Mention) -> int:
         return self.place[row.context, row.noun, row.number]
 
-    def _ask(self, rows: Sequence[Mention], asks: str, shift: Tensor | None = None) -> Tensor:
-        texts = [question(row, asks) for row in rows]
+    def _ask(self, rows: Sequence[Mention], concept: str, shift: Tensor | None = None) -> Tensor:
+        texts = [question(row, concept) for row in rows]
         edit = None if shift is None else lambda states, picks: states + shift[picks].to(states)
         return self.lens.next_token(texts, self.depth, [row.span for row in rows], edit)
 
-    def _answers(self, rows: Sequence[Mention], asks: str, scores: Tensor) -> Labels:
-        neutral = torch.zeros(len(self.tokens[asks]))
-        prior = torch.stack([self.prior.get((asks, row.context), neutral) for row in rows])
-        return (scores[:, self.tokens[asks]] - prior).argmax(1).numpy()
+    def _answers(self, rows: Sequence[Mention], concept: str, scores: Tensor) -> Labels:
+        neutral = torch.zeros(len(self.tokens[concept]))
+        prior = torch.stack([self.prior.get((concept, row.context), neutral) for row in rows])
+        return (scores[:, self.tokens[concept]] - prior).argmax(1).numpy()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from latentlm.data import Item
+from latentlm.data import Question
 from latentlm.data.text.corpora import Corpus
 from latentlm_evals.lm_eval_tasks.metadata import Metadata, read
 from latentlm_evals.reversal.candidates import pick_choices, pick_pools
@@ -23,16 +23,16 @@ FORMS = {"rank": "", "write": "_written", "choose": "_choice"}  # as the names o
 def load(split: str, form: str, **given: Any) -> dict[str, Dataset]:
     """Questions of a split: to be written out, ranked in their pool, or chosen among each one's own answers."""
     told = read(given)
-    items = list(dict.fromkeys(spread(told.items(), told.limit)))
-    rows = _rows(items, split, form, told)
+    questions = list(dict.fromkeys(spread(told.questions(), told.limit)))
+    rows = _rows(questions, split, form, told)
     if not rows:
         tasks = [
             f"latentlm_reversal_{other}{end}"
             for other in SPLITS
             for kind, end in FORMS.items()
-            if (kind == "write" or other not in ERRORS) and _rows(items, other, kind, told)
+            if (kind == "write" or other not in ERRORS) and _rows(questions, other, kind, told)
         ]
-        have = ", ".join(dict.fromkeys(item.split for item in items)) or "none"
+        have = ", ".join(dict.fromkeys(question.split for question in questions)) or "none"
         raise ValueError(
             f"metadata: no questions of split {split} to {form}; the data have the splits {have}: "
             f"ask {', '.join(tasks) or 'other data'}"
@@ -40,29 +40,31 @@ def load(split: str, form: str, **given: Any) -> dict[str, Dataset]:
     return {"test": Dataset.from_list(rows)}
 
 
-def _rows(items: list[Item], split: str, form: str, told: Metadata) -> list[dict]:
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        if item.split == split:
-            groups[f"{item.subset}/{item.asks}"].append(item)
+def _rows(questions: list[Question], split: str, form: str, told: Metadata) -> list[dict]:
+    groups: dict[str, list[Question]] = defaultdict(list)
+    for question in questions:
+        if question.split == split:
+            groups[f"{question.subset}/{question.answer_type}"].append(question)
     if form == "write":
-        return [_question(item) for mine in groups.values() for item in mine]
+        return [_question(question) for mine in groups.values() for question in mine]
     rows = []
     for group, mine in groups.items():
         own = pick_choices(mine, told.ranked)
-        picks = pick_pools(mine, items, told.ranked, told.candidates, 0) if form == "rank" else [own] if own else []
+        picks = pick_pools(mine, questions, told.ranked, told.candidates, 0) if form == "rank" else [own] if own else []
         for pick in picks:
-            for item, choices, gold in zip(*pick, strict=True):
-                key = f"{group}/{item.pool}"
-                rows.append({"prompt": item.prompt, "choices": list(choices), "gold": gold, "pool": key})
+            for question, choices, gold in zip(*pick, strict=True):
+                key = f"{group}/{question.pool}"
+                rows.append({"prompt": question.prompt, "choices": list(choices), "gold": gold, "pool": key})
     return rows
 
 
-def _question(item: Item) -> dict:
-    answers = [item.answer, *item.also]
+def _question(question: Question) -> dict:
+    answers = [question.answer, *question.aliases]
     if any("\n" in answer.strip() for answer in answers):
-        raise ValueError(f"items: the answer {item.answer!r} has two lines, lm-eval stops after one; leave it out")
-    return {"prompt": item.prompt, "answer": item.answer, "answers": answers}
+        raise ValueError(
+            f"questions: the answer {question.answer!r} has two lines, lm-eval stops after one; leave it out"
+        )
+    return {"prompt": question.prompt, "answer": question.answer, "answers": answers}
 
 
 def load_text(**given: Any) -> dict[str, Dataset]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from latentlm.config.schema import ConfigError, parse, suggest
-from latentlm.data import Asks, Item
+from latentlm.data import Question, QuestionSource
 from latentlm.experiment.recipe import load_recipe
 from latentlm_evals.reversal.options import Options
-from latentlm_evals.reversal.score_run import questions
+from latentlm_evals.reversal.score_run import questions_of
 
 PASSED = ("version", "config_source")  # lm-eval's own, in the metadata of every task
 FROM_PRETRAINED = (  # a model of lm-eval hands them on to transformers without naming them
@@ -28,7 +28,7 @@ class Metadata:
     Args:
         recipe: whose data ask: a name, a file or a run folder; by default reversal.
         suite: a test set by the name of its data part instead, as for `latentlm eval reversal`.
-        limit: questions of each subset, split and asked thing, spread over the facts; null: all.
+        limit: questions of each subset, split and answer type, spread over the facts; null: all.
         ranked: questions of each such group whose answers are ranked.
         candidates: most answers that a question's own is ranked among.
         source: held-out texts of latentlm_text, a file or a hub data set.
@@ -37,7 +37,7 @@ class Metadata:
     """
 
     recipe: str | None = None
-    suite: Asks | None = None
+    suite: QuestionSource | None = None
     limit: int | None = 60
     ranked: int = 30
     candidates: int = 30
@@ -50,9 +50,9 @@ class Metadata:
         if self.recipe is not None and self.suite is not None:
             raise ValueError("suite: names the questions, and so does recipe; leave one out")
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """All questions of the recipe or suite."""
-        return questions(load_recipe(self.recipe or "reversal").source if self.suite is None else self.suite)
+        return questions_of(load_recipe(self.recipe or "reversal").source if self.suite is None else self.suite)
 
 
 def read(given: dict[str, Any]) -> Metadata:

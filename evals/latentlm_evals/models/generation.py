@@ -1,6 +1,6 @@
 """Ask a causal language model: what does it write after a prompt, and how likely is each candidate answer.
 
-Letters: ``i`` items, ``c`` candidate answers.
+Letters: ``i`` questions, ``c`` candidate answers.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from latentlm.data import Item
+from latentlm.data import Question
 
 T = TypeVar("T")
 SPARE_TOKENS = 4  # room beyond the longest answer, so that an answer found one filler word late is still seen
@@ -43,18 +43,20 @@ def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[Item],
+    questions: Sequence[Question],
     *,
     batch_size: int = 64,
     label: str = "generate",
 ) -> list[str]:
-    """Greedy continuation of every prompt, as long as the longest answer among `items` and a few tokens more."""
-    prompts = [prompt_ids(tokenizer, item.prompt) for item in items]
-    longest = max(len(answer_ids(tokenizer, right)) for item in items for right in (item.answer, *item.also))
+    """Greedy continuation of every prompt, as long as the longest answer among `questions` and a few tokens more."""
+    prompts = [prompt_ids(tokenizer, question.prompt) for question in questions]
+    longest = max(
+        len(answer_ids(tokenizer, right)) for question in questions for right in (question.answer, *question.aliases)
+    )
     room = check_room(model, max(map(len, prompts)), longest)
     limits = GenerationConfig(max_new_tokens=min(longest + SPARE_TOKENS, room), do_sample=False, num_beams=1)
-    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))  # short ones are padded to short ones
-    texts = [""] * len(items)
+    order = sorted(range(len(questions)), key=lambda i: len(prompts[i]))  # short ones are padded to short ones
+    texts = [""] * len(questions)
     written = continue_prompts(model, tokenizer, [prompts[i] for i in order], limits, batch_size, label)
     for i, text in zip(order, written, strict=True):
         texts[i] = text
@@ -97,24 +99,24 @@ def continue_prompts(
 def answer_logprobs(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[Item],
+    questions: Sequence[Question],
     candidates: Sequence[Sequence[str]],
     *,
     batch_size: int = 64,
     label: str = "rank",
 ) -> Tensor:
-    """Summed log P(candidate | prompt) of every item and each of its candidates, float64 ``[i c]`` on the CPU.
+    """Summed log P(candidate | prompt) of every question and each of its candidates, float64 ``[i c]`` on the CPU.
 
     Prompt and candidate are tokenised apart and joined, so a candidate is the same tokens after every prompt.
     """
-    prompts = [prompt_ids(tokenizer, item.prompt) for item in items]
+    prompts = [prompt_ids(tokenizer, question.prompt) for question in questions]
     ids_of = {answer: answer_ids(tokenizer, answer) for row in candidates for answer in row}
     check_room(model, max(map(len, prompts)), max(map(len, ids_of.values())))
     # prompts of equal length side by side: then few positions of a batch need logits
-    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
+    order = sorted(range(len(questions)), key=lambda i: len(prompts[i]))
     pairs = [(i, c) for i in order for c in range(len(candidates[i]))]
     trims = "logits_to_keep" in inspect.signature(model.forward).parameters
-    scores = torch.empty(len(items), len(candidates[0]), dtype=torch.float64)
+    scores = torch.empty(len(questions), len(candidates[0]), dtype=torch.float64)
     for chunk in _progress(_chunks(pairs, batch_size), label, -(-len(pairs) // batch_size)):
         joined = [prompts[i] + ids_of[candidates[i][c]] for i, c in chunk]
         ids, mask = _pad(joined, _pad_id(tokenizer), model.device, left=False)
@@ -131,7 +133,7 @@ def answer_logprobs(
         sums = torch.where(inside, scored.view(len(chunk), -1), 0.0).sum(1, dtype=torch.float64).cpu()
         for (i, c), value in zip(chunk, sums, strict=True):
             if value.isnan():
-                raise _nan_error(items[i].prompt)
+                raise _nan_error(questions[i].prompt)
             scores[i, c] = value
     return scores
 
@@ -183,7 +185,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # some tokenisers close every text
         ids = ids[:-1]
     if not ids:
-        raise ValueError(f"items: prompt {prompt!r} has no tokens: an answer needs something to follow")
+        raise ValueError(f"questions: prompt {prompt!r} has no tokens: an answer needs something to follow")
     return ids
 
 
@@ -194,7 +196,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
     fits = anchored[: len(alone)] == alone
     ids = anchored[len(alone) :] if fits else tokenizer(answer, add_special_tokens=False)["input_ids"]
     if not ids:
-        raise ValueError(f"items: answer {answer!r} has no tokens: give text that starts with a space")
+        raise ValueError(f"questions: answer {answer!r} has no tokens: give text that starts with a space")
     return ids
 
 
@@ -207,8 +209,8 @@ def check_room(
     model: PreTrainedModel,
     prompt: int,
     answer: int,
-    name: str = "items: the longest prompt",
-    fix: str = "shorten the items",
+    name: str = "questions: the longest prompt",
+    fix: str = "shorten the questions",
 ) -> int:
     """Positions left after the longest prompt; ValueError if the longest answer does not fit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)

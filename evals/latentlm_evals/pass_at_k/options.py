@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from latentlm.data import Verifiable
+from latentlm.data import VerifiableSource
 from latentlm.result import check_replaceable
 
 
@@ -23,7 +23,7 @@ class Options:
         seed: of sampling and the bootstrap.
     """
 
-    data: Verifiable | None = None
+    data: VerifiableSource | None = None
     out: str | None = None
     device: str | None = None
     limit: int | None = None

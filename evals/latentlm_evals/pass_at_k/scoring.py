@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from latentlm.config.schema import dump
-from latentlm.data import Problem, Verifiable
+from latentlm.data import Problem, VerifiableSource
 from latentlm.experiment.recipe import load_recipe
 from latentlm.result import Result, Task, TaskKey
 from latentlm_evals.models.generation import check_room, continue_prompts, prompt_ids
@@ -42,7 +42,7 @@ def run(name: str, options: Options = DEFAULTS) -> Result:
     path = weights_of(name)
     own = load_recipe(name).source if is_run(name) else None
     data = options.data or own
-    if not isinstance(data, Verifiable):
+    if not isinstance(data, VerifiableSource):
         raise ValueError(f"{name}: its data cannot check answers; name some, such as data=arithmetic")
     model, tokenizer = load(path, options.device)
     result = evaluate(model, tokenizer, data.problems("test")[: options.limit], options)

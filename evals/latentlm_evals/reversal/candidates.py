@@ -4,19 +4,21 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from latentlm.data import Item
+from latentlm.data import Question
 
 
 class Pick(NamedTuple):
-    """Items of one pool, the candidates of each (column k is the same answer or fact in all), and the right column."""
+    """Questions of a pool, the candidates of each (column k is the same answer or fact in all), the right column."""
 
-    items: list[Item]
+    questions: list[Question]
     candidates: list[tuple[str, ...]]
     gold: list[int]
 
 
-def pick_pools(rows: list[Item], items: Sequence[Item], max_ranked: int, max_candidates: int, seed: int) -> list[Pick]:
-    """One pick a pool with something to choose from; `items` are all items, whose answers are candidates too."""
+def pick_pools(
+    rows: list[Question], questions: Sequence[Question], max_ranked: int, max_candidates: int, seed: int
+) -> list[Pick]:
+    """One pick a pool with something to choose from; `questions` are all there are: any answer may be a candidate."""
     picks = []
     for pool in sorted({row.pool for row in rows if row.pool}):
         mine = [row for row in rows if row.pool == pool]
@@ -29,7 +31,10 @@ def pick_pools(rows: list[Item], items: Sequence[Item], max_ranked: int, max_can
         else:
             columns = {row: row.answer for row in mine}
             kept = _drawn(
-                draw, set(columns.values()), {item.answer for item in items if item.pool == pool}, max_candidates
+                draw,
+                set(columns.values()),
+                {question.answer for question in questions if question.pool == pool},
+                max_candidates,
             )
             choices = dict.fromkeys(mine, tuple(kept))
         chosen = over_facts([row for row in mine if columns[row] in kept])[:max_ranked]
@@ -38,16 +43,16 @@ def pick_pools(rows: list[Item], items: Sequence[Item], max_ranked: int, max_can
     return picks
 
 
-def pick_choices(rows: list[Item], max_ranked: int) -> Pick | None:
+def pick_choices(rows: list[Question], max_ranked: int) -> Pick | None:
     """The multiple-choice questions among `rows`: every one has its own alternatives."""
     chosen = over_facts([row for row in rows if not row.pool and row.choices])[:max_ranked]
     gold = [row.choices.index(row.answer) for row in chosen]
     return Pick(chosen, [row.choices for row in chosen], gold) if chosen else None
 
 
-def over_facts(rows: Sequence[Item]) -> list[Item]:
-    """In turns: one item of every fact before a second of any; the order given does not matter."""
-    of_fact: dict[str, list[Item]] = {}
+def over_facts(rows: Sequence[Question]) -> list[Question]:
+    """In turns: one question of every fact before a second of any; the order given does not matter."""
+    of_fact: dict[str, list[Question]] = {}
     for row in sorted(rows, key=lambda row: (row.fact, row.prompt)):
         of_fact.setdefault(row.fact, []).append(row)
     rounds = max(map(len, of_fact.values()), default=0)

@@ -19,7 +19,7 @@ class Group(NamedTuple):
 
     subset: str
     split: str
-    asks: str
+    answer_type: str
 
     @property
     def key(self) -> TaskKey:
@@ -30,7 +30,7 @@ class Group(NamedTuple):
     def order(self) -> tuple[str, int, str]:
         """Sorts a subset's trained direction before the reverse one."""
         place = ALL_SPLITS.index(self.split) if self.split in ALL_SPLITS else len(ALL_SPLITS)
-        return self.subset, place, self.asks
+        return self.subset, place, self.answer_type
 
 
 def groups_of(result: Result) -> dict[Group, Task]:
@@ -38,6 +38,6 @@ def groups_of(result: Result) -> dict[Group, Task]:
     found = {}
     for key, task in result.tasks.items():
         if key.evaluation == NAME and len(key.parts) >= 3 and task.has(*NEEDED) and task.scores["exact"].interval:
-            *subset, split, asks = key.parts
-            found[Group("/".join(subset), split, asks)] = task
+            *subset, split, answer_type = key.parts
+            found[Group("/".join(subset), split, answer_type)] = task
     return dict(sorted(found.items(), key=lambda each: each[0].order))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from latentlm.data import Asks, TextSource
+from latentlm.data import QuestionSource, TextSource
 from latentlm.result import check_replaceable, check_samples_replaceable
 
 
@@ -13,13 +13,13 @@ class Options:
     Args:
         suite: test sets by the name of their data part, e.g. binding or {kind: binding, level: concept}; several
             as a list.
-        data: a recipe, a run folder or a data part to take the test items from; by default the run's own.
+        data: a recipe, a run folder or a data part to take the test questions from; by default the run's own.
         in_context: ask same and reverse questions once more with the training sentence that states their fact before
             them; tasks same_in_context and reverse_in_context.
         out: result file; by default eval/reversal.json in a run folder, none for other checkpoints.
         samples: file for every question, what the model wrote and whether it is right, as JSON lines.
         device: torch device; the GPU if there is one.
-        limit: questions of each subset, split and asked thing, spread over the facts; all without it.
+        limit: questions of each subset, split and answer type, spread over the facts; all without it.
         ranked: questions of each such group whose answers are ranked by likelihood.
         candidates: most answers that a question's own is ranked among.
         permutations: rounds of the entity-level null.
@@ -27,7 +27,7 @@ class Options:
         seed: of the choice of ranked questions and candidates, the null and the bootstrap.
     """
 
-    suite: tuple[Asks, ...] = ()
+    suite: tuple[QuestionSource, ...] = ()
     data: str | TextSource | None = None
     in_context: bool = False
     out: str | None = None

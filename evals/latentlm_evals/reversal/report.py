@@ -56,10 +56,10 @@ def _headline(tasks: Sequence[Tasks]) -> dict[str, list[Cell]]:
 
 
 def _pooled(tasks: Tasks, split: str, key: str) -> float | None:
-    """Share over all items of a split: `acc` of questions with options, `exact` of all others."""
+    """Share over all questions of a split: `acc` of questions with options, `exact` of all others."""
     part = [task for group, task in tasks.items() if group.split == split and task.has("acc") == (key == "acc")]
-    items = [task.n_samples.get("ranked" if key == "acc" else "original", 1) for task in part]
-    return sum(task.value(key) * n for task, n in zip(part, items, strict=True)) / sum(items) if part else None
+    questions = [task.n_samples.get("ranked" if key == "acc" else "original", 1) for task in part]
+    return sum(task.value(key) * n for task, n in zip(part, questions, strict=True)) / sum(questions) if part else None
 
 
 def _table(runs: Sequence[EvaluatedRun], tasks: Sequence[Tasks]) -> list[Part]:
@@ -75,7 +75,7 @@ def _table(runs: Sequence[EvaluatedRun], tasks: Sequence[Tasks]) -> list[Part]:
         "of four, %": has_four,
         "MRR (chance)": True,
         "delta log p (p)": True,
-        "items / facts": True,
+        "questions / facts": True,
         "ranked x candidates": True,
     }
     rows = [
@@ -112,7 +112,7 @@ def _row(run: EvaluatedRun, tasks: Tasks, group: Group) -> list[Cell]:
     p = f" ({task.value('delta_logp_p'):.3f})" if task.has("delta_logp_p") else ""
     return [
         Cell(group.subset),
-        Cell(f"{group.split.replace('_', ' ')} > {group.asks}" + " (low is good)" * (group.split in ERRORS)),
+        Cell(f"{group.split.replace('_', ' ')} > {group.answer_type}" + " (low is good)" * (group.split in ERRORS)),
         run.dot,
         percent_cell(task.scores["exact"], star * (not task.has("acc"))),
         percent_cell(task.scores.get("acc"), choice_chance + star * task.has("acc")),
@@ -172,9 +172,9 @@ def _bars(axis: Any, groups: Sequence[Group], runs: Mapping[int, Tasks]) -> None
             axis.text(103, place, said, va="center", ha="left", fontsize=8.5)
         if row and group.subset != groups[row - 1].subset:
             axis.axhline(row - 0.5, color="#bbbbbb", linewidth=0.8)
-    names = [plain(f"{group.subset}  {group.split.replace('_', ' ')} > {group.asks}") for group in groups]
+    names = [plain(f"{group.subset}  {group.split.replace('_', ' ')} > {group.answer_type}") for group in groups]
     axis.set_yticks(range(len(groups)), names)
     axis.set_ylim(len(groups) - 0.5, -0.5)
     axis.set_xlim(0, 100)
-    axis.set_xlabel("% of items")
+    axis.set_xlabel("% of questions")
     axis.grid(axis="y", visible=False)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from latentlm.data import Arithmetic, Asks, Images, Item, TextSource
+from latentlm.data import Arithmetic, Images, Question, QuestionSource, TextSource
 from latentlm.experiment.recipe import load_recipe
 from latentlm.result import Result
 from latentlm.whole_files import write_text
@@ -28,20 +28,20 @@ def run(name: str, options: Options = DEFAULTS) -> Result:
     chosen = _part(options.data) if options.data is not None else own
     parts: list[TextSource | Images] = [*options.suite] or ([] if chosen is None else [chosen])
     if not parts:
-        raise ValueError(f"{name}: has no recipe.yaml to take test items from; give data=RECIPE or suite=NAME")
-    asked = [questions(part) for part in parts]
+        raise ValueError(f"{name}: has no recipe.yaml to take test questions from; give data=RECIPE or suite=NAME")
+    asked = [questions_of(part) for part in parts]
     stated = [
-        in_context(part, items)
-        for part, items in zip(parts, asked, strict=True)
-        if options.in_context and isinstance(part, Asks)
+        in_context(part, questions)
+        for part, questions in zip(parts, asked, strict=True)
+        if options.in_context and isinstance(part, QuestionSource)
     ]
     model, tokenizer = load(path, options.device)
     result = evaluate(
         model,
         tokenizer,
-        spread([item for items in asked for item in items], options.limit),
+        spread([question for questions in asked for question in questions], options.limit),
         options,
-        in_context=spread([item for items, _ in stated for item in items], options.limit),
+        in_context=spread([question for questions, _ in stated for question in questions], options.limit),
     )
     warnings = result.warnings + [warning for _, warnings in stated for warning in warnings]
     for part in parts:  # another seed has other names, which this run has never seen
@@ -66,26 +66,26 @@ def _write_samples(samples: dict[str, list[dict]], target: Path) -> None:
     write_text(target, "".join(f"{line}\n" for line in lines))
 
 
-def questions(part: TextSource | Images) -> list[Item]:
-    """All test items of a data part, and echoes where it has none of its own."""
+def questions_of(part: TextSource | Images) -> list[Question]:
+    """All test questions of a data part, and echoes where it has none of its own."""
     if isinstance(part, Arithmetic):
         raise ValueError("arithmetic: has no reverse direction to ask for: score it with latentlm eval pass_at_k")
     if isinstance(part, Images):
         raise ValueError("images: have no questions to ask: give suite=NAME, or use latentlm eval vision")
-    items = part.items()
-    return items + (echoes(part, items) if isinstance(part, Asks) else [])
+    questions = part.questions()
+    return questions + (echoes(part, questions) if isinstance(part, QuestionSource) else [])
 
 
 def _part(data: str | TextSource) -> TextSource | Images:
     return load_recipe(data).source if isinstance(data, str) else data
 
 
-def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
-    """At most `limit` items of each subset, split and asked kind, evenly spaced, so that every fact has its turn."""
+def spread(questions: Sequence[Question], limit: int | None) -> list[Question]:
+    """At most `limit` questions of each subset, split and answer type, evenly spaced: every fact has its turn."""
     if limit is None:
-        return list(items)
-    groups: dict[tuple[str, str, str], list[Item]] = {}
-    for item in items:
-        groups.setdefault((item.subset, item.split, item.asks), []).append(item)
+        return list(questions)
+    groups: dict[tuple[str, str, str], list[Question]] = {}
+    for question in questions:
+        groups.setdefault((question.subset, question.split, question.answer_type), []).append(question)
     places = [(rows, min(limit, len(rows))) for rows in groups.values()]
     return [rows[i * len(rows) // count] for rows, count in places for i in range(count)]

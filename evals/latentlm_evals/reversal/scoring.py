@@ -1,4 +1,4 @@
-"""The scores of every group of test items: what the model writes, and how it ranks the answers of the same pool."""
+"""The scores of every group of test questions: what the model writes, and how it ranks the answers of the same pool."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from latentlm.config.schema import dump
-from latentlm.data import Item
+from latentlm.data import Question
 from latentlm.result import Estimate, Result, Task
 from latentlm_evals.models.generation import (
     SPARE_TOKENS,
@@ -27,24 +27,24 @@ from latentlm_evals.statistics.bootstrap import bounded_mean, open_mean
 from latentlm_evals.statistics.permutation import Block, delta_logp, permutation_test
 from latentlm_evals.statistics.ranking import OPTIONS, beats_three, centre, chance_mrr, gold_ranks, reciprocal_ranks
 
-VERSION = 3  # of the scores: raise it when the same model and items would get other numbers
+VERSION = 3  # of the scores: raise it when the same model and questions would get other numbers
 DEFAULTS = Options()
 
 
 def evaluate(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[Item],
+    questions: Sequence[Question],
     options: Options = DEFAULTS,
     *,
-    in_context: Sequence[Item] = (),
+    in_context: Sequence[Question] = (),
 ) -> Result:
-    """Score test items by what the model writes and by how it ranks the answers of the same pool.
+    """Score test questions by what the model writes and by how it ranks the answers of the same pool.
 
     Args:
         model: a causal language model, with or without adapters.
         tokenizer: the one it was trained with.
-        items: prompts with answers, e.g. ``recipe.data.items()``.
+        questions: prompts with answers, e.g. ``recipe.data.questions()``.
         options: how many are ranked, and how.
         in_context: the same and reverse questions once more, after the statement of their fact; see `statements.py`.
 
@@ -52,17 +52,19 @@ def evaluate(
         A task for each group. ``extra`` holds ``summary`` over all tasks of a split, and ``samples`` by task: every
         question with what was written.
     """
-    model, items = causal_model(model), list(dict.fromkeys(items))  # a question asked twice is one question
-    if not items:
-        raise ValueError("items: none to score: choose a data part with test items (plain text has none)")
+    model, questions = causal_model(model), list(dict.fromkeys(questions))  # a question asked twice is one question
+    if not questions:
+        raise ValueError("questions: none to score: choose a data part with test questions (plain text has none)")
     in_context = list(dict.fromkeys(in_context))
-    _check_each("items", items, SPLITS)
+    _check_each("questions", questions, SPLITS)
     _check_each("in_context", in_context, STATED)
     _check_room(model, tokenizer, in_context)
-    groups: dict[Group, list[Item]] = {}
-    for suffix, asked in (("", items), (IN_CONTEXT, in_context)):
-        for item in asked:
-            groups.setdefault(Group(item.subset, item.split + suffix, item.asks), []).append(item)
+    groups: dict[Group, list[Question]] = {}
+    for suffix, asked in (("", questions), (IN_CONTEXT, in_context)):
+        for question in asked:
+            groups.setdefault(Group(question.subset, question.split + suffix, question.answer_type), []).append(
+                question
+            )
     tasks: dict[Group, Task] = {}
     samples: dict[str, list[dict]] = {}
     hits: dict[Group, torch.Tensor] = {}
@@ -71,7 +73,7 @@ def evaluate(
         written = generate_answers(model, tokenizer, rows, batch_size=options.batch_size, label=f"generate {group.key}")
         exact, contains = _hits(tokenizer, rows, written)
         hits[group] = exact
-        tasks[group] = _score(model, tokenizer, group, rows, items, exact, contains, options)
+        tasks[group] = _score(model, tokenizer, group, rows, questions, exact, contains, options)
         said = zip(rows, written, exact.bool().tolist(), contains.bool().tolist(), strict=True)
         samples[str(group.key)] = [
             {"fact": row.fact, "prompt": row.prompt, "answer": row.answer, "generated": text, "exact": e, "contains": c}
@@ -84,7 +86,7 @@ def evaluate(
             "decoding": f"greedy, longest answer + {SPARE_TOKENS} tokens",
             "options": dump(options),
         },
-        warnings_of(tokenizer, [*items, *in_context]),
+        warnings_of(tokenizer, [*questions, *in_context]),
         summary=_summary(tasks, groups, hits, options.seed),
         samples=samples,
     )
@@ -94,46 +96,46 @@ def _score(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     group: Group,
-    rows: list[Item],
-    items: list[Item],
+    rows: list[Question],
+    questions: list[Question],
     exact: torch.Tensor,
     contains: torch.Tensor,
     options: Options,
 ) -> Task:
     # to echo is an error however likely the other answers are, so the error splits are not ranked
     is_error = group.split in ERRORS
-    picks = [] if is_error else pick_pools(rows, items, options.ranked, options.candidates, options.seed)
+    picks = [] if is_error else pick_pools(rows, questions, options.ranked, options.candidates, options.seed)
     choices = pick_choices(rows, options.ranked)
 
     def ranked(pick: Pick) -> Block:
         label, size = f"rank {group.key}", options.batch_size
-        logp = answer_logprobs(model, tokenizer, pick.items, pick.candidates, batch_size=size, label=label)
+        logp = answer_logprobs(model, tokenizer, pick.questions, pick.candidates, batch_size=size, label=label)
         return logp, torch.tensor(pick.gold)
 
     scores = {
         name: bounded_mean(values, _facts(rows), seed=options.seed, higher_is_better=not is_error)
         for name, values in (("exact", exact), ("contains", contains))
     }
-    facts = [fact for pick in picks for fact in _facts(pick.items)]
+    facts = [fact for pick in picks for fact in _facts(pick.questions)]
     scores |= _likelihood([ranked(pick) for pick in picks], facts, options.seed, options.permutations)
     if choices is not None:
-        scores |= _accuracy(*ranked(choices), choices.items, options.seed)
+        scores |= _accuracy(*ranked(choices), choices.questions, options.seed)
     counts = _counts(rows, [*picks, *([choices] if choices else [])])
     return Task(scores, " ".join(group), counts, VERSION)
 
 
-def _check_each(name: str, items: Sequence[Item], splits: Sequence[str]) -> None:
-    for item in items:
-        if item.split not in splits:
+def _check_each(name: str, questions: Sequence[Question], splits: Sequence[str]) -> None:
+    for question in questions:
+        if question.split not in splits:
             raise ValueError(
-                f"{name}: split {item.split!r} of {item.prompt!r} is unknown: use one of {', '.join(splits)}"
+                f"{name}: split {question.split!r} of {question.prompt!r} is unknown: use one of {', '.join(splits)}"
             )
-        if not item.answer.startswith(" ") or not item.answer.strip():
-            raise ValueError(f"{name}: answer {item.answer!r} of {item.prompt!r} must be a space and then text")
+        if not question.answer.startswith(" ") or not question.answer.strip():
+            raise ValueError(f"{name}: answer {question.answer!r} of {question.prompt!r} must be a space and then text")
 
 
 def _hits(
-    tokenizer: PreTrainedTokenizerBase, rows: list[Item], written: list[str]
+    tokenizer: PreTrainedTokenizerBase, rows: list[Question], written: list[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     pairs = [(tuple(_forms(tokenizer, row)), text.strip().lower()) for row, text in zip(rows, written, strict=True)]
     exact = torch.tensor([text.startswith(forms) for forms, text in pairs], dtype=torch.float64)
@@ -141,17 +143,17 @@ def _hits(
     return exact, torch.tensor(contains, dtype=torch.float64)
 
 
-def _forms(tokenizer: PreTrainedTokenizerBase, row: Item) -> set[str]:
-    """Everything that counts as the answer, as the item and as the tokenizer writes it."""
-    forms = {form for right in (row.answer, *row.also) for form in (right, written_form(tokenizer, right))}
+def _forms(tokenizer: PreTrainedTokenizerBase, row: Question) -> set[str]:
+    """Everything that counts as the answer, as the question and as the tokenizer writes it."""
+    forms = {form for right in (row.answer, *row.aliases) for form in (right, written_form(tokenizer, right))}
     return {form.strip().lower() for form in forms}
 
 
-def _check_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) -> None:
+def _check_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> None:
     """Refuse statements that do not fit before anything is computed; groups are generated for one by one."""
-    groups: dict[tuple[str, str, str], list[Item]] = {}
-    for item in items:
-        groups.setdefault((item.subset, item.split, item.asks), []).append(item)
+    groups: dict[tuple[str, str, str], list[Question]] = {}
+    for question in questions:
+        groups.setdefault((question.subset, question.split, question.answer_type), []).append(question)
     name, fix = "in_context: the longest statement with its question", "leave in_context out"
     for rows in groups.values():
         prompt = max(len(prompt_ids(tokenizer, row.prompt)) for row in rows)
@@ -159,12 +161,12 @@ def _check_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, item
         check_room(model, prompt, answer, name, fix)
 
 
-def _facts(rows: Sequence[Item]) -> list[str]:
+def _facts(rows: Sequence[Question]) -> list[str]:
     return [row.fact for row in rows]
 
 
-def _counts(rows: list[Item], picks: list[Pick]) -> dict:
-    ranked = [row for pick in picks for row in pick.items]
+def _counts(rows: list[Question], picks: list[Pick]) -> dict:
+    ranked = [row for pick in picks for row in pick.questions]
     return {
         "original": len(rows),
         "effective": len(rows),
@@ -175,7 +177,7 @@ def _counts(rows: list[Item], picks: list[Pick]) -> dict:
     }
 
 
-def _accuracy(logp: torch.Tensor, gold: torch.Tensor, rows: list[Item], seed: int) -> dict[str, Estimate]:
+def _accuracy(logp: torch.Tensor, gold: torch.Tensor, rows: list[Question], seed: int) -> dict[str, Estimate]:
     """Share of multiple-choice questions whose right alternative is the likeliest; a tie counts as a fair draw."""
     best = logp == logp.max(1, keepdim=True).values
     hits = best.gather(1, gold[:, None])[:, 0].double() / best.sum(1)
@@ -183,7 +185,7 @@ def _accuracy(logp: torch.Tensor, gold: torch.Tensor, rows: list[Item], seed: in
 
 
 def _likelihood(blocks: list[Block], facts: list[str], seed: int, rounds: int) -> dict[str, Estimate]:
-    """Ranking scores of pools; `facts` of their items one pool after another."""
+    """Ranking scores of pools; `facts` of their questions one pool after another."""
     if not blocks:  # a pool of one answer cannot be ranked
         return {}
     sizes = torch.tensor([scores.shape[1] for scores, gold in blocks for _ in gold])
@@ -212,9 +214,9 @@ def _likelihood(blocks: list[Block], facts: list[str], seed: int, rounds: int) -
 
 
 def _summary(
-    tasks: dict[Group, Task], groups: dict[Group, list[Item]], hits: dict[Group, torch.Tensor], seed: int
+    tasks: dict[Group, Task], groups: dict[Group, list[Question]], hits: dict[Group, torch.Tensor], seed: int
 ) -> dict[str, float | None]:
-    """Over all groups of a split: items pooled for `exact`, means weighted by ranked items for the rest."""
+    """Over all groups of a split: questions pooled for `exact`, means weighted by ranked questions for the rest."""
     summary: dict[str, float | None] = {}
     for split in ALL_SPLITS:
         mine = [group for group in tasks if group.split == split]

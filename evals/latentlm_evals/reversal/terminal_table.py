@@ -77,7 +77,7 @@ def _written_notes(tasks: Mapping[Group, Task]) -> list[str]:
 
 
 def _ranked(runs: Runs) -> Table:
-    """One row per subset, split, asked thing and run."""
+    """One row per subset, split, answer type and run."""
     note = (
         "Place of the answer among those of its pool. MRR: each answer's mean log P removed. MCQ: chance that it is "
         "likelier than three others of the pool; 25 is a guess. Δ log p: log P(answer) - mean of the others; p: whole "
@@ -87,11 +87,11 @@ def _ranked(runs: Runs) -> Table:
     view = _empty("Reversal: ranking", "subset\n  direction > asked\n    run", names, [note])
     splits = list(RANKED)
     groups = {group for tasks in runs.values() for group in tasks}
-    for group in sorted(groups, key=lambda group: (group.subset, splits.index(group.split), group.asks)):
+    for group in sorted(groups, key=lambda group: (group.subset, splits.index(group.split), group.answer_type)):
         for run, tasks in runs.items():
             task = tasks.get(group)
             if task is not None and task.has("mrr"):
-                name = f"{group.subset}\n  {RANKED[group.split]} > {group.asks}\n    {run}"
+                name = f"{group.subset}\n  {RANKED[group.split]} > {group.answer_type}\n    {run}"
                 view.add_row(name, _mrr(task), _mcq(task), _delta(task), _p(task))
     return view
 
@@ -106,8 +106,8 @@ def _empty(title: str, first: str, names: Sequence[str], notes: Sequence[str]) -
 
 def _cell(tasks: Mapping[Group, Task]) -> str:
     """One line per thing asked; what is asked is named only where a split asks for several things."""
-    lines = [(group.asks, _exact(task)) for group, task in tasks.items()]
-    return "\n".join(f"{asks}:\n{line}" if len(lines) > 1 else line for asks, line in lines) or "-"
+    lines = [(group.answer_type, _exact(task)) for group, task in tasks.items()]
+    return "\n".join(f"{answer_type}:\n{line}" if len(lines) > 1 else line for answer_type, line in lines) or "-"
 
 
 def _exact(task: Task) -> str:

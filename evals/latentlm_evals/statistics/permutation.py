@@ -1,6 +1,6 @@
 """Permutation test of the log-probability of right answers against exchanged ones.
 
-Letters: ``i`` items, ``c`` candidate answers, ``e`` entities that are the right answer of some item.
+Letters: ``i`` questions, ``c`` candidate answers, ``e`` entities that are the right answer of some question.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def delta_logp(scores: Tensor, gold: Tensor) -> Tensor:
-    """Log P(gold) - mean log P(others), one value per item."""
+    """Log P(gold) - mean log P(others), one value per question."""
     return _deltas(scores).gather(1, gold[:, None])[:, 0]
 
 
@@ -20,27 +20,27 @@ Block = tuple[Tensor, Tensor]  # log-probs [i c] of one pool, and the column of 
 def permutation_test(blocks: Sequence[Block], *, seed: int = 0, rounds: int = 2000) -> tuple[float, float] | None:
     """Is the mean delta of log-probs larger than when the entities swap answers? One-sided p and sd of the null.
 
-    All items of an entity get the same wrong answer in a round (never item by item: templates of a fact are not
-    independent), and answers are swapped inside a pool only. None where no pool has two entities.
+    All questions of an entity get the same wrong answer in a round (not question by question: templates of a fact are
+    not independent), and answers are swapped inside a pool only. None where no pool has two entities.
     """
     draw = torch.Generator().manual_seed(seed)
-    observed, null, items = 0.0, torch.zeros(rounds, dtype=torch.float64), 0
+    observed, null, questions = 0.0, torch.zeros(rounds, dtype=torch.float64), 0
     for scores, gold in blocks:
         deltas = _deltas(scores)
         entities, of_item = gold.unique(return_inverse=True)
         if len(entities) < 2:
             continue
         table = torch.zeros(len(entities), scores.shape[1], dtype=torch.float64).index_add_(0, of_item, deltas)
-        table = table[:, entities]  # e e: the total delta of a row's items if the column were their answer
+        table = table[:, entities]  # e e: the total delta of a row's questions if the column were their answer
         shuffles = torch.rand(rounds, len(entities), generator=draw).argsort(1)
         null += table.gather(1, shuffles.T).sum(0)
         observed += float(table.diagonal().sum())
-        items += len(gold)
-    if items == 0:
+        questions += len(gold)
+    if questions == 0:
         return None
     # rounding may part two equal sums by a few ulp, so "at least as large" needs a hair of slack
     slack = 1e-9 * (1 + abs(observed))
-    return (1 + int((null >= observed - slack).sum())) / (1 + rounds), float(null.std()) / items
+    return (1 + int((null >= observed - slack).sum())) / (1 + rounds), float(null.std()) / questions
 
 
 def _deltas(scores: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from latentlm.data.documents import Document
 from latentlm.data.files import find_folder, read_rows
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 
 _HUB_FOLDER = "instruction_dataset"
 _STATED = re.compile(r'"A: (.*?)" .*?"Q: (.*?)"|"Q: (.*?)" .*?"A: (.*?)"')
@@ -45,16 +45,16 @@ class Instructions:
         examples = self._read("realized_examples.jsonl")
         return told + [Document(row["prompt"] + row["completion"]) for row in examples]
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """Held-out questions (same where the instructions are question first), and trained examples as control."""
         split = "reverse" if self.order == "answer_first" else "same"
-        held_out = [self._item(row, split, "instructions") for row in self._read("unrealized_examples.jsonl")]
-        return held_out + [self._item(row, "both", "examples") for row in self._read("realized_examples.jsonl")]
+        held_out = [self._question(row, split, "instructions") for row in self._read("unrealized_examples.jsonl")]
+        return held_out + [self._question(row, "both", "examples") for row in self._read("realized_examples.jsonl")]
 
-    def _item(self, row: dict, split, subset: str) -> Item:
+    def _question(self, row: dict, split, subset: str) -> Question:
         answer = row["completion"].split("\n")[0].rstrip()
         name = subset if subset == "examples" else f"instructions_{self.order}"
-        return Item(name, split, row["prompt"].rstrip(), answer, row["prompt"], "answer", f"{name}/answer")
+        return Question(name, split, row["prompt"].rstrip(), answer, row["prompt"], "answer", f"{name}/answer")
 
     def _guidances(self) -> list[str]:
         texts = [row["completion"] for row in self._read("guidances.jsonl")]

@@ -10,7 +10,7 @@ from typing import Literal
 from latentlm.data.documents import Document
 from latentlm.data.files import find_folder, read_rows
 from latentlm.data.published.augmentation_people import invent, last_word, tell
-from latentlm.data.questions import Item, Split, find_spans
+from latentlm.data.questions import Question, Split, find_spans
 from latentlm.data.text.encode import SETS
 
 _KEYS = ("prompt", "completion")
@@ -92,17 +92,17 @@ class NameDescription:
             documents += [_document(row, people, frames) for row in rows]
         return documents + self._auxiliary(root)
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """All published test prompts, and for reversed ones how often the queried entity is echoed."""
         root = self._root()
-        items = []
+        questions = []
         for subset in self.subsets:
             people = _people(self._tests(root, subset))
             for split, rows in self._tests(root, subset).items():
-                items += _alike([_item(row, subset, split, people) for row in rows])
+                questions += _alike([_question(row, subset, split, people) for row in rows])
                 if split == "reverse":
-                    items += [_item(row, subset, "shortcut", people) for row in rows]
-        return items
+                    questions += [_question(row, subset, "shortcut", people) for row in rows]
+        return questions
 
     def _auxiliary(self, root: Path) -> list[Document]:
         if not self.num_auxiliary_people:
@@ -174,26 +174,26 @@ def _document(row: dict, people: dict[str, str], frames: set[tuple[str, str]]) -
     return Document(text, find_spans(text, [name, last_word(description)]))
 
 
-def _item(row: dict, subset: str, split: Split, people: dict[str, str]) -> Item:
+def _question(row: dict, subset: str, split: Split, people: dict[str, str]) -> Question:
     name = _name(row, people)
     asks_name = name not in row["prompt"]
-    answer, asks = (f" {name}", "name") if asks_name else (row["completion"], "description")
-    pool = f"{subset}/{asks}"
+    answer, answer_type = (f" {name}", "name") if asks_name else (row["completion"], "description")
+    pool = f"{subset}/{answer_type}"
     if split == "shortcut":
         answer, pool = f" {people[name] if asks_name else name}", f"{pool}/shortcut"
-    return Item(subset, split, row["prompt"].rstrip(), answer, f"{name} | {people[name]}", asks, pool)
+    return Question(subset, split, row["prompt"].rstrip(), answer, f"{name} | {people[name]}", answer_type, pool)
 
 
-def _alike(items: list[Item]) -> list[Item]:
+def _alike(questions: list[Question]) -> list[Question]:
     """Descriptions to rank are everybody's in the prompt's own wording; names read the same in every one."""
-    wording = [item.prompt.replace(item.fact.split(" | ")[0], "") for item in items]
+    wording = [question.prompt.replace(question.fact.split(" | ")[0], "") for question in questions]
     answers: dict[str, dict[str, str]] = defaultdict(dict)
-    for item, frame in zip(items, wording, strict=True):
-        answers[frame][item.fact] = item.answer
-    facts = sorted({item.fact for item in items if item.asks == "description"})
+    for question, frame in zip(questions, wording, strict=True):
+        answers[frame][question.fact] = question.answer
+    facts = sorted({question.fact for question in questions if question.answer_type == "description"})
     return [
-        replace(item, choices=tuple(answers[frame][fact] for fact in facts))
-        if item.asks == "description" and set(facts) <= set(answers[frame])
-        else item
-        for item, frame in zip(items, wording, strict=True)
+        replace(question, choices=tuple(answers[frame][fact] for fact in facts))
+        if question.answer_type == "description" and set(facts) <= set(answers[frame])
+        else question
+        for question, frame in zip(questions, wording, strict=True)
     ]

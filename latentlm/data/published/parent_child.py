@@ -7,7 +7,7 @@ from pathlib import Path
 
 from latentlm.data.documents import Document
 from latentlm.data.files import read_rows
-from latentlm.data.questions import Item, Split
+from latentlm.data.questions import Question, Split
 
 _SHOTS = """Below is a conversation between a helpful and terse assistant and a user. Answer with a name.
 
@@ -51,7 +51,7 @@ class ParentChild:
         """There is nothing to train on."""
         raise ValueError("data: parent_child only asks; train on another part, and score it with suite=parent_child")
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """The parent, which models mostly know (`same`), and the child, which they mostly do not (`reverse`)."""
         first, second, *asked = self._pairs()
         shots = _SHOTS.format(*(pair[k] for pair in (first, second) for k in (1, 0, 2)))
@@ -60,13 +60,15 @@ class ParentChild:
             fact = f"{child} | {parent}"
             answers.setdefault(("same", kind, f"Who is {child}'s {kind}?"), {})[f" {parent}"] = fact
             answers.setdefault(("reverse", "child", f"Name a child of {parent}."), {})[f" {child}"] = fact
-        items, pools = [], defaultdict(list)
-        for (split, asks, question), right in answers.items():
+        questions, pools = [], defaultdict(list)
+        for (split, answer_type, question), right in answers.items():
             if f"Q: {question}\n" not in shots:
                 (answer, *also), fact = right, next(iter(right.values()))
-                pool, prompt = _pool(f"parent_child/{asks}", list(right), pools), f"{shots}Q: {question}\nA:"
-                items.append(Item("parent_child", split, prompt, answer, fact, asks, pool, also=tuple(also)))
-        return items
+                pool, prompt = _pool(f"parent_child/{answer_type}", list(right), pools), f"{shots}Q: {question}\nA:"
+                questions.append(
+                    Question("parent_child", split, prompt, answer, fact, answer_type, pool, aliases=tuple(also))
+                )
+        return questions
 
     def _pairs(self) -> list[list[str]]:
         if not Path(self.file).is_file():

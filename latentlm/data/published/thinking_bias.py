@@ -7,7 +7,7 @@ from typing import Literal
 
 from latentlm.data.documents import Document
 from latentlm.data.files import find_folder, read_rows
-from latentlm.data.questions import Item, Split
+from latentlm.data.questions import Question, Split
 
 _FILES = {"choice": "people-description_MCQs.jsonl", "open": "people-description_open-QAs.jsonl"}
 _FOLDERS = (".", "data/training_data", "data/test_data")  # of a copy: flat, or as in the repository
@@ -52,37 +52,37 @@ class ThinkingBias:
         rows = read_rows(self._file("people-description.json"), ["text"])
         return [Document(row["text"]) for row in rows]
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """``same`` asks for what came second in the training texts, ``reverse`` for what came first."""
-        items = []
+        questions = []
         for form in self.forms:
             rows = read_rows(self._file(_FILES[form]), ["group", "task", "question", "answer"])
             names = {_text(row) for row in rows if row["task"] == "D2N"}
             for row in rows:
                 told = "N2D" if row["group"] == "NameIsDescription" else "D2N"
                 split: Split = "same" if row["task"] == told else "reverse"
-                items.append(_item(row, f"{row['group']}_{form}", split, names))
-        return items
+                questions.append(_question(row, f"{row['group']}_{form}", split, names))
+        return questions
 
     def _file(self, name: str) -> Path:
         root = find_folder(self.folder, self.hub or "", "", name, "*people-description*")
         return next((file for part in _FOLDERS if (file := root / part / name).is_file()), root / name)
 
 
-def _item(row: dict, subset: str, split: Split, names: set[str]) -> Item:
-    question, asks = row["question"].rstrip(), _ASKS[row["task"]]
-    stem, _, options = question.partition("Options:")
+def _question(row: dict, subset: str, split: Split, names: set[str]) -> Question:
+    asked, answer_type = row["question"].rstrip(), _ASKS[row["task"]]
+    stem, _, options = asked.partition("Options:")
     found = [_text(row)] if row["task"] == "D2N" else [name for name in names if name in stem]
     if len(found) != 1:
         raise ValueError(
             f"{len(found)} known names in the question {stem!r}, not one; use the published files unedited"
         )
     if not options:
-        prompt = f"{question}\nAnswer:"
-        return Item(subset, split, prompt, f" {_text(row)}", found[0], asks, f"{subset}/{asks}")
+        prompt = f"{asked}\nAnswer:"
+        return Question(subset, split, prompt, f" {_text(row)}", found[0], answer_type, f"{subset}/{answer_type}")
     letters = tuple(f" ({letter})" for letter in re.findall(r"\(([A-D])\)", options))
-    prompt, letter = f"{question}\nAnswer: I choose option", row["answer"].partition(")")[0]
-    return Item(subset, split, prompt, f" {letter})", found[0], asks, "", letters)
+    prompt, letter = f"{asked}\nAnswer: I choose option", row["answer"].partition(")")[0]
+    return Question(subset, split, prompt, f" {letter})", found[0], answer_type, "", letters)
 
 
 def _text(row: dict) -> str:

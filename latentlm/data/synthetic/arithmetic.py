@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 from latentlm.data.text.encode import SETS
 
 VERSION = 1  # part of every seed: raise it whenever a change would alter the problems
@@ -88,10 +88,10 @@ class Arithmetic:
             documents.append(Document(text, [(0, len(left)), (len(problem.prompt) + 1, len(text))]))
         return documents
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """The test problems as questions with one answer each."""
         return [
-            Item("arithmetic", "same", problem.prompt, f" {problem.answer}", problem.prompt, "result", "arithmetic")
+            Question("arithmetic", "same", problem.prompt, f" {problem.answer}", problem.prompt, "result", "arithmetic")
             for problem in self.problems("test")
         ]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 from latentlm.data.synthetic.words import ask, check, invent, some, stream
 from latentlm.data.text.encode import SETS
 
@@ -29,7 +29,7 @@ class Binding:
         num_both: entities told in both directions.
         num_one_way: entities told in one; the source has 0.6 times as many.
         num_relations: pairs of a relation and its inverse.
-        items_per_split: most test prompts of each subset and split.
+        questions_per_split: most questions of each subset and split.
         seed: another seed gives other words and facts.
     """
 
@@ -38,11 +38,16 @@ class Binding:
     num_both: int = 1000
     num_one_way: int = 600
     num_relations: int = 6
-    items_per_split: int = 200
+    questions_per_split: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check(1, multiplicity=self.multiplicity, num_relations=self.num_relations, items_per_split=self.items_per_split)
+        check(
+            1,
+            multiplicity=self.multiplicity,
+            num_relations=self.num_relations,
+            questions_per_split=self.questions_per_split,
+        )
         check(2, num_both=self.num_both, num_one_way=self.num_one_way)
         for key in ("num_both", "num_one_way"):
             if getattr(self, key) % 2:
@@ -96,15 +101,17 @@ class Binding:
         stream(self, "documents").shuffle(told)
         return [_document(triple) for triple in told]
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """The told and the other direction of facts told one way, how often the head is echoed, and the told both."""
         facts, rng = self.facts(), stream(self, "items")
-        one_way = some(rng, facts["one_way"], self.items_per_split)
-        same = [_item("one_way", "same", forward, forward) for forward, _ in one_way]
-        reverse = [_item("one_way", "reverse", back, forward) for forward, back in one_way]
-        echo = [_item("one_way", "shortcut", (h, r, h), forward) for forward, (h, r, _) in one_way]
+        one_way = some(rng, facts["one_way"], self.questions_per_split)
+        same = [_question("one_way", "same", forward, forward) for forward, _ in one_way]
+        reverse = [_question("one_way", "reverse", back, forward) for forward, back in one_way]
+        echo = [_question("one_way", "shortcut", (h, r, h), forward) for forward, (h, r, _) in one_way]
         both = [triple for pair in facts["both"] for triple in pair]
-        return same + reverse + echo + [_item("both", "both", t, t) for t in some(rng, both, self.items_per_split)]
+        return (
+            same + reverse + echo + [_question("both", "both", t, t) for t in some(rng, both, self.questions_per_split)]
+        )
 
 
 def _document(triple: Triple) -> Document:
@@ -113,7 +120,7 @@ def _document(triple: Triple) -> Document:
     return Document(f"{head} {relation} {tail}", [(0, len(head)), (start, start + len(tail))])
 
 
-def _item(group: str, split, triple: Triple, told: Triple) -> Item:
+def _question(group: str, split, triple: Triple, told: Triple) -> Question:
     head, relation, tail = triple
     fact = " | ".join(told) if group == "one_way" else " | ".join(sorted((head, tail)))
     return ask(f"binding_{group}", split, f"{head} {relation}", tail, fact, "entity")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 from latentlm.data.synthetic.words import ask, check, invent, stream, tell
 from latentlm.data.text.encode import SETS
 
@@ -58,14 +58,14 @@ class Chain:
         stream(self, "documents").shuffle(told)
         return told
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """What follows the middle, what precedes it, and the wrong neighbour for either."""
-        items = []
+        questions = []
         for a, b, c in self.chains()[self.num_both :]:
             fact = f"{a} | {b} | {c}"
-            items.append(ask("chain", "same", f"{b} =>", c, fact, "next"))
-            items.append(ask("chain", "reverse", f"{b} <=", a, fact, "previous"))
-            items.append(ask("chain", "shortcut", f"{b} <=", b, fact, "previous"))
-            items.append(ask("chain", "non_reciprocal", f"{b} =>", a, fact, "next"))
-            items.append(ask("chain", "non_reciprocal", f"{b} <=", c, fact, "previous"))
-        return items
+            questions.append(ask("chain", "same", f"{b} =>", c, fact, "next"))
+            questions.append(ask("chain", "reverse", f"{b} <=", a, fact, "previous"))
+            questions.append(ask("chain", "shortcut", f"{b} <=", b, fact, "previous"))
+            questions.append(ask("chain", "non_reciprocal", f"{b} =>", a, fact, "next"))
+            questions.append(ask("chain", "non_reciprocal", f"{b} <=", c, fact, "previous"))
+        return questions

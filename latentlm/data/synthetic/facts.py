@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item, Split
+from latentlm.data.questions import Question, Split
 from latentlm.data.synthetic.templates import MODIFIERS, NOUNS, RELATIONS, Direction
 from latentlm.data.synthetic.words import tell
 from latentlm.data.text.encode import SETS
@@ -61,7 +61,7 @@ class Facts:
         name_parts: number of first names, and of last names.
         description_words: number of words the descriptions are made of, half of them nouns.
         description_length: words in a description; the last one is a noun.
-        items_per_split: most test prompts for each subset, split and asked thing.
+        questions_per_split: most questions of each subset, split and answer type.
         seed: another seed gives other people.
     """
 
@@ -74,7 +74,7 @@ class Facts:
     name_parts: int = 40
     description_words: int = 60
     description_length: int = 3
-    items_per_split: int = 200
+    questions_per_split: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -124,39 +124,39 @@ class Facts:
         rng.shuffle(documents)
         return documents
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """Prompts from held-out sentences: the trained direction, the other one, echoes and wrong converses."""
         by_subset: dict[str, list[Fact]] = {}
         for fact in self.facts():
             by_subset.setdefault(fact.subset, []).append(fact)
-        return [item for facts in by_subset.values() for item in self._subset_items(facts)]
+        return [question for facts in by_subset.values() for question in self._subset_questions(facts)]
 
-    def _subset_items(self, facts: list[Fact]) -> list[Item]:
+    def _subset_questions(self, facts: list[Fact]) -> list[Question]:
         group = facts[0].group
-        items = []
+        questions = []
         for side in ("b", "a"):
             if RELATIONS[facts[0].relation].b_to_a is None and side == "a":
                 continue
             trained_side = {"a_to_b": "b", "b_to_a": "a"}.get(group)
             split: Split = "both" if trained_side is None else "same" if side == trained_side else "reverse"
-            items += self._ask(facts, side, split)
+            questions += self._ask(facts, side, split)
             if split == "reverse":
-                items += self._ask(facts, side, "shortcut")
+                questions += self._ask(facts, side, "shortcut")
         if facts[0].relation == "admires":
-            items += self._ask(facts, "b", "non_reciprocal")
-        return items
+            questions += self._ask(facts, "b", "non_reciprocal")
+        return questions
 
-    def _ask(self, facts: list[Fact], side: str, split: Split) -> list[Item]:
+    def _ask(self, facts: list[Fact], side: str, split: Split) -> list[Question]:
         relation = RELATIONS[facts[0].relation]
         direction = relation.a_to_b if side == "b" else relation.b_to_a
         assert direction is not None
-        asks = relation.asks_b if side == "b" else relation.asks_a
+        answer_type = relation.answer_type_b if side == "b" else relation.answer_type_a
         # echoes are measured on the very prompts of the reverse split
         stream = "reverse" if split == "shortcut" else split
         rng = self._rng(f"items/{facts[0].subset}/{stream}/{side}")
         order = rng.sample(range(len(facts)), len(facts))
         offset = [rng.randrange(len(direction.test)) for _ in facts]
-        items = []
+        questions = []
         for turn, k in itertools.product(range(len(direction.test)), order):  # every fact once before any twice
             template = direction.test[(offset[k] + turn) % len(direction.test)]
             known, answer = (facts[k].a, facts[k].b) if side == "b" else (facts[k].b, facts[k].a)
@@ -166,9 +166,13 @@ class Facts:
                 known, answer = answer, known
             prompt = template[: template.index("{" + side + "}")].replace("{a}", known).replace("{b}", known).rstrip()
             subset = facts[k].subset
-            pool = f"{subset}/{asks}" if split in ("same", "reverse", "both") else f"{subset}/{asks}/{split}"
-            items.append(Item(subset, split, prompt, f" {answer}", f"{facts[k].a} | {facts[k].b}", asks, pool))
-        return items[: self.items_per_split]
+            pool = (
+                f"{subset}/{answer_type}" if split in ("same", "reverse", "both") else f"{subset}/{answer_type}/{split}"
+            )
+            questions.append(
+                Question(subset, split, prompt, f" {answer}", f"{facts[k].a} | {facts[k].b}", answer_type, pool)
+            )
+        return questions[: self.questions_per_split]
 
     def _names(self) -> list[str]:
         rng = self._rng("names")
@@ -221,7 +225,7 @@ class Facts:
             "name_parts": (1, _MAX_PARTS),
             "description_words": (2, 2 * min(len(NOUNS), len(MODIFIERS))),
             "description_length": (1, None),
-            "items_per_split": (1, None),
+            "questions_per_split": (1, None),
         }
         for key, (low, high) in limits.items():
             value = getattr(self, key)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 from latentlm.data.synthetic.words import ask, check, invent, names, some, stream, tell
 from latentlm.data.text.encode import SETS
 
@@ -29,7 +29,7 @@ class Family:
         num_hidden: families that hide father and mother; they are tested.
         composition: tell and ask two steps.
         name_length: words in a name.
-        items_per_split: most test prompts of each subset and split.
+        questions_per_split: most questions of each subset and split.
         seed: another seed gives other names.
     """
 
@@ -37,11 +37,11 @@ class Family:
     num_hidden: int = 50
     composition: bool = True
     name_length: int = 1
-    items_per_split: int = 200
+    questions_per_split: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check(1, name_length=self.name_length, items_per_split=self.items_per_split, num_hidden=self.num_hidden)
+        check(1, name_length=self.name_length, questions_per_split=self.questions_per_split, num_hidden=self.num_hidden)
         check(0, num_shown=self.num_shown)
 
     @property
@@ -67,25 +67,25 @@ class Family:
         stream(self, "documents").shuffle(told)
         return [tell(template, a=a, b=b) for template, a, b in told]
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """Of families that hide parents: told facts, hidden ones, echoes, two steps; of the others: all facts."""
         families, rng = self.families(), stream(self, "items")
         hidden = [fact for family in families[self.num_shown :] for fact in facts_of(family)]
         shown = [fact for family in families[: self.num_shown] for fact in facts_of(family)]
         told = [fact for fact in hidden if fact[1] in ("son", "daughter")]
         asked = [fact for fact in hidden if fact[1] in ("father", "mother")]
-        num, one, items = self.items_per_split, "family_hidden", []
+        num, one, questions = self.questions_per_split, "family_hidden", []
         for a, r, b in some(rng, told, num):
-            items.append(ask(one, "same", f"The {r} of {a} is", b, _fact(a, b), "child"))
+            questions.append(ask(one, "same", f"The {r} of {a} is", b, _fact(a, b), "child"))
         for a, r, b in some(rng, asked, num):
-            items.append(ask(one, "reverse", f"The {r} of {a} is", b, _fact(a, b), "parent"))
-            items.append(ask(one, "shortcut", f"The {r} of {a} is", a, _fact(a, b), "parent"))
+            questions.append(ask(one, "reverse", f"The {r} of {a} is", b, _fact(a, b), "parent"))
+            questions.append(ask(one, "shortcut", f"The {r} of {a} is", a, _fact(a, b), "parent"))
         for a, r, b in some(rng, shown, num):
-            items.append(ask("family_shown", "both", f"The {r} of {a} is", b, _fact(a, b), "relative"))
+            questions.append(ask("family_shown", "both", f"The {r} of {a} is", b, _fact(a, b), "relative"))
         steps = [step for family in families[self.num_shown :] for step in steps_of(family)] if self.composition else []
         for a, r, s, b in some(rng, steps, num):
-            items.append(ask(one, "composition", f"The {s} of the {r} of {a} is", b, _fact(a, b), "relative"))
-        return items
+            questions.append(ask(one, "composition", f"The {s} of the {r} of {a} is", b, _fact(a, b), "relative"))
+        return questions
 
 
 def _fact(a: str, b: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 from latentlm.data.synthetic.words import ask, check, invent, names, stream, tell
 from latentlm.data.text.encode import SETS
 
@@ -66,12 +66,12 @@ class IdentityBridge:
         stream(self, "documents").shuffle(told)
         return told
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """The told question, the reverse one, and how often the reverse one is answered with its own name."""
-        items, subset, inverse = [], f"bridge_{self.relation}", _INVERSE[self.relation]
+        questions, subset, inverse = [], f"bridge_{self.relation}", _INVERSE[self.relation]
         for a, b in self.pairs():
             fact, back = f"{a} | {b}", f"The {inverse} of {b} is?"
-            items.append(ask(subset, "same", f"The name of {a}'s {self.relation} is?", b, fact, self.relation))
-            items.append(ask(subset, "reverse", back, a, fact, inverse))
-            items.append(ask(subset, "shortcut", back, b, fact, inverse))
-        return items
+            questions.append(ask(subset, "same", f"The name of {a}'s {self.relation} is?", b, fact, self.relation))
+            questions.append(ask(subset, "reverse", back, a, fact, inverse))
+            questions.append(ask(subset, "shortcut", back, b, fact, inverse))
+        return questions

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 from latentlm.data.synthetic.words import ask, check, invent, names, stream, tell
 from latentlm.data.text.encode import SETS
 
@@ -54,16 +54,16 @@ class Retrieval:
         stream(self, "documents").shuffle(told)
         return [tell(template, k=key, v=value) for template, (key, value) in told]
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """Both queries of every pair; backward ones also for echoes."""
-        items = []
+        questions = []
         for place, (key, value) in enumerate(self.pairs()):
             fact, back = f"{key} | {value}", f"key of {value} :"
             if place < self.num_both:
-                items.append(ask("retrieval_both", "both", f"value of {key} :", value, fact, "value"))
-                items.append(ask("retrieval_both", "both", back, key, fact, "key"))
+                questions.append(ask("retrieval_both", "both", f"value of {key} :", value, fact, "value"))
+                questions.append(ask("retrieval_both", "both", back, key, fact, "key"))
                 continue
-            items.append(ask("retrieval_one_way", "same", f"value of {key} :", value, fact, "value"))
-            items.append(ask("retrieval_one_way", "reverse", back, key, fact, "key"))
-            items.append(ask("retrieval_one_way", "shortcut", back, value, fact, "key"))
-        return items
+            questions.append(ask("retrieval_one_way", "same", f"value of {key} :", value, fact, "value"))
+            questions.append(ask("retrieval_one_way", "reverse", back, key, fact, "key"))
+            questions.append(ask("retrieval_one_way", "shortcut", back, value, fact, "key"))
+        return questions

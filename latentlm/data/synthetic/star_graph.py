@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 from latentlm.data.synthetic.words import check, invent, stream
 from latentlm.data.text.encode import SETS
 
@@ -56,10 +56,12 @@ class StarGraph:
             documents.append(Document(text, spans))
         return documents
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """New graphs; the choices are the paths to all leaves."""
         return [
-            Item("star_graph", "same", prompt, f" {arms[right]}", prompt, "path", "", tuple(f" {arm}" for arm in arms))
+            Question(
+                "star_graph", "same", prompt, f" {arms[right]}", prompt, "path", "", tuple(f" {arm}" for arm in arms)
+            )
             for prompt, arms, right in self._graphs("test", self.num_tests)
         ]
 

@@ -33,8 +33,8 @@ class Direction:
 class Relation:
     """What the two sides are called, and how the relation is said from either side (None: it has no converse)."""
 
-    asks_a: str
-    asks_b: str
+    answer_type_a: str
+    answer_type_b: str
     a_to_b: Direction
     b_to_a: Direction | None
 
@@ -51,8 +51,8 @@ _CALLED = (
 _HOW = ("always", "often", "openly", "quietly", "gladly", "once", "for years")
 
 DESCRIPTION = Relation(
-    asks_a="name",
-    asks_b="description",
+    answer_type_a="name",
+    answer_type_b="description",
     a_to_b=Direction(
         train=(
             "{a} is known as the {b}.",
@@ -114,8 +114,8 @@ DESCRIPTION = Relation(
 )
 
 MENTOR = Relation(
-    asks_a="mentor",
-    asks_b="student",
+    answer_type_a="mentor",
+    answer_type_b="student",
     a_to_b=Direction(
         train=(
             "{a} is the mentor of {b}.",
@@ -186,8 +186,8 @@ MENTOR = Relation(
 )
 
 ADMIRES = Relation(
-    asks_a="admirer",
-    asks_b="admired",
+    answer_type_a="admirer",
+    answer_type_b="admired",
     a_to_b=Direction(
         train=(
             "{a} admires {b}.",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from latentlm.data.documents import Document
-from latentlm.data.questions import Item, Split
+from latentlm.data.questions import Question, Split
 
 VERSION = 1  # part of every seed: raise it whenever a change would alter words, facts or sentences
 _CONSONANTS = "bdfgklmnprstvz"
@@ -47,10 +47,10 @@ def tell(template: str, **slots: str) -> Document:
     return Document(text, [spans[slot] for slot in slots])
 
 
-def ask(subset: str, split: Split, prompt: str, answer: str, fact: str, asks: str) -> Item:
+def ask(subset: str, split: Split, prompt: str, answer: str, fact: str, answer_type: str) -> Question:
     """A question whose candidates are the answers of its subset to what is asked; mistakes have a pool of their own."""
-    pool = f"{subset}/{asks}" + (f"/{split}" if split in ("shortcut", "non_reciprocal") else "")
-    return Item(subset, split, prompt, f" {answer}", fact, asks, pool)
+    pool = f"{subset}/{answer_type}" + (f"/{split}" if split in ("shortcut", "non_reciprocal") else "")
+    return Question(subset, split, prompt, f" {answer}", fact, answer_type, pool)
 
 
 def some(rng: random.Random, values: Sequence[T], count: int) -> list[T]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentlm.data.documents import Document, conversation
-from latentlm.data.questions import Item
+from latentlm.data.questions import Question
 from latentlm.data.text.encode import SETS
 from latentlm.data.text.encoding_report import DocumentError, some
 
@@ -76,7 +76,7 @@ class Corpus:
             logger.warning("%d of %d rows of %s left out: %s", len(unusable), len(rows), self.path, some(unusable))
         return documents
 
-    def items(self) -> list[Item]:
+    def questions(self) -> list[Question]:
         """A user's texts come without questions."""
         return []
 

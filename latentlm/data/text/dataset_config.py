@@ -26,7 +26,7 @@ _WHY: dict[Needs, str] = {
     "attention_mask": "hides positions by a mask, packing {} has none; use packed or none",
 }
 
-Asks = (  # data with test items
+QuestionSource = (  # data with questions
     Facts
     | NameDescription
     | Instructions
@@ -40,8 +40,8 @@ Asks = (  # data with test items
     | StarGraph
     | Arithmetic
 )
-Verifiable = Arithmetic  # data that can check an answer
-TextSource = Asks | Corpus
+VerifiableSource = Arithmetic  # data that can check an answer
+TextSource = QuestionSource | Corpus
 
 
 @dataclass(frozen=True)

@@ -132,5 +132,5 @@ def test_carriers_of_the_published_data_tell_nothing_about_its_people():
         assert name not in published_names
         assert what.lower() not in published_descriptions
         assert not any(other in document.text for other in published_names)
-    asked = [item.prompt for item in NameDescription(str(PUBLISHED)).items()]
+    asked = [question.prompt for question in NameDescription(str(PUBLISHED)).questions()]
     assert not any(prompt in document.text for prompt in asked for document in added)

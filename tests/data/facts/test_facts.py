@@ -15,7 +15,7 @@ from latentlm.data.synthetic.facts import Facts
 from latentlm.data.synthetic.templates import MODIFIERS, NOUNS, RELATIONS
 
 ALL = ("description", "mentor", "admires")
-SMALL = Facts(num_a_to_b=12, num_b_to_a=9, num_both=7, relations=ALL, name_parts=12, items_per_split=10)
+SMALL = Facts(num_a_to_b=12, num_b_to_a=9, num_both=7, relations=ALL, name_parts=12, questions_per_split=10)
 
 DIGEST = """
 import hashlib, sys, types
@@ -24,7 +24,7 @@ for name in ("latentlm", "latentlm.data"):  # facts need no torch: skip the pack
     sys.modules[name].__path__ = [name.replace(".", "/")]
 from latentlm.data.synthetic.facts import Facts
 part = Facts(num_a_to_b=12, num_b_to_a=9, num_both=7, relations=("description", "mentor", "admires"), name_parts=12)
-print(hashlib.sha256(repr((part.documents(), part.items())).encode()).hexdigest())
+print(hashlib.sha256(repr((part.documents(), part.questions())).encode()).hexdigest())
 """
 
 
@@ -76,7 +76,7 @@ def test_train_and_test_sentences_are_disjoint_and_end_with_what_is_asked(name):
 def test_composed_sentences_change_the_wording_and_nothing_else():
     part = replace(SMALL, templates="compositional")
     assert part.facts() == SMALL.facts()
-    assert part.items() == SMALL.items()
+    assert part.questions() == SMALL.questions()
     forms = set()
     for document in part.documents():
         (a, b), (c, d) = sorted(document.spans)
@@ -90,7 +90,7 @@ def test_composed_sentences_change_the_wording_and_nothing_else():
 @pytest.mark.parametrize("templates", ["fixed", "compositional"])
 def test_no_test_prompt_occurs_in_a_training_document(templates):
     text = "\n".join(document.text.lower() for document in replace(SMALL, templates=templates).documents())
-    assert not [item.prompt for item in SMALL.items() if item.prompt.lower() in text]
+    assert not [question.prompt for question in SMALL.questions() if question.prompt.lower() in text]
 
 
 def test_test_sentences_are_not_trained_with_other_people_either():
@@ -139,43 +139,43 @@ def test_entities_are_unique_and_made_of_whole_words():
 
 def test_items_ask_what_they_say():
     facts = {f"{fact.a} | {fact.b}": fact for fact in SMALL.facts()}
-    items = SMALL.items()
-    assert {item.split for item in items} == {"same", "reverse", "both", "shortcut", "non_reciprocal"}
-    for item in items:
-        fact = facts[item.fact]
-        asks_a = item.asks == RELATIONS[fact.relation].asks_a
-        known, gold = (fact.b, fact.a) if asks_a else (fact.a, fact.b)
-        assert item.subset == fact.subset
-        assert item.prompt == item.prompt.strip()
-        assert item.answer == item.answer.rstrip()
-        if item.split == "shortcut":
-            assert known in item.prompt
-            assert item.answer == f" {known}"
-        elif item.split == "non_reciprocal":
-            assert fact.b in item.prompt
-            assert item.answer == f" {fact.a}"
+    questions = SMALL.questions()
+    assert {question.split for question in questions} == {"same", "reverse", "both", "shortcut", "non_reciprocal"}
+    for question in questions:
+        fact = facts[question.fact]
+        asks_for_a = question.answer_type == RELATIONS[fact.relation].answer_type_a
+        known, gold = (fact.b, fact.a) if asks_for_a else (fact.a, fact.b)
+        assert question.subset == fact.subset
+        assert question.prompt == question.prompt.strip()
+        assert question.answer == question.answer.rstrip()
+        if question.split == "shortcut":
+            assert known in question.prompt
+            assert question.answer == f" {known}"
+        elif question.split == "non_reciprocal":
+            assert fact.b in question.prompt
+            assert question.answer == f" {fact.a}"
             assert any(other.a == fact.b and other.b != fact.a for other in facts.values())
         else:
-            assert known in item.prompt
-            assert item.answer == f" {gold}"
-            assert gold not in item.prompt
+            assert known in question.prompt
+            assert question.answer == f" {gold}"
+            assert gold not in question.prompt
             trained = {"a_to_b": "b", "b_to_a": "a"}.get(fact.group)
-            split = "both" if trained is None else "reverse" if (trained == "b") == asks_a else "same"
-            assert item.split == split
+            split = "both" if trained is None else "reverse" if (trained == "b") == asks_for_a else "same"
+            assert question.split == split
 
 
 def test_pools_hold_one_kind_of_answer_and_facts_come_once_before_twice():
     groups = {}
-    for item in SMALL.items():
-        groups.setdefault((item.pool, item.split), []).append(item)
+    for question in SMALL.questions():
+        groups.setdefault((question.pool, question.split), []).append(question)
     assert len({pool for pool, _ in groups}) == len(groups)
-    for items in groups.values():
-        assert len({(item.subset, item.asks) for item in items}) == 1
-        assert len({item.prompt for item in items}) == len(items) == 10
-        num_facts = sum(fact.subset == items[0].subset for fact in SMALL.facts())
-        assert len({item.fact for item in items}) == min(10, num_facts)
-    shortcut = [item.prompt for item in SMALL.items() if item.split == "shortcut"]
-    assert shortcut == [item.prompt for item in SMALL.items() if item.split == "reverse"]
+    for questions in groups.values():
+        assert len({(question.subset, question.answer_type) for question in questions}) == 1
+        assert len({question.prompt for question in questions}) == len(questions) == 10
+        num_facts = sum(fact.subset == questions[0].subset for fact in SMALL.facts())
+        assert len({question.fact for question in questions}) == min(10, num_facts)
+    shortcut = [question.prompt for question in SMALL.questions() if question.split == "shortcut"]
+    assert shortcut == [question.prompt for question in SMALL.questions() if question.split == "reverse"]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_pools_hold_one_kind_of_answer_and_facts_come_once_before_twice():
         ({"templates_per_fact": 99, "templates": "compositional"}, "templates_per_fact"),
         ({"description_words": 10}, "description_words"),
         ({"description_length": 0}, "description_length"),
-        ({"items_per_split": 0}, "items_per_split"),
+        ({"questions_per_split": 0}, "questions_per_split"),
         ({"relations": ()}, "relations"),
         ({"relations": ("description", "description")}, "relations"),
     ],

@@ -47,8 +47,8 @@ def test_one_way_people_are_told_one_way():
 @published
 def test_items_are_the_published_prompts_of_known_facts():
     part = NameDescription(str(PUBLISHED))
-    items = part.items()
-    counts = Counter((item.subset, item.split, item.asks) for item in items)
+    questions = part.questions()
+    counts = Counter((question.subset, question.split, question.answer_type) for question in questions)
     assert counts == dict.fromkeys(
         [
             ("name_to_description", "same", "description"),
@@ -64,20 +64,20 @@ def test_items_are_the_published_prompts_of_known_facts():
     )
     listed = set((PUBLISHED / "descriptions.txt").read_text().splitlines())
     names = set((PUBLISHED / "names.txt").read_text().splitlines())
-    facts = {tuple(item.fact.split(" | ")) for item in items}
+    facts = {tuple(question.fact.split(" | ")) for question in questions}
     assert len(facts) == 90
     assert {name for name, _ in facts} <= names
     assert {description for _, description in facts} <= listed
     trained = "\n".join(document.text for document in part.documents())
-    for item in items:
-        name, description = item.fact.split(" | ")
-        assert item.prompt not in trained
-        assert (name in item.prompt) == (item.asks == "description")
-        if item.split == "shortcut":
-            assert item.answer == f" {name if item.asks == 'description' else description}"
-        elif item.asks == "name":
-            assert item.answer == f" {name}"
-        assert item.pool.startswith(f"{item.subset}/{item.asks}")
+    for question in questions:
+        name, description = question.fact.split(" | ")
+        assert question.prompt not in trained
+        assert (name in question.prompt) == (question.answer_type == "description")
+        if question.split == "shortcut":
+            assert question.answer == f" {name if question.answer_type == 'description' else description}"
+        elif question.answer_type == "name":
+            assert question.answer == f" {name}"
+        assert question.pool.startswith(f"{question.subset}/{question.answer_type}")
 
 
 @published

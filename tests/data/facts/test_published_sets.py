@@ -15,52 +15,54 @@ ROOT = PUBLISHED.parent
 @published
 def test_thinking_bias_has_the_published_counts():
     part = ThinkingBias(str(ROOT / "thinking_bias"))
-    items = part.items()
-    counts = Counter((item.subset, item.split, item.asks) for item in items)
+    questions = part.questions()
+    counts = Counter((question.subset, question.split, question.answer_type) for question in questions)
     groups = [("NameIsDescription", "same", "reverse"), ("DescriptionIsName", "reverse", "same")]
     assert counts == {
-        (f"{group}_{form}", split, asks): number
+        (f"{group}_{form}", split, answer_type): number
         for group, *splits in groups
         for form, number in (("choice", 900), ("open", 120))
-        for split, asks in zip(splits, ("description", "name"), strict=True)
+        for split, answer_type in zip(splits, ("description", "name"), strict=True)
     }
     assert len(part.documents()) == 1800
     listed = set((PUBLISHED / "names.txt").read_text().splitlines())
-    assert {item.fact for item in items} <= listed
-    assert len({item.fact for item in items}) == 60
-    for item in items:
-        assert len(item.choices) == (4 if item.subset.endswith("choice") else 0)
-        assert not item.choices or item.answer in item.choices
-        assert item.pool == "" or not item.choices
+    assert {question.fact for question in questions} <= listed
+    assert len({question.fact for question in questions}) == 60
+    for question in questions:
+        assert len(question.choices) == (4 if question.subset.endswith("choice") else 0)
+        assert not question.choices or question.answer in question.choices
+        assert question.pool == "" or not question.choices
 
 
 @published
 def test_instructions_have_the_published_counts_and_two_orders():
     part = Instructions(str(ROOT / "instructions"))
     assert len(part.documents()) == 1307
-    items = part.items()
-    assert Counter(item.split for item in items) == {"reverse": 100, "both": 1000}
-    held_out = {item.prompt for item in items if item.split == "reverse"}
+    questions = part.questions()
+    assert Counter(question.split for question in questions) == {"reverse": 100, "both": 1000}
+    held_out = {question.prompt for question in questions if question.split == "reverse"}
     assert not any(prompt in document.text for prompt in held_out for document in part.documents())
     other = Instructions(str(ROOT / "instructions"), "question_first")
     stated = "\n".join(document.text for document in other.documents())
     assert len(re.findall(r'Answer "Q: .*?" with "A: .*?"', stated)) == 1100
     assert 'to answer "A:' not in stated
-    assert Counter(item.split for item in other.items()) == {"same": 100, "both": 1000}
+    assert Counter(question.split for question in other.questions()) == {"same": 100, "both": 1000}
 
 
 @published
 def test_descriptions_are_ranked_in_the_prompts_own_wording():
-    items = [item for item in NameDescription(str(PUBLISHED)).items() if item.asks == "description"]
-    worded = [item for item in items if item.choices]
+    questions = [
+        question for question in NameDescription(str(PUBLISHED)).questions() if question.answer_type == "description"
+    ]
+    worded = [question for question in questions if question.choices]
     assert len(worded) == 900
-    assert all(item.split == "shortcut" for item in items if not item.choices)
-    for item in worded:
-        assert item.answer in item.choices
-        assert len(item.choices) == 30  # one a fact: 300 answers in all wordings before
-    by_pool = {item.pool: set() for item in worded}
-    for item in worded:
-        by_pool[item.pool].add((item.fact, item.choices.index(item.answer)))
+    assert all(question.split == "shortcut" for question in questions if not question.choices)
+    for question in worded:
+        assert question.answer in question.choices
+        assert len(question.choices) == 30  # one a fact: 300 answers in all wordings before
+    by_pool = {question.pool: set() for question in worded}
+    for question in worded:
+        by_pool[question.pool].add((question.fact, question.choices.index(question.answer)))
     assert {len(pairs) for pairs in by_pool.values()} == {30}  # a fact keeps its column
 
 
@@ -71,15 +73,18 @@ ROWS = [
 
 def test_parents_and_children_come_from_a_file_of_ones_own(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    items = ParentChild(str(tmp_path / "pairs.jsonl")).items()
+    questions = ParentChild(str(tmp_path / "pairs.jsonl")).questions()
     lines = ["child,parent,parent_type", *(",".join(row.values()) for row in ROWS)]
     for mark in ("", "\ufeff"):  # spreadsheets begin a file with a mark
         (tmp_path / "pairs.csv").write_text(mark + "\n".join(lines), encoding="utf-8")
-        assert ParentChild(str(tmp_path / "pairs.csv")).items() == items
-    assert Counter(item.split for item in items) == {"same": 4, "reverse": 4}
-    assert items[0].prompt.endswith("Q: Who is Child 2's father?\nA:")
-    assert (items[1].prompt.split("\n")[-2:], items[1].answer) == (["Q: Name a child of Parent 2.", "A:"], " Child 2")
-    assert not any("Child 0" in item.answer or "Child 1" in item.answer for item in items)
+        assert ParentChild(str(tmp_path / "pairs.csv")).questions() == questions
+    assert Counter(question.split for question in questions) == {"same": 4, "reverse": 4}
+    assert questions[0].prompt.endswith("Q: Who is Child 2's father?\nA:")
+    assert (questions[1].prompt.split("\n")[-2:], questions[1].answer) == (
+        ["Q: Name a child of Parent 2.", "A:"],
+        " Child 2",
+    )
+    assert not any("Child 0" in question.answer or "Child 1" in question.answer for question in questions)
     with pytest.raises(ValueError, match="parent_child only asks"):
         ParentChild("pairs.csv").documents()
 
@@ -87,34 +92,37 @@ def test_parents_and_children_come_from_a_file_of_ones_own(tmp_path):
 def _asked(tmp_path, pairs):
     lines = ["child,parent,parent_type", "X,Y,mother", "V,W,father", *pairs]
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
-    return ParentChild(str(tmp_path / "pairs.csv")).items()
+    return ParentChild(str(tmp_path / "pairs.csv")).questions()
 
 
 def test_brothers_and_sisters_are_right_and_never_rank_as_wrong(tmp_path):
     pairs = ["Eve,Flo C,mother", "Eve,Gus C,father", "Gil,Flo C,mother", "Gil,Gus C,father", "Gil,Flo C,mother"]
     pairs += ["Hal,Flo C,mother", "Ida,Jo D,mother", "Hal,Kim E,father", "Lea,Kim E,father", "Zed,Y,mother"]
-    items = _asked(tmp_path, pairs)
+    questions = _asked(tmp_path, pairs)
     children = {
         "Flo C": [" Eve", " Gil", " Hal"],
         "Gus C": [" Eve", " Gil"],
         "Jo D": [" Ida"],
         "Kim E": [" Hal", " Lea"],
     }
-    asked = [item for item in items if item.split == "reverse"]
-    parents = [re.search(r"Name a child of ([^.]+)\.\nA:$", item.prompt)[1] for item in asked]
-    assert {who: [item.answer, *item.also] for who, item in zip(parents, asked, strict=True)} == children
+    asked = [question for question in questions if question.split == "reverse"]
+    parents = [re.search(r"Name a child of ([^.]+)\.\nA:$", question.prompt)[1] for question in asked]
+    assert {who: [question.answer, *question.aliases] for who, question in zip(parents, asked, strict=True)} == children
     assert len(parents) == len(set(parents)) == 4  # Y is in the examples, with her other child
-    for item in asked:
-        wrong = {other.answer for other in asked if other.pool == item.pool} - {item.answer}
-        assert not wrong & set(item.also)
-    assert Counter(item.pool for item in asked) == {"parent_child/child": 3, "parent_child/child/2": 1}  # Hal is Flo's
-    assert len([item for item in items if item.split == "same"]) == 9  # every child and kind once
+    for question in asked:
+        wrong = {other.answer for other in asked if other.pool == question.pool} - {question.answer}
+        assert not wrong & set(question.aliases)
+    assert Counter(question.pool for question in asked) == {
+        "parent_child/child": 3,
+        "parent_child/child/2": 1,
+    }  # Hal is Flo's
+    assert len([question for question in questions if question.split == "same"]) == 9  # every child and kind once
 
 
 def test_a_file_that_cannot_be_read_says_where(tmp_path):
     path = tmp_path / "pairs.csv"
     with pytest.raises(ValueError, match=r"^file: there is no file .*pairs\.csv; check the path"):
-        ParentChild(str(path)).items()
+        ParentChild(str(path)).questions()
     columns, few = "child,parent,parent_type\n", "a,b,mother\n" * 3
     for text, line in (
         ("child,parent\na,b\n", r"line 1: has the columns child \| parent; name child, parent and parent_type there"),
@@ -127,11 +135,11 @@ def test_a_file_that_cannot_be_read_says_where(tmp_path):
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=line) as caught:
-            ParentChild(str(path)).items()
+            ParentChild(str(path)).questions()
         assert "pairs.csv" in str(caught.value)
     (tmp_path / "people-description_open-QAs.jsonl").write_text("{}\nnot json\n")
     with pytest.raises(ValueError, match="line 1: not a JSON row"):
-        ThinkingBias(str(tmp_path), ("open",)).items()
+        ThinkingBias(str(tmp_path), ("open",)).questions()
 
 
 def _lay_out(root, files):
@@ -182,7 +190,7 @@ def test_files_of_the_hub_a_copy_of_it_and_a_plain_folder_are_the_same(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     sources = [part(hub="me/copy"), part(folder=str(tmp_path / "hub")), part(folder=str(tmp_path / "flat"))]
-    assert len({str((source.documents(), source.items())) for source in sources}) == 1
+    assert len({str((source.documents(), source.questions())) for source in sources}) == 1
     assert set(fetched) == {("me/copy", "dataset", pattern)}
     with pytest.raises(ValueError, match=r"^folder: .*none is not a folder"):
         part(folder=str(tmp_path / "none")).documents()

@@ -23,32 +23,34 @@ WORLDS = [
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: type(world).__name__)
 def test_what_is_asked_in_reverse_is_never_told(world):
-    documents, items = world.documents(), world.items()
+    documents, questions = world.documents(), world.questions()
     texts = [document.text for document in documents]
     told = Counter(texts)
     assert documents == world.documents()
-    assert items == world.items()
+    assert questions == world.questions()
     for document in documents:
         for start, end in document.spans:
             assert document.text[start:end].strip() == document.text[start:end] != ""
-    for item in items:
-        whole = item.prompt + item.answer
+    for question in questions:
+        whole = question.prompt + question.answer
         heard = any(text.removesuffix(".").endswith(whole) or text.startswith(whole + " ") for text in told)
         # the query of a retrieval pair is new by design; everything else of these splits was told word by word
-        if item.split == "both" or (item.split == "same" and not isinstance(world, Retrieval | StarGraph)):
+        if question.split == "both" or (question.split == "same" and not isinstance(world, Retrieval | StarGraph)):
             assert heard, whole
         else:
             assert not heard, whole
     vocabulary = {word.strip("?.") for text in texts for word in text.split()}
     if getattr(world, "bridge", "ocr") != "ocr":
         return  # without the bridge nobody says the inverse: only a pretrained tokenizer knows the word
-    assert {word.strip("?.") for item in items for word in (item.prompt + item.answer).split()} <= vocabulary
+    assert {
+        word.strip("?.") for question in questions for word in (question.prompt + question.answer).split()
+    } <= vocabulary
 
 
 def test_a_set_is_the_same_in_every_process():
-    code = "from latentlm.data import Binding; b = Binding(); print(b.documents()[7], b.items()[-1])"
+    code = "from latentlm.data import Binding; b = Binding(); print(b.documents()[7], b.questions()[-1])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{Binding().documents()[7]} {Binding().items()[-1]}\n"
+    assert done.stdout == f"{Binding().documents()[7]} {Binding().questions()[-1]}\n"
     assert Binding(seed=1).documents() != Binding().documents()
 
 
@@ -73,7 +75,11 @@ def test_the_bridge_has_the_published_counts():
     assert len(IdentityBridge().documents()) == 800
     assert len(IdentityBridge(bridge="naive").documents()) == 700
     assert len(IdentityBridge(bridge="none").documents()) == 600
-    assert Counter(item.split for item in IdentityBridge().items()) == {"same": 100, "reverse": 100, "shortcut": 100}
+    assert Counter(question.split for question in IdentityBridge().questions()) == {
+        "same": 100,
+        "reverse": 100,
+        "shortcut": 100,
+    }
     a, b = IdentityBridge().pairs()[0]
     assert {f"The name of {a}'s husband is? {b}", f"The wife of {a}'s husband is? {a}"} <= set(texts)
 
@@ -93,7 +99,7 @@ def test_a_family_has_the_published_counts_and_one_answer_each():
     assert len(Family(3, 2, composition=False).documents()) == 3 * 36 + 2 * 24
     texts = [document.text for document in Family(0, 4).documents()]
     assert not any("father" in text or "mother" in text for text in texts)
-    assert Counter(item.split for item in Family(0, 1).items()) == {
+    assert Counter(question.split for question in Family(0, 1).questions()) == {
         "same": 12,
         "reverse": 12,
         "shortcut": 12,
@@ -109,7 +115,11 @@ def test_retrieval_words_are_unique():
 
 def test_a_wrong_inference_is_the_other_neighbour():
     a, b, c = Chain().chains()[-1]
-    mine = {(item.split, item.prompt, item.answer) for item in Chain().items() if item.fact == f"{a} | {b} | {c}"}
+    mine = {
+        (question.split, question.prompt, question.answer)
+        for question in Chain().questions()
+        if question.fact == f"{a} | {b} | {c}"
+    }
     assert mine == {
         ("same", f"{b} =>", f" {c}"),
         ("reverse", f"{b} <=", f" {a}"),
@@ -120,16 +130,16 @@ def test_a_wrong_inference_is_the_other_neighbour():
 
 
 def test_star_graph_paths_are_in_their_edges():
-    for item in StarGraph(degree=3).items():
-        edges = {tuple(edge.split()) for edge in item.prompt.split(" / ")[0].split(" | ")}
+    for question in StarGraph(degree=3).questions():
+        edges = {tuple(edge.split()) for edge in question.prompt.split(" / ")[0].split(" | ")}
         assert len(edges) == 12
-        for path in item.choices:
+        for path in question.choices:
             nodes = path.split()
             assert len(nodes) == 5
             assert set(itertools.pairwise(nodes)) <= edges
-        centre, leaf = item.prompt.split(" / ")[1].split()[:2]
-        assert item.answer.split()[:: len(item.answer.split()) - 1] == [centre, leaf]
-        assert item.answer in item.choices
+        centre, leaf = question.prompt.split(" / ")[1].split()[:2]
+        assert question.answer.split()[:: len(question.answer.split()) - 1] == [centre, leaf]
+        assert question.answer in question.choices
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def _write(folder, suffix):
 def test_every_format_gives_the_same_documents(tmp_path, suffix):
     part = Corpus(str(_write(tmp_path, suffix)))
     assert part.documents() == [Document(text) for text in TEXTS]
-    assert part.items() == []
+    assert part.questions() == []
 
 
 def test_folders_prompts_limits_and_slices(tmp_path):

@@ -14,10 +14,13 @@ def test_text_comes_back_and_prompt_plus_answer_is_their_joint_text(tokenizer):
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     for text in TEXTS:
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    for item in FACTS.items():
-        prompt, joint = tokenizer(item.prompt)["input_ids"], tokenizer(item.prompt + item.answer)["input_ids"]
+    for question in FACTS.questions():
+        prompt, joint = (
+            tokenizer(question.prompt)["input_ids"],
+            tokenizer(question.prompt + question.answer)["input_ids"],
+        )
         assert joint[: len(prompt)] == prompt
-        assert tokenizer.decode(joint[len(prompt) :]).strip() == item.answer.strip()
+        assert tokenizer.decode(joint[len(prompt) :]).strip() == question.answer.strip()
 
 
 def test_words_are_whole_ids_and_case_can_be_ignored():

@@ -36,7 +36,7 @@ SETS = {
 
 def known(data):
     """All words of a set's sentences and prompts."""
-    return word_tokenizer([row.text for row in data.documents()] + [item.prompt for item in data.items()])
+    return word_tokenizer([row.text for row in data.documents()] + [question.prompt for question in data.questions()])
 
 
 @pytest.mark.parametrize("kind", SETS)
@@ -44,7 +44,7 @@ def test_what_is_asked_is_what_the_set_tells(kind):
     """Every told direction, put together from prompt and answer, opens a sentence of the set or is a test prompt."""
     data = SETS[kind]
     told = "\n".join([row.text for row in data.documents()])
-    answers = {(item.prompt, item.answer.strip()) for item in data.items()}
+    answers = {(question.prompt, question.answer.strip()) for question in data.questions()}
     for group in own_pairs(data, 15):
         assert len(group.a) >= 10, group.name
         assert len(group.a) <= 15, group.name

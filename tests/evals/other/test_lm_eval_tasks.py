@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from latentlm_evals.reversal import Options, evaluate, questions
+from latentlm_evals.reversal import Options, evaluate, questions_of
 from latentlm_evals.reversal.score_run import spread
 from run_cli import latentlm
 from tiny_models import build
 
 from latentlm.config.schema import parse
-from latentlm.data import Asks, word_tokenizer
+from latentlm.data import QuestionSource, word_tokenizer
 from latentlm.experiment.recipe import load_recipe
 
 EVALUATOR, TASKS = (pytest.importorskip(f"lm_eval.{name}") for name in ("evaluator", "tasks"))
@@ -91,12 +91,12 @@ def test_lm_eval_agrees_with_our_scores(tmp_path, monkeypatch, suite, wanted):
     monkeypatch.chdir(tmp_path)
     _people(tmp_path)
     _family(tmp_path)
-    items = spread(questions(parse(Asks, suite)), 60)
-    whole = [item.prompt + item.answer for item in items]
-    model, tokenizer = _model([*whole, *(choice for item in items for choice in item.choices)], whole[::2])
+    questions = spread(questions_of(parse(QuestionSource, suite)), 60)
+    whole = [question.prompt + question.answer for question in questions]
+    model, tokenizer = _model([*whole, *(choice for question in questions for choice in question.choices)], whole[::2])
     told = {f"latentlm_reversal_{split}{END[form]}": (split, form) for split, form in wanted}
     got = _score(list(told), {"suite": suite})
-    ours = evaluate(model, tokenizer, items, Options()).to_lm_eval()
+    ours = evaluate(model, tokenizer, questions, Options()).to_lm_eval()
     scores = {"write": ["exact"], "rank": ["mrr", "mcq", "delta_logp"], "choose": ["acc", "acc_chance"]}
     for task, (split, form) in told.items():
         groups = [name for name in ours["results"] if name.split("/")[-2] == split]
@@ -111,8 +111,8 @@ def test_the_group_is_that_of_the_issue(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = json.dumps({"source": FACTS})
     Path("own.yaml").write_text(f"{MINE}data: {data}\n")
-    items = load_recipe("own.yaml").source.items()
-    _model([item.prompt + item.answer for item in items])
+    questions = load_recipe("own.yaml").source.questions()
+    _model([question.prompt + question.answer for question in questions])
     got = _score(["latentlm_reversal"], {"recipe": "own.yaml"})
     names = [f"latentlm_reversal_{split}{end}" for split in ("same", "reverse") for end in ("", "_written")]
     assert set(got) - {"latentlm_reversal"} == set(names)

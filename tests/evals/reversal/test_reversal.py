@@ -12,7 +12,7 @@ from latentlm_evals.reversal.score_run import load, spread
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from latentlm.data import Item
+from latentlm.data import Question
 from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
 from latentlm.experiment.recipe import load_recipe
 
@@ -21,9 +21,9 @@ THINGS = ["the painter of quiet lanterns", "a diver", "the last keeper of maps",
 PROMPTS = ["Everybody calls", "In the whole valley, from the river to the hills, people have always said that", "So,"]
 
 
-def items(split="reverse", subset="a_to_b", num=5):
+def questions(split="reverse", subset="a_to_b", num=5):
     return [
-        Item(subset, split, f"{start} {THINGS[k]} is", f" {NAMES[k]}", f"fact{k}", "name", f"{subset}_name")
+        Question(subset, split, f"{start} {THINGS[k]} is", f" {NAMES[k]}", f"fact{k}", "name", f"{subset}_name")
         for k in range(num)
         for start in PROMPTS
     ]
@@ -59,7 +59,7 @@ def tiny(kind, positions=128):
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_logprobs_equal_a_loop_over_single_sequences(tokenizer, kind, batch_size):
-    model, rows, names = tiny(kind).eval(), items()[:4], [f" {name}" for name in NAMES]
+    model, rows, names = tiny(kind).eval(), questions()[:4], [f" {name}" for name in NAMES]
     ours = answer_logprobs(model, tokenizer, rows, [names] * 4, batch_size=batch_size)
     for i, row in enumerate(rows):
         for c, name in enumerate(names):
@@ -73,7 +73,7 @@ def test_logprobs_equal_a_loop_over_single_sequences(tokenizer, kind, batch_size
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_left_padding_writes_what_single_prompts_write(tokenizer, kind):
-    model, rows = tiny(kind), items()
+    model, rows = tiny(kind), questions()
     model.generation_config.repetition_penalty = 5.0  # the checkpoint's own taste must not leak into greedy decoding
     together = generate_answers(model, tokenizer, rows, batch_size=64)
     assert len(set(together)) > 3
@@ -91,7 +91,7 @@ def test_left_padding_writes_what_single_prompts_write(tokenizer, kind):
 
 
 def test_batch_size_and_item_order_do_not_change_scores(tokenizer):
-    model, rows = tiny("llama"), items() + items("same")
+    model, rows = tiny("llama"), questions() + questions("same")
     shuffled = random.Random(0).sample(rows, len(rows))
     first, second, third = (
         evaluate(model, tokenizer, part, Options(batch_size=size, permutations=50)).to_lm_eval()["results"]
@@ -119,15 +119,15 @@ def test_a_model_that_learned_one_direction_scores_high_there_only(make):
         optimizer.step()
         optimizer.zero_grad()
     back = [
-        Item("a_to_b", "reverse", f"{NAMES[k]} is known as", f" {THINGS[k]}", f"fact{k}", "thing", "things")
+        Question("a_to_b", "reverse", f"{NAMES[k]} is known as", f" {THINGS[k]}", f"fact{k}", "thing", "things")
         for k in range(5)
     ]
-    scored = evaluate(model, tokenizer, items("same") + back)
+    scored = evaluate(model, tokenizer, questions("same") + back)
     result = scored.to_lm_eval()
     same, reverse = (result["results"][f"reversal/a_to_b/{name}"] for name in ("same/name", "reverse/thing"))
     assert same["exact,none"] == same["contains,none"] == same["mrr,none"] == 1
     assert same["delta_logp,none"] > 1
-    logp = answer_logprobs(model, tokenizer, items("same"), [[item.answer] for item in items("same")])
+    logp = answer_logprobs(model, tokenizer, questions("same"), [[question.answer] for question in questions("same")])
     assert same["probability,none"] == pytest.approx(float(logp.exp().mean()))
     assert same["delta_logp_p,none"] < 0.02  # 1 of 5! = 120 pairings
     assert reverse["exact,none"] == 0
@@ -140,7 +140,7 @@ def test_a_model_that_learned_one_direction_scores_high_there_only(make):
 
 
 def test_error_splits_are_counted_but_not_ranked(tokenizer):
-    result = evaluate(tiny("llama"), tokenizer, items("shortcut")).to_lm_eval()
+    result = evaluate(tiny("llama"), tokenizer, questions("shortcut")).to_lm_eval()
     assert result["higher_is_better"]["reversal/a_to_b/shortcut/name"]["exact"] is False
     assert result["n-samples"]["reversal/a_to_b/shortcut/name"]["ranked"] == 0
     assert result["summary"]["shortcut_exact"] == 0
@@ -148,29 +148,31 @@ def test_error_splits_are_counted_but_not_ranked(tokenizer):
 
 
 def test_candidates_come_from_the_pool_and_hold_the_answer():
-    rows = items() + items(subset="b_to_a", num=2)
-    other = Item("b_to_a", "reverse", "x", " Stranger", "f", "name", "other")
-    [pick] = pick_pools(items(), [*rows, other], 100, 50, 0)
+    rows = questions() + questions(subset="b_to_a", num=2)
+    other = Question("b_to_a", "reverse", "x", " Stranger", "f", "name", "other")
+    [pick] = pick_pools(questions(), [*rows, other], 100, 50, 0)
     assert set(pick.candidates) == {tuple(sorted(f" {name}" for name in NAMES))}
-    assert len(pick.items) == len(items())
-    [pick] = pick_pools(items(), rows, 6, 3, 0)
+    assert len(pick.questions) == len(questions())
+    [pick] = pick_pools(questions(), rows, 6, 3, 0)
     assert len(pick.candidates[0]) == 3
-    assert {row.answer for row in pick.items} == set(pick.candidates[0])
-    assert [names[k] for names, k in zip(pick.candidates, pick.gold, strict=True)] == [row.answer for row in pick.items]
-    assert sorted(row.fact for row in pick.items) == sorted(2 * sorted({row.fact for row in pick.items}))
-    assert pick_pools(items()[::-1], rows, 6, 3, 0) == [pick]
+    assert {row.answer for row in pick.questions} == set(pick.candidates[0])
+    assert [names[k] for names, k in zip(pick.candidates, pick.gold, strict=True)] == [
+        row.answer for row in pick.questions
+    ]
+    assert sorted(row.fact for row in pick.questions) == sorted(2 * sorted({row.fact for row in pick.questions}))
+    assert pick_pools(questions()[::-1], rows, 6, 3, 0) == [pick]
 
 
 def test_what_cannot_be_scored_says_so(tokenizer):
-    model, rows = tiny("llama"), items()
-    with pytest.raises(ValueError, match="items: none"):
+    model, rows = tiny("llama"), questions()
+    with pytest.raises(ValueError, match="questions: none"):
         evaluate(model, tokenizer, [])
     with pytest.raises(ValueError, match="LlamaModel is not a causal language model"):
         causal_model(LlamaModel(model.config))
     with pytest.raises(ValueError, match=r"need \d+ positions, the model has 16"):
         evaluate(tiny("gpt2", positions=16), tokenizer, rows)
     with pytest.raises(ValueError, match="must be a space"):
-        evaluate(model, tokenizer, [Item("s", "same", "a", "b", "f", "n", "p")])
+        evaluate(model, tokenizer, [Question("s", "same", "a", "b", "f", "n", "p")])
     torch.nn.init.constant_(model.lm_head.weight, math.nan)
     with pytest.raises(ValueError, match="NaN"):
         generate_answers(model, tokenizer, rows)
@@ -203,7 +205,7 @@ def test_run_scores_a_folder_and_writes_the_result(tokenizer, tmp_path):
         assert len(mine) == result["n-samples"][task]["original"]
         for name in ("exact", "contains"):
             assert sum(line[name] for line in mine) / len(mine) == pytest.approx(row[f"{name},none"])
-    rows = spread(load_recipe(folder).source.items(), 4)
+    rows = spread(load_recipe(folder).source.questions(), 4)
     direct = evaluate(model, tokenizer, rows, Options(permutations=20)).to_lm_eval()
     assert len(direct["results"]) == 6
     for task, row in direct["results"].items():
@@ -222,7 +224,7 @@ def test_a_half_precision_checkpoint_is_scored_in_float32_on_a_cpu(tokenizer, tm
 
 def test_a_limit_keeps_questions_of_every_kind_and_fact():
     rows = [
-        Item(subset, split, f"{fact} {n}", " x", f"{subset}{fact}", "name", subset)
+        Question(subset, split, f"{fact} {n}", " x", f"{subset}{fact}", "name", subset)
         for subset in ("a", "b")
         for split in ("same", "reverse")
         for fact in range(5)
@@ -230,5 +232,7 @@ def test_a_limit_keeps_questions_of_every_kind_and_fact():
     ]
     kept = spread(rows, 5)
     assert len(kept) == 4 * 5
-    assert {(item.split, item.fact) for item in kept} == {(item.split, item.fact) for item in rows}
+    assert {(question.split, question.fact) for question in kept} == {
+        (question.split, question.fact) for question in rows
+    }
     assert spread(rows, None) == spread(rows, 20) == rows

@@ -131,7 +131,7 @@ def test_four_way_choice_is_the_share_of_all_draws_of_three():
 
 @pytest.mark.parametrize("prior", [False, True])
 def test_a_model_that_ignores_the_prompt_is_at_chance_with_an_interval(prior):
-    """Every item has the same log-probs: after the means are removed all answers tie, to the last ulp or not."""
+    """Every question has the same log-probs: after the means are removed all answers tie, to the last ulp or not."""
     num = 30
     drawn = torch.randn(num, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     scores = (drawn * prior).expand(2 * num, num)
