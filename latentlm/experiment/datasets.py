@@ -1,9 +1,9 @@
 """From a recipe's data to what a trainer reads: documents and a tokenizer, or images and their processor."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from latentlm.data import (
     augment_examples,
     encode_dataset,
 )
+from latentlm.data.text.token_bytes import token_bytes
 from latentlm.experiment.build_model import build_tokenizer
 from latentlm.experiment.callbacks import console
+from latentlm.experiment.held_out import bytes_per_token
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import is_first
 from latentlm.objective.index_sets import sets_read
@@ -46,6 +48,7 @@ class Prepared:
         save: writes what turns raw data into the network's input beside it.
         sample: a batch from all over the data without lone spans or masks, the same for every objective.
         held_out: examples that are not trained on, where the recipe has some.
+        bytes_per_token: of those, by the prefix of their metrics, where the tokenizer tells it.
     """
 
     dataset: Any
@@ -55,6 +58,7 @@ class Prepared:
     save: Callable[[Path], Any]
     sample: Callable[[], dict]
     held_out: Any = None
+    bytes_per_token: Mapping[str, float] = field(default_factory=dict)
 
 
 def prepare(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
@@ -123,6 +127,7 @@ def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
             token_spans=bool(data.needing("token_spans")),
         )
         kept = encoded(held_out, sets=()) if held_out else None
+    size = None if kept is None else bytes_per_token(kept, token_bytes(tokenizer))
     collator = Collator(tokenizer.pad_token_id, recipe.sets, data.packing, data.row_length)
     for examples in filter(None, (dataset, kept)):
         _check_lengths(config, collator, examples)
@@ -136,6 +141,7 @@ def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
         save=tokenizer.save_pretrained,
         sample=partial(_sample, dataset, collator),
         held_out=kept,
+        bytes_per_token={"eval": size} if size else {},
     )
 
 

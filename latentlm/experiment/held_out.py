@@ -1,22 +1,53 @@
 """The trainer of a run, which also measures the next-token loss on held-out texts."""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
+from latentlm.data.text.token_bytes import TokenBytes
 from latentlm.trainers.latent_trainer import LatentTrainer
 
 IGNORE = -100
 
 
+def bytes_per_token(examples: Iterable[Mapping[str, Any]], sizes: TokenBytes | None) -> float | None:
+    """Bytes of text for each predicted token of a data set; None where the tokenizer does not tell them.
+
+    Args:
+        examples: rows with input_ids and labels.
+        sizes: of the tokenizer's tokens.
+    """
+    if sizes is None:
+        return None
+    bytes_, tokens = 0, 0
+    for example in examples:
+        count = sizes.count(example["input_ids"], example["labels"])
+        if count is None:
+            return None
+        bytes_ += count
+        tokens += sum(label != IGNORE for label in example["labels"][1:])
+    return bytes_ / tokens if bytes_ and tokens else None
+
+
 class HeldOutTrainer(LatentTrainer):
     """`LatentTrainer` whose ``eval_loss`` is the mean over held-out tokens, not over batches, in nats.
 
-    ``eval_bits_per_token`` is the same in bits. The terms are training's alone, so this is the plain model's loss.
+    ``eval_bits_per_token`` is the same in bits, ``eval_bits_per_byte`` over the bytes of text that those tokens stand
+    for, so that models with other tokenizers compare. The terms are training's alone: this is the plain model's loss.
+
+    Args:
+        *args: of the trainer.
+        bytes_per_token: of the held-out texts, by the prefix of their metrics, such as ``eval``.
+        **kwargs: of the trainer.
     """
 
     _sums: torch.Tensor
+
+    def __init__(self, *args: Any, bytes_per_token: Mapping[str, float] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._bytes_per_token = bytes_per_token or {}
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """Add up the loss of a batch and its tokens."""
@@ -36,7 +67,8 @@ class HeldOutTrainer(LatentTrainer):
         loss, count = total.tolist()
         prefix = kwargs.get("metric_key_prefix", "eval")
         if count:
-            output.metrics.update(
-                {f"{prefix}_loss": loss / count, f"{prefix}_bits_per_token": loss / count / math.log(2)}
-            )
+            bits = loss / count / math.log(2)
+            output.metrics.update({f"{prefix}_loss": loss / count, f"{prefix}_bits_per_token": bits})
+            if size := self._bytes_per_token.get(prefix):
+                output.metrics[f"{prefix}_bits_per_byte"] = bits / size
         return output

@@ -4,28 +4,18 @@ Letters: ``i`` questions, ``c`` candidate answers.
 """
 
 import inspect
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from latentlm.data import Question
+from latentlm_evals.models.decoding import write_after
+from latentlm_evals.models.forward import chunks, decoded, evaluating, in_memory, nan_error, pad, pad_id, progress
 
-T = TypeVar("T")
 SPARE_TOKENS = 4  # room beyond the longest answer, so that an answer found one filler word late is still seen
 
 
@@ -71,29 +61,8 @@ def continue_prompts(
     batch_size: int,
     label: str,
 ) -> list[str]:
-    """What the model writes after each prompt of tokens, greedily or sampled as `limits` say.
-
-    Prompts are padded on the left, and position ids count from the first real token, so batching changes nothing but
-    what is drawn. The generation settings of the checkpoint itself do not count.
-    """
-    limits.eos_token_id, limits.pad_token_id = tokenizer.eos_token_id, _pad_id(tokenizer)
-    texts: list[str] = []
-    own = model.generation_config
-    # generate() would fill our gaps from the model's own file (penalties, minimum length)
-    model.generation_config = limits
-    try:
-        for rows in _progress(_chunks(list(prompts), batch_size), label, -(-len(prompts) // batch_size)):
-            ids, mask = _pad(rows, _pad_id(tokenizer), model.device, left=True)
-            guard = LogitsProcessorList([_NanGuard(tokenizer, rows)])
-            with _evaluating(model):
-                # transformers declares generate in a mix-in whose type pyright takes for a module's attribute
-                out = model.generate(  # type: ignore[operator]
-                    input_ids=ids, attention_mask=mask, generation_config=limits, logits_processor=guard
-                )
-            texts += tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-    finally:
-        model.generation_config = own
-    return texts
+    """What the model writes after each prompt of tokens, greedily or sampled as `limits` say."""
+    return [written.text for written in write_after(model, tokenizer, prompts, limits, batch_size, label)]
 
 
 def answer_logprobs(
@@ -117,12 +86,12 @@ def answer_logprobs(
     pairs = [(i, c) for i in order for c in range(len(candidates[i]))]
     trims = "logits_to_keep" in inspect.signature(model.forward).parameters
     scores = torch.empty(len(questions), len(candidates[0]), dtype=torch.float64)
-    for chunk in _progress(_chunks(pairs, batch_size), label, -(-len(pairs) // batch_size)):
+    for chunk in progress(chunks(pairs, batch_size), label, -(-len(pairs) // batch_size)):
         joined = [prompts[i] + ids_of[candidates[i][c]] for i, c in chunk]
-        ids, mask = _pad(joined, _pad_id(tokenizer), model.device, left=False)
+        ids, mask = pad(joined, pad_id(tokenizer), model.device, left=False)
         first = min(len(prompts[i]) for i, _ in chunk) - 1  # the earliest position whose prediction is scored
         kept = torch.arange(first, ids.shape[1] - 1, device=ids.device)
-        with _evaluating(model):
+        with in_memory("batch_size", len(chunk), ids.shape[1]), evaluating(model):
             extra = {"logits_to_keep": kept} if trims else {}
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **extra).logits
         logits = logits if trims else logits[:, kept]
@@ -133,50 +102,14 @@ def answer_logprobs(
         sums = torch.where(inside, scored.view(len(chunk), -1), 0.0).sum(1, dtype=torch.float64).cpu()
         for (i, c), value in zip(chunk, sums, strict=True):
             if value.isnan():
-                raise _nan_error(questions[i].prompt)
+                raise nan_error(questions[i].prompt)
             scores[i, c] = value
     return scores
 
 
 def written_form(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
     """The answer as the tokenizer would write it: not every one gives back the spaces and dashes it has read."""
-    return _decoded(tokenizer, answer_ids(tokenizer, answer))
-
-
-def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    text = tokenizer.decode(ids)
-    return text if isinstance(text, str) else "".join(text)
-
-
-class _NanGuard(LogitsProcessor):
-    """Stops generation at the first NaN: arg-max would quietly turn it into a token."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]]):
-        self.tokenizer, self.prompts = tokenizer, prompts
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        bad = scores.isnan().any(1)
-        if bad.any():
-            raise _nan_error(_decoded(self.tokenizer, self.prompts[int(bad.nonzero()[0])]))
-        return scores
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Without dropout and gradients; the model is handed back in the mode it came in."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
-
-
-def _nan_error(prompt: str) -> ValueError:
-    return ValueError(
-        f"model: the logits after {prompt[-60:]!r} are NaN: the weights have diverged, nothing can be scored"
-    )
+    return decoded(tokenizer, answer_ids(tokenizer, answer))
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -200,11 +133,6 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
     return ids
 
 
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    known = [i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)]
-    return known[0] if known else 0  # never read: masked
-
-
 def check_room(
     model: PreTrainedModel,
     prompt: int,
@@ -220,22 +148,3 @@ def check_room(
         need = f"{name} ({prompt} tokens) and answer ({answer}) need {prompt + answer} positions"
         raise ValueError(f"{need}, the model has {limit}: {fix} or use a longer model")
     return limit - prompt
-
-
-def _pad(rows: list[list[int]], pad: int, device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    gaps = [width - len(row) for row in rows]
-    ids = [[pad] * gap + row if left else row + [pad] * gap for gap, row in zip(gaps, rows, strict=True)]
-    mask = [
-        [0] * gap + [1] * len(row) if left else [1] * len(row) + [0] * gap for gap, row in zip(gaps, rows, strict=True)
-    ]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _chunks(rows: list[T], size: int) -> Iterator[list[T]]:
-    return (rows[i : i + size] for i in range(0, len(rows), size))
-
-
-def _progress(chunks: Iterable[T], label: str, total: int) -> Iterable[T]:
-    shown = sys.stderr.isatty()
-    return track(chunks, label, total, transient=True, console=Console(stderr=True), disable=not shown)

@@ -85,6 +85,37 @@ def open_mean(
     return Estimate(mean, float(means.std(ddof=1)), *_ends(means), higher_is_better)
 
 
+def ratio(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    entities: Sequence[Hashable],
+    *,
+    seed: int = 0,
+    higher_is_better: bool | None = None,
+) -> Estimate:
+    """``sum numerators / sum denominators`` with the interval over entities; none for a single entity.
+
+    Checked:   tests/evals/answers/test_answers.py - against the mean over tokens, each counted once.
+
+    Args:
+        numerators: such as the nats of each row, ``[n]``.
+        denominators: such as its tokens, ``[n]``; their sum is above 0.
+        entities: what each row is about; rows of one entity are drawn together.
+        seed: of the draws.
+        higher_is_better: of the score.
+    """
+    numbers: dict[Hashable, int] = {name: k for k, name in enumerate(dict.fromkeys(entities))}
+    of_row = np.array([numbers[name] for name in entities])
+    above, below = (np.bincount(of_row, np.asarray(part, float)) for part in (numerators, denominators))
+    value = float(above.sum() / below.sum())
+    if len(numbers) < 2:
+        return Estimate(value, higher_is_better=higher_is_better)
+    drawn = _entity_draws(np.zeros(len(numbers), int), seed, 2 * ROUNDS)
+    totals = drawn @ below
+    means = (drawn @ above)[totals > 0] / totals[totals > 0]
+    return Estimate(value, float(means.std(ddof=1)), *_ends(means), higher_is_better)
+
+
 def _means(values: ArrayLike, entities: Sequence[Hashable], seed: int) -> tuple[Array | None, int]:
     """Means over entities drawn with replacement, None where they cannot differ; and the number of entities."""
     numbers: dict[Hashable, int] = {name: k for k, name in enumerate(sorted(set(entities), key=str))}

@@ -76,6 +76,11 @@ class Corpus:
             logger.warning("%d of %d rows of %s left out: %s", len(unusable), len(rows), self.path, some(unusable))
         return documents
 
+    def rows(self) -> list[Row]:
+        """All columns of each row, as they are."""
+        data = _load(self.path, self.subset, self.split)
+        return _take(data, data.column_names, self.max_documents, self.path)
+
     def questions(self) -> list[Question]:
         """A user's texts come without questions."""
         return []
