@@ -16,7 +16,7 @@ from latentlm.data.text.encoding_report import some
 from latentlm.result import Estimate, Result, Task, TaskKey
 from latentlm.whole_files import write_text
 from latentlm_evals.answers.options import Options
-from latentlm_evals.answers.questions import Questions, build_questions, most_positions, positions_of
+from latentlm_evals.answers.prompts import Prompts, build_prompts, most_positions, positions_of
 from latentlm_evals.answers.rows import read_asked
 from latentlm_evals.answers.scorers import Scorer, exact, load_scorer, normalized
 from latentlm_evals.answers.texts import Texts, read_texts, text_task
@@ -36,7 +36,7 @@ EXAMPLES = 3  # answers that the result shows
 class Prepared:
     """What is asked and read, as tokens."""
 
-    questions: Questions | None
+    prompts: Prompts | None
     texts: Texts | None
     scorer: Scorer | None
 
@@ -71,13 +71,13 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options
 def _prepare(
     tokenizer: PreTrainedTokenizerBase, positions: int | None, scorer: Scorer | None, options: Options
 ) -> Prepared:
-    questions = texts = None
+    prompts = texts = None
     if options.source is not None:
         asking = read_asked(options.source, options.turns, options.limit)
-        questions = build_questions(asking, tokenizer, positions, options.max_new_tokens, SPARE_TOKENS)
+        prompts = build_prompts(asking, tokenizer, positions, options.max_new_tokens, SPARE_TOKENS)
     if options.text is not None:
         texts = read_texts(options.text, tokenizer, options.limit)
-    return Prepared(questions, texts, scorer)
+    return Prepared(prompts, texts, scorer)
 
 
 def _score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prepared: Prepared, options: Options) -> Result:
@@ -85,13 +85,13 @@ def _score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prepared:
     tasks: dict[TaskKey, Task] = {}
     samples: list[dict[str, Any]] = []
     warnings: list[str] = []
-    if (questions := prepared.questions) is not None:
-        answers = _answers(model, tokenizer, questions, options)
-        samples = _samples(questions, answers, prepared.scorer)
-        right = [question.right for question in questions.rows]
+    if (prompts := prepared.prompts) is not None:
+        answers = _answers(model, tokenizer, prompts, options)
+        samples = _samples(prompts, answers, prepared.scorer)
+        right = [prompt.right for prompt in prompts.rows]
         losses = token_losses(model, tokenizer, right, most_rows=options.batch_size)
-        tasks[TaskKey(NAME)] = _task(questions, samples, losses, prepared.scorer, options)
-        warnings += _warnings(questions, samples, prepared.scorer)
+        tasks[TaskKey(NAME)] = _task(prompts, samples, losses, prepared.scorer, options)
+        warnings += _warnings(prompts, samples, prepared.scorer)
     if prepared.texts is not None:
         task, notes = text_task(model, tokenizer, prepared.texts, options)
         tasks[TaskKey(NAME, ("text",))] = task
@@ -101,25 +101,23 @@ def _score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prepared:
 
 
 def _answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Questions, options: Options
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Prompts, options: Options
 ) -> list[list[Written]]:
-    """`options.num_samples` answers to each question."""
-    limits = GenerationConfig(max_new_tokens=questions.max_new_tokens, do_sample=False, num_beams=1)
-    places = [(i, k) for i in range(len(questions.rows)) for k in range(options.num_samples)]
+    """`options.num_samples` answers to each prompt."""
+    limits = GenerationConfig(max_new_tokens=prompts.max_new_tokens, do_sample=False, num_beams=1)
+    places = [(i, k) for i in range(len(prompts.rows)) for k in range(options.num_samples)]
     # the longest first: what does not fit in memory is told at once, and little is padded
-    places.sort(key=lambda place: (-len(questions.rows[place[0]].ids), place))
+    places.sort(key=lambda place: (-len(prompts.rows[place[0]].ids), place))
     draws = None
     if options.temperature:
         keys = [example_keys(options.seed, k, np.array([i]))[0] for i, k in places]
         draws = Draws(options.temperature, [int(key) & (2**63 - 1) for key in keys])
-    prompts = [questions.rows[i].ids for i, _ in places]
+    ids = [prompts.rows[i].ids for i, _ in places]
     own = model.generation_config.eos_token_id  # of a chat model, often the end of a turn
-    stop = {*questions.stop, *([own] if isinstance(own, int) else own or [])}
-    written = write_after(
-        model, tokenizer, prompts, limits, options.batch_size, "answer", stop=sorted(stop), draws=draws
-    )
+    stop = {*prompts.stop, *([own] if isinstance(own, int) else own or [])}
+    written = write_after(model, tokenizer, ids, limits, options.batch_size, "answer", stop=sorted(stop), draws=draws)
     found = dict(zip(places, written, strict=True))
-    return [[_cut(found[i, k], options.stop) for k in range(options.num_samples)] for i in range(len(questions.rows))]
+    return [[_cut(found[i, k], options.stop) for k in range(options.num_samples)] for i in range(len(prompts.rows))]
 
 
 def _cut(written: Written, stop: Sequence[str]) -> Written:
@@ -128,25 +126,25 @@ def _cut(written: Written, stop: Sequence[str]) -> Written:
     return Written(written.text[: min(ends)], True) if ends else written
 
 
-def _samples(questions: Questions, answers: Sequence[Sequence[Written]], scorer: Scorer | None) -> list[dict[str, Any]]:
+def _samples(prompts: Prompts, answers: Sequence[Sequence[Written]], scorer: Scorer | None) -> list[dict[str, Any]]:
     """A row for each answer, with all its scores."""
     rows = []
-    for question, written in zip(questions.rows, answers, strict=True):
-        gold = question.asked.gold
+    for prompt, written in zip(prompts.rows, answers, strict=True):
+        gold = prompt.asked.gold
         for number, answer in enumerate(written):
-            row: dict[str, Any] = {"row": question.asked.row}
-            row |= {"turn": question.asked.turn} if question.asked.turn is not None else {}
+            row: dict[str, Any] = {"row": prompt.asked.row}
+            row |= {"turn": prompt.asked.turn} if prompt.asked.turn is not None else {}
             row |= {"sample": number} if len(written) > 1 else {}
-            row |= {"prompt": question.prompt, "answer": answer.text, "gold": gold, "ended": answer.ended}
+            row |= {"prompt": prompt.text, "answer": answer.text, "gold": gold, "ended": answer.ended}
             row |= {"exact": exact(answer.text, gold), "normalized": normalized(answer.text, gold)}
             if scorer is not None:
-                row[scorer.name] = scorer(answer.text, gold, f"row {question.asked.row}")
+                row[scorer.name] = scorer(answer.text, gold, f"row {prompt.asked.row}")
             rows.append(row)
     return rows
 
 
 def _task(
-    questions: Questions,
+    prompts: Prompts,
     samples: Sequence[dict[str, Any]],
     losses: Sequence[float],
     scorer: Scorer | None,
@@ -161,16 +159,16 @@ def _task(
         scores[name] = mean(values, entities, seed=options.seed, higher_is_better=True)
     cut = [float(not sample["ended"]) for sample in samples]
     scores["cut"] = bounded_mean(cut, entities, seed=options.seed, higher_is_better=False)
-    asked = [question.asked.row for question in questions.rows]
-    tokens = [question.right.count for question in questions.rows]
-    size = [len(question.asked.gold.encode()) for question in questions.rows]
+    asked = [prompt.asked.row for prompt in prompts.rows]
+    tokens = [prompt.right.count for prompt in prompts.rows]
+    size = [len(prompt.asked.gold.encode()) for prompt in prompts.rows]
     scores["nats_per_token"] = ratio(losses, tokens, asked, seed=options.seed, higher_is_better=False)
     bits = [loss / math.log(2) for loss in losses]
     scores["bits_per_byte"] = ratio(bits, size, asked, seed=options.seed, higher_is_better=False)
     counts = {
-        "original": questions.num_rows,
+        "original": prompts.num_rows,
         "effective": len(set(asked)),
-        "questions": len(questions.rows),
+        "prompts": len(prompts.rows),
         "answers": len(samples),
         "tokens": sum(tokens),
         "bytes": sum(size),
@@ -178,21 +176,21 @@ def _task(
     return Task(scores, "answers", counts, VERSION)
 
 
-def _warnings(questions: Questions, samples: Sequence[dict[str, Any]], scorer: Scorer | None) -> list[str]:
+def _warnings(prompts: Prompts, samples: Sequence[dict[str, Any]], scorer: Scorer | None) -> list[str]:
     lines = []
-    if questions.skipped:
-        lines.append(f"skipped: {len(questions.skipped)} of {questions.num_rows} rows: {some(questions.skipped)}")
-    if questions.short:
+    if prompts.skipped:
+        lines.append(f"skipped: {len(prompts.skipped)} of {prompts.num_rows} rows: {some(prompts.skipped)}")
+    if prompts.short:
         lines.append(
-            f"short: {questions.short} right answers have more than the {questions.max_new_tokens} tokens that an "
+            f"short: {prompts.short} right answers have more than the {prompts.max_new_tokens} tokens that an "
             "answer may have; raise max_new_tokens"
         )
     cut = sum(not sample["ended"] for sample in samples)
     if cut == len(samples):
         lines.append(
-            f"never_ends: no answer ends within {questions.max_new_tokens} tokens, so none can be exact; has the model "
+            f"never_ends: no answer ends within {prompts.max_new_tokens} tokens, so none can be exact; has the model "
             "learned to end its turns? give stop, or raise max_new_tokens"
         )
     if scorer is not None:
-        lines += scorer.notes([question.asked.gold for question in questions.rows])
+        lines += scorer.notes([prompt.asked.gold for prompt in prompts.rows])
     return lines

@@ -12,7 +12,7 @@ from latentlm.data.text.encoding_report import DocumentError, some
 from latentlm.data.text.token_bytes import token_bytes
 from latentlm.result import Estimate, Task
 from latentlm_evals.answers.options import Options
-from latentlm_evals.answers.questions import most_positions
+from latentlm_evals.answers.prompts import most_positions
 from latentlm_evals.answers.rows import corpus_of
 from latentlm_evals.models.losses import Labelled, token_losses, windows
 from latentlm_evals.statistics.bootstrap import ratio

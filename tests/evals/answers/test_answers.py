@@ -75,7 +75,7 @@ def test_known_answers_and_losses(tmp_path):
     hit = -math.log(math.exp(5) / (math.exp(5) + len(WORDS) - 1))
     miss = hit + 5
     # row 0: one, two, end. row 1: unknown words one, "One", ",", "two", "!": count those of the model's own logits
-    first = [question for question in result.extra["samples"] if question["row"] == 0]
+    first = [sample for sample in result.extra["samples"] if sample["row"] == 0]
     assert len(first) == 1
     single = evaluate(counting_model(), WORDS, Options(source=lines(tmp_path / "a.jsonl", PAIRS[:1])))
     assert single.tasks[TaskKey("answers")].value("nats_per_token") == pytest.approx(hit, rel=1e-5)

@@ -20,24 +20,24 @@ _MARK = "\ue000"  # of the private use area: in no template
 
 
 @dataclass(frozen=True)
-class Question:
+class Prompt:
     """A prompt that fits into the model.
 
     Attributes:
         asked: as text.
-        prompt: as the model reads it, special tokens included.
+        text: as the model reads it, special tokens included.
         ids: tokens of the prompt.
         right: the prompt with the right answer and its end, of which the labels are those of the answer and its end.
     """
 
     asked: Asked
-    prompt: str
+    text: str
     ids: list[int]
     right: Labelled
 
 
 @dataclass(frozen=True)
-class Questions:
+class Prompts:
     """All that is asked, and the tokens that end an answer.
 
     Attributes:
@@ -49,7 +49,7 @@ class Questions:
         short: right answers that have more tokens than that.
     """
 
-    rows: Sequence[Question]
+    rows: Sequence[Prompt]
     skipped: Sequence[str]
     num_rows: int
     stop: Sequence[int]
@@ -71,9 +71,9 @@ def most_positions(config: object) -> int | None:
     return getattr(get() if get else config, "max_position_embeddings", None)
 
 
-def build_questions(
+def build_prompts(
     asking: Asking, tokenizer: PreTrainedTokenizerBase, positions: int | None, max_new_tokens: int | None, spare: int
-) -> Questions:
+) -> Prompts:
     """Tokens of all that is asked; ValueError where no row is left.
 
     Args:
@@ -91,24 +91,24 @@ def build_questions(
     found, skipped = [], list(asking.skipped)
     for asked in asking.asked:
         try:
-            question = _question(asked, tokenizer, end, stop)
-            need = max(len(question.right.ids), len(question.ids) + (max_new_tokens or 1))
+            prompt = _prompt(asked, tokenizer, end, stop)
+            need = max(len(prompt.right.ids), len(prompt.ids) + (max_new_tokens or 1))
             if positions is not None and need > positions:
                 raise DocumentError(f"prompt and answer need {need} positions, the model has {positions}")
-            found.append(question)
+            found.append(prompt)
         except DocumentError as error:
             skipped.append(f"row {asked.row}: {error}")
     if not found:
         raise ValueError(f"source: none of {asking.num_rows} rows can be used: {some(skipped)}")
-    longest = max(question.right.count for question in found)
+    longest = max(prompt.right.count for prompt in found)
     most = max_new_tokens or longest + spare
     if positions is not None:
-        most = min(most, positions - max(len(question.ids) for question in found))
-    short = sum(question.right.count > most for question in found)
-    return Questions(found, skipped, asking.num_rows, stop, most, short)
+        most = min(most, positions - max(len(prompt.ids) for prompt in found))
+    short = sum(prompt.right.count > most for prompt in found)
+    return Prompts(found, skipped, asking.num_rows, stop, most, short)
 
 
-def _question(asked: Asked, tokenizer: PreTrainedTokenizerBase, end: str, stop: Sequence[int]) -> Question:
+def _prompt(asked: Asked, tokenizer: PreTrainedTokenizerBase, end: str, stop: Sequence[int]) -> Prompt:
     if isinstance(asked.prompt, str):
         # a model is trained on prompt and completion joined, where a blank belongs to the word after it
         prompt = asked.prompt.rstrip(" ")
@@ -128,7 +128,7 @@ def _question(asked: Asked, tokenizer: PreTrainedTokenizerBase, end: str, stop: 
     if not first:  # joined they are one other word
         answer = tokenizer(asked.gold, add_special_tokens=False)["input_ids"]
         whole, first = [*ids, *answer, *stop[-1:]], len(ids)
-    return Question(asked, prompt, ids, Labelled(whole, [IGNORE] * first + whole[first:]))
+    return Prompt(asked, prompt, ids, Labelled(whole, [IGNORE] * first + whole[first:]))
 
 
 def _until_end(ids: list[int], start: int, stop: Sequence[int]) -> list[int]:
