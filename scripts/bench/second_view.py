@@ -186,10 +186,11 @@ def lone_rows(examples: list[dict], pad: int) -> dict[str, Tensor]:
 
 def second_forward(model: Any, first: dict, alone: dict) -> tuple[Loss, list[nn.Parameter]]:
     """The reversal objective as one would write it: documents, then lone spans without the output head."""
-    dim, depth = model.config.hidden_size, model.config.num_hidden_layers // 2
-    # the attached model's own first weights, so that the losses can be compared
+    dim = model.config.hidden_size
+    # the attached model's own depth and first weights, so that the losses can be compared
     other = get_latent_model(twin(model), read_recipe("reversal")["objective"])
-    (head,) = (term.predictor.network for _, term in other.latent.terms.items())
+    ((_, term),) = other.latent.terms.items()
+    depth, head = term.spec.source.blocks[-1], term.predictor.network
     latent = first["latent"]
     inputs = {name: value for name, value in first.items() if name != "latent"}
     ends, ids = latent["source_last"].flatten(), latent["target_ids"].flatten(0, 1)
