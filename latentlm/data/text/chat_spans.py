@@ -4,15 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from latentlm.data.documents import Message, Span
+from latentlm.data.text.encoding_report import DocumentError
 
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
 def render(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
-    """The conversation as text, special tokens included."""
+    """The conversation as text, special tokens included.
+
+    Raises:
+        DocumentError: the template refuses the conversation. It is a program from elsewhere, so whatever it raises is
+            told in one line: a role that it does not know, or what its sandbox does not allow.
+    """
     if tokenizer.chat_template is None:
         raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DocumentError(
+            f"the chat template refuses it ({reason}); change the messages or set another tokenizer.chat_template"
+        ) from error
 
 
 def rendered_spans(

@@ -4,6 +4,7 @@ import pytest
 
 from latentlm.data import Chunks, Document, encode, encode_dataset, word_tokenizer
 from latentlm.data.text.chat_spans import render, rendered_spans
+from latentlm.data.text.encoding_report import DocumentError
 
 SAID = ["  who is user ?", "assistant is the\nuser", "user"]  # words of the template, blanks, line breaks
 MESSAGES = [{"role": role, "content": said} for role, said in zip(("user", "assistant", "user"), SAID, strict=True)]
@@ -62,6 +63,38 @@ def test_a_template_that_rewrites_is_refused(template):
         rendered_spans([(2, 5)], MESSAGES, render(MESSAGES, tokenizer), tokenizer)
     document = Document(JOINED, [], messages=MESSAGES)
     assert not encode(document, tokenizer, 64, ("source_last",)).span_pairs  # without spans any template will do
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[0].content + 1 }}", "str"),
+        ("{% for m in messages %}", "end of template"),
+        ("{{ messages[0].absent.more }}", "absent"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ({"a": "x", "b": "y"}, "chat template"),  # several, of which none is the default
+    ],
+)
+def test_a_template_that_raises_is_one_line(template, reason):
+    with pytest.raises(DocumentError, match=f"the chat template refuses it .*{reason}") as told:
+        render(MESSAGES, _tokenizer(template))
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 250
+
+
+def test_one_conversation_that_the_template_refuses_does_not_stop_the_others(caplog):
+    tokenizer = _tokenizer(
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+        "{{ m.content }} <eos>{% endfor %}"
+    )
+    good = Document(JOINED, messages=MESSAGES)
+    bad = Document("user", messages=[{"role": "tool", "content": "user"}], origin="row 1")
+    assert len(encode_dataset([good, bad, good], tokenizer, 64)) == 2
+    assert "row 1: the chat template refuses it (no tools)" in caplog.text
+    with pytest.raises(ValueError, match=r"none can be used: row 1: the chat template refuses it \(no tools\)"):
+        encode_dataset([bad], tokenizer, 64)
 
 
 def test_chunks_of_a_conversation_are_words_that_were_said():
