@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latentlm.losses import Kl, Mse, PairLoss, SmoothL1, SoftCrossEntropy, ViewLoss
+from latentlm.losses import Cosine, Kl, Mse, PairLoss, SmoothL1, SoftCrossEntropy, ViewLoss
 from latentlm.monitor.verdicts import verdicts
 from latentlm.objective.predict import PredictTerm
 from latentlm.objective.regularize import RegularizeTerm
@@ -85,6 +85,25 @@ def alike_within(latents: Float[Tensor, "m d"], anchor: Int[Tensor, "m"]) -> flo
 
 
 @torch.no_grad()
+def constant_guess(loss: PairLoss, goal: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+    """The guess that does best without the input: the mean of the targets, as that loss reads them.
+
+        mse: mean t   cosine: mean t / |t|   soft_cross_entropy, kl: T log mean softmax(t / T_target)
+
+    No constant has a smaller loss (smooth_l1, which takes the mean as well, apart). Of logits the mean would be far
+    worse than uniform: sharp ones that differ have a mean that is sharp as well.
+    """
+    goal = goal.float()
+    if isinstance(loss, Cosine):
+        goal = F.normalize(goal, dim=-1)
+    if not isinstance(loss, SoftCrossEntropy | Kl):
+        return goal.mean(0).expand_as(goal)
+    sharpened = goal / (loss.target_temperature if isinstance(loss, SoftCrossEntropy) else loss.temperature)
+    share = sharpened.log_softmax(-1).logsumexp(0) - log(len(goal))
+    return (loss.temperature * share).expand_as(goal)
+
+
+@torch.no_grad()
 def class_health(guess: Float[Tensor, "m k"], temperature: float) -> dict[str, float]:
     """Of guesses that are logits: ``classes``, how many are used at all, and ``entropy`` of each as a share of log k.
 
@@ -99,11 +118,10 @@ def class_health(guess: Float[Tensor, "m k"], temperature: float) -> dict[str, f
 def measure(terms: Terms, context: StepContext) -> dict[str, float | str]:
     """Health and ``verdict`` of every term with latents, keyed ``monitor/<term>/<name>``.
 
-    Beside what `pair_health`, `set_health` and `class_health` give, ``baseline_loss`` is the loss of a guess that is
-    the mean of the targets whatever the input. Where the targets themselves become alike it falls with the loss.
-    ``target_between_example_share`` is `alike_within` of the targets, where an anchor has several. ``r2`` is there
-    where the loss
-    regresses: one that compares directions leaves the length of a guess free.
+    Beside what `pair_health`, `set_health` and `class_health` give, ``baseline_loss`` is the loss of `constant_guess`.
+    Where the targets themselves become equal it falls with the loss. ``target_between_example_share`` is `alike_within`
+    of the targets, where an anchor has several. ``r2`` is there where the loss regresses: one that compares directions
+    leaves the length of a guess free.
     """
     found: dict[str, float | str] = {}
     for name, term in terms.items():
@@ -131,7 +149,7 @@ def _pairs(term: PredictTerm, context: StepContext) -> tuple[dict[str, float], i
     if 1 < len(anchor.unique()) < len(anchor) and not spec.shuffle:
         health["target_between_example_share"] = alike_within(goal, anchor)
     if isinstance(spec.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
-        health["baseline_loss"] = float(spec.loss(goal.mean(0).expand_as(goal), goal).mean())
+        health["baseline_loss"] = float(spec.loss(constant_guess(spec.loss, goal), goal).mean())
     if isinstance(spec.loss, Kl | SoftCrossEntropy):
         health |= class_health(guess, spec.loss.temperature)
     return health, goal.shape[-1]

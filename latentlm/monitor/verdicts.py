@@ -33,7 +33,7 @@ def lasting(
         monitor_every: of the objective.
         is_on: whether the term has ever had a weight; one that is still off has nothing to learn.
         value: of the term's loss.
-        baseline_loss: of the mean of the targets as guess, whatever the input; None where there is none.
+        baseline_loss: of the best guess that is the same for every input; None where there is none.
     """
     names = [name for name in verdict.split(", ") if name != "ok"]
     if not names and baseline_loss is not None and isfinite(baseline_loss) and value > 1.1 * baseline_loss + 1e-6:

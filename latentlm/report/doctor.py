@@ -54,10 +54,10 @@ FIXES = {
 """What to try against each."""
 
 LEGEND = """\
-first, last: the loss. mean guess: the loss of the targets' mean as guess, whatever the input. rank: of the guesses
-(or of the set) and of the targets. margin: how much nearer, by cosine, a guess is to its own target than to a
-stranger's. gradient: its size at the source over that of everything else there; - where there is nothing to compare or
-to measure."""
+first, last: the loss. mean guess: the loss of the best guess that is the same for every input, the mean of the
+targets. rank: of the guesses (or of the set) and of the targets. margin: how much nearer, by cosine, a guess is to its
+own target than to a stranger's. gradient: its size at the source over that of everything else there; - where there is
+nothing to compare or to measure."""
 
 
 @dataclass(frozen=True)

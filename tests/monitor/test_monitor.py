@@ -13,8 +13,16 @@ from toy_view import context, llama, terms, view
 
 from latentlm.attach.state import latent_state
 from latentlm.config.schema import kind_of
-from latentlm.losses import BarlowTwins, Invariance, Mmcr, NtXent
-from latentlm.monitor.statistics import alike_within, class_health, measure, pair_health, rank, set_health
+from latentlm.losses import BarlowTwins, Cosine, Invariance, Kl, Mmcr, Mse, NtXent, SoftCrossEntropy
+from latentlm.monitor.statistics import (
+    alike_within,
+    class_health,
+    constant_guess,
+    measure,
+    pair_health,
+    rank,
+    set_health,
+)
 from latentlm.monitor.verdicts import verdicts
 
 DIM = 16
@@ -189,6 +197,44 @@ def test_measure_reports_every_latent_term():
     assert found.pop("monitor/c/verdict") == "ok"
     assert found == {f"monitor/c/{key}": value for key, value in set_health(samples).items()}
     assert measure(built, context(built, view([[0, 0, 0]]))) == {}
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [Mse(), Cosine(), Kl(temperature=0.2), SoftCrossEntropy(temperature=0.1, target_temperature=0.04)],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_no_constant_guess_has_a_smaller_loss(loss):
+    """Found by descent from many starts in float64; of a cross-entropy it is the entropy of the mean distribution."""
+    torch.manual_seed(0)
+    goal = torch.randn(200, 6, dtype=torch.float64) * torch.rand(200, 1, dtype=torch.float64)
+    baseline = float(loss(constant_guess(loss, goal).double(), goal).mean())
+    best = []
+    for _ in range(3):
+        guess = torch.randn(6, dtype=torch.float64).requires_grad_()
+        optimizer = torch.optim.LBFGS([guess], max_iter=200, line_search_fn="strong_wolfe")
+
+        def step(guess=guess, optimizer=optimizer):
+            optimizer.zero_grad()
+            value = loss(guess.expand_as(goal), goal).mean()
+            value.backward()
+            return value
+
+        optimizer.step(step)
+        best.append(float(loss(guess.detach().expand_as(goal), goal).mean()))
+    assert baseline == pytest.approx(min(best), rel=1e-5)
+    if isinstance(loss, SoftCrossEntropy):
+        share = (goal / loss.target_temperature).softmax(-1).mean(0)
+        assert baseline == pytest.approx(float(-(share * share.log()).sum()), rel=1e-6)
+
+
+def test_the_constant_guess_of_sharp_assignments_is_not_above_uniform():
+    """DINO's targets: logarithms of sharp distributions, whose mean as logits would name a class that few have."""
+    goal = (torch.randn(512, 64, generator=torch.Generator().manual_seed(0)) / 0.04).log_softmax(-1)
+    loss = SoftCrossEntropy(temperature=0.1)
+    baseline = float(loss(constant_guess(loss, goal), goal).mean())
+    assert 0.9 * math.log(64) < baseline <= math.log(64)
+    assert float(loss(goal.mean(0).expand_as(goal), goal).mean()) > 4 * math.log(64)
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "cosine", "kl", "smooth_l1"])
