@@ -51,8 +51,8 @@ class ForwardInputs:
         """Segment number of each position, -1 for padding.
 
         What the data says; else the document of `seq_idx` or `cu_seq_lens_q`; else the mask, 0 or 1, or 1, 2, ... by
-        document; else where positions restart. Without any of these a row is one document, and what ends it in padding
-        without a label is none of it.
+        document, and a new one wherever positions restart. What the mask hides is padding, whatever says the documents.
+        Without any of these a row is one document, and what ends it in padding without a label is none of it.
 
         Args:
             pad_token_id: of the network.
@@ -60,13 +60,14 @@ class ForwardInputs:
         if self.latent and "segments" in self.latent:
             return self.latent["segments"]
         mask, positions, ids = self.attention_mask, self.position_ids, self.input_ids
-        if self.seq_idx is not None:
-            return self.seq_idx
-        if self.cu_seq_lens_q is not None and ids is not None and len(ids) == 1:
-            place = torch.arange(ids.shape[1], device=ids.device)
-            return torch.bucketize(place, self.cu_seq_lens_q[1:].to(place), right=True)[None]
-        if isinstance(mask, Tensor) and mask.dim() == 2:
-            return torch.where(mask > 0, mask.long() - 1, -1)
+        table = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        numbers = self._numbered_documents()
+        if numbers is None and table is not None:
+            numbers = table.long() - 1
+            if positions is not None and positions.dim() == 2:
+                numbers = _split_at_restarts(numbers, positions.expand_as(table))
+        if numbers is not None:
+            return numbers if table is None else numbers.masked_fill(table <= 0, -1)
         if mask is not None:
             raise ValueError(
                 "attention_mask: a table of queries and keys does not say which tokens are of one document; also give "
@@ -83,6 +84,14 @@ class ForwardInputs:
         blank = (ids == pad_token_id) & (self.labels == IGNORE)
         return segments.masked_fill(blank.flip(1).cumprod(1).flip(1).bool(), -1)
 
+    def _numbered_documents(self) -> Tensor | None:
+        """The document of each position, where the inputs number them."""
+        ids, ends = self.input_ids, self.cu_seq_lens_q
+        if self.seq_idx is not None or ends is None or ids is None or len(ids) != 1:
+            return self.seq_idx
+        place = torch.arange(ids.shape[1], device=ids.device)
+        return torch.bucketize(place, ends[1:].to(place), right=True)[None]
+
     def next_labels(self) -> Tensor | None:
         """Labels moved to the position that predicts them."""
         if self.shift_labels is not None or self.labels is None or self.labels.dim() < 2:
@@ -93,6 +102,20 @@ class ForwardInputs:
         """Label tokens of this forward; 1 where there are no labels."""
         labels = self.labels if self.labels is not None and self.labels.dim() < 2 else self.next_labels()
         return 1 if labels is None else (labels != IGNORE).sum()
+
+
+def _split_at_restarts(numbers: Tensor, positions: Tensor) -> Tensor:
+    """Documents ``[b t]``, -1 for padding, cut where positions go back from one token of a document to its next.
+
+    Counted anew from 0. Gaps cut nothing: positions may skip what the mask hides.
+    """
+    real = numbers >= 0
+    place = torch.arange(numbers.shape[1], device=numbers.device)
+    latest = torch.where(real, place, -1).cummax(1).values
+    before = F.pad(latest[:, :-1], (1, 0), value=-1)
+    at = before.clamp(min=0)
+    changed = (numbers != numbers.gather(1, at)) | (positions <= positions.gather(1, at))
+    return (changed & real & (before >= 0)).cumsum(1)
 
 
 @dataclass
@@ -108,6 +131,7 @@ class Forward:
         compiled: whether the blocks run inside a compiled graph.
         loss: weighted sum of the terms.
         lm_head_hooks: removed after this forward.
+        ran: depths that were reached, by the network (None) and by each teacher.
     """
 
     inputs: ForwardInputs
@@ -118,6 +142,16 @@ class Forward:
     compiled: bool = False
     loss: Tensor | None = None
     lm_head_hooks: list[RemovableHandle] = field(default_factory=list)
+    ran: set[tuple[str | None, int]] = field(default_factory=set)
+
+    def reach(self, depth: int) -> None:
+        """ValueError where a depth is reached twice: a looped network has several states there."""
+        if (self.teacher, depth) in self.ran:
+            raise ValueError(
+                f"block {max(depth, 1)} ran twice in one forward (a looped network?), so its depth names two states; "
+                "latent terms need a network in which every block runs once"
+            )
+        self.ran.add((self.teacher, depth))
 
     def store(self, depth: int, state: Tensor) -> None:
         """Keep the state of a depth, the network's own or that of the teacher that is running."""

@@ -67,6 +67,8 @@ def _check_trained(latent: LatentHeads) -> None:
 
 def _store(state: LatentState, forward: Forward, depth: int, values: Tensor) -> None:
     forward.compiled = torch.compiler.is_compiling()
+    if not forward.compiled:  # a graph that is made once cannot count
+        forward.reach(depth)
     if depth in state.attachment.blocks[forward.teacher]:
         forward.store(depth, values)
 

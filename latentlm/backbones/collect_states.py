@@ -32,6 +32,10 @@ def collect_states(
     found: dict[int, Tensor] = {}
 
     def collect(depth: int, state: Tensor) -> None:
+        if depth in found:
+            raise ValueError(
+                f"block {max(depth, 1)} ran twice in one forward (a looped network?); its depth is not one"
+            )
         found[depth] = keep(state)
         if stop and depth == max(depths):
             raise _DeepEnough

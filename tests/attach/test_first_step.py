@@ -15,6 +15,8 @@ from transformers import (
 )
 
 from latentlm import get_latent_model, latent_lora_config
+from latentlm.attach.forward_io import ForwardInputs
+from latentlm.backbones.collect_states import collect_states
 
 TERM = {
     "kind": "predict",
@@ -103,14 +105,53 @@ def test_a_mask_of_queries_and_keys_is_refused_without_segments():
 
 
 def test_documents_by_number_and_by_their_ends_are_documents():
-    from latentlm.attach.forward_io import ForwardInputs
-
     want = [[0, 0, 0, 1, 1, -1]]
     mask = torch.tensor([[1, 1, 1, 2, 2, 0]])
     assert ForwardInputs(input_ids=ids(1, 6), attention_mask=mask).segments().tolist() == want
     assert ForwardInputs(input_ids=ids(1, 6), seq_idx=torch.tensor(want)).segments().tolist() == want
     ends = torch.tensor([0, 3, 6])
     assert ForwardInputs(input_ids=ids(1, 6), cu_seq_lens_q=ends).segments().tolist() == [[0, 0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "positions", "want"),
+    [
+        ([1, 1, 1, 1, 1, 0], [0, 1, 0, 1, 2, 3], [0, 0, 1, 1, 1, -1]),  # the mask alone says one document
+        ([1, 1, 2, 2, 2, 0], [0, 1, 2, 0, 1, 2], [0, 0, 1, 2, 2, -1]),  # each cuts where the other does not
+        ([1, 1, 2, 2, 3, 3], [0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2]),  # they agree
+        ([1, 1, 2, 2, 2, 0], [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 1, -1]),  # positions that never restart say nothing
+        ([0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 2, 3], [-1, -1, 0, 0, 0, 0]),  # padded on the left, as generate counts
+        ([0, 0, 1, 1, 1, 1], [1, 1, 0, 1, 2, 3], [-1, -1, 0, 0, 0, 0]),
+        ([1, 1, 0, 1, 1, 1], [0, 1, 2, 3, 4, 5], [0, 0, -1, 0, 0, 0]),  # a hidden token inside a document
+        ([1, 1, 0, 1, 1, 1], [0, 1, 1, 2, 3, 4], [0, 0, -1, 0, 0, 0]),
+        ([1, 1, 1, 1, 1, 1], [0, 1, 5, 6, 9, 9], [0, 0, 0, 0, 0, 1]),  # gaps cut nothing
+    ],
+)
+def test_mask_and_positions_give_the_finer_of_both(mask, positions, want):
+    given = ForwardInputs(
+        input_ids=ids(1, 6), attention_mask=torch.tensor([mask]), position_ids=torch.tensor([positions])
+    )
+    assert given.segments().tolist() == [want]
+
+
+def test_a_mask_hides_padding_whatever_says_the_documents():
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0]])
+    number, ends = torch.tensor([[0, 0, 0, 1, 1, 1]]), torch.tensor([0, 3, 6])
+    want = [[0, 0, 0, 1, 1, -1]]
+    assert ForwardInputs(input_ids=ids(1, 6), attention_mask=mask, seq_idx=number).segments().tolist() == want
+    assert ForwardInputs(input_ids=ids(1, 6), attention_mask=mask, cu_seq_lens_q=ends).segments().tolist() == want
+
+
+def test_two_documents_in_a_row_with_a_mask_are_those_of_positions_alone():
+    """The latent loss; the attention is the model's own, and the first document is the same in both."""
+    model = get_latent_model(build("llama", pad_token_id=0), ONE).train()
+    one = {"input_ids": ids(1, 10), "position_ids": torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 8, 0]])}
+    alone = model(**one).latent_loss
+    assert model(**one, attention_mask=torch.ones(1, 10, dtype=torch.long)).latent_loss.item() == pytest.approx(
+        alone.item(), rel=1e-5
+    )
+    longer = one | {"position_ids": torch.arange(10)[None]}
+    assert model(**longer).latent_loss.item() != pytest.approx(alone.item(), rel=1e-3)
 
 
 def test_a_set_that_leaves_its_row_is_refused():
@@ -159,6 +200,27 @@ def test_shared_blocks_and_blocks_that_were_left_out_are_refused():
     model.model.config.num_hidden_layers = 1  # the forward stops there
     with pytest.raises(ValueError, match=r"block 2 was left out of this forward \(layerdrop"):
         model(**batch())
+
+
+class Looped(torch.nn.ModuleList):
+    """Blocks of which a forward runs the last one twice; nothing of it shows before."""
+
+    def __getitem__(self, index):
+        found = super().__getitem__(index)
+        return [*found, found[-1]] if isinstance(index, slice) else found
+
+
+def test_a_block_that_runs_twice_in_a_forward_is_refused():
+    line = r"block 4 ran twice in one forward \(a looped network\?\)"
+    model = build("llama")
+    model.model.layers = Looped(model.model.layers)
+    blocks = list(model.model.layers)
+    with pytest.raises(ValueError, match=line):
+        collect_states(lambda: model(**batch()), blocks, [1, 4], lambda state: state)
+    model = get_latent_model(model, ONE).train()
+    with pytest.raises(ValueError, match=line):
+        model(**batch())
+    assert model.eval()(**batch()).loss.isfinite()  # without terms it is the plain model
 
 
 @pytest.mark.parametrize("lm_weight", [1.0, 0.5, 0.0])

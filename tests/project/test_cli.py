@@ -133,16 +133,37 @@ def test_two_processes_write_one_run():
     assert latentlm("eval", "reversal", "run").code == 0
 
 
+def without(package: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command where a package is not installed."""
+    return python(
+        "-c",
+        f"import sys\nsys.modules[{package!r}] = None\nsys.argv = ['latentlm', *{words!r}]\n"
+        "from latentlm.cli import main\nmain()",
+    )
+
+
 @pytest.mark.parametrize(
-    ("words", "extra"), [("'eval', 'coherence', '--help'", "evals"), ("'eval', 'probe', 'run'", "evals")]
+    ("package", "words", "extra"),
+    [
+        ("sklearn", ["eval", "coherence", "run"], "evals"),
+        ("sklearn", ["eval", "probe", "run"], "evals"),
+        ("jinja2", ["report", "run"], "report"),
+        ("matplotlib", ["report", "run"], "report"),
+    ],
 )
-def test_an_extra_that_is_not_installed_is_named(words, extra, tmp_path):
-    (tmp_path / "run").mkdir()
+def test_an_extra_that_is_not_installed_is_named(package, words, extra, tmp_path):
+    (tmp_path / "run" / "eval").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text("{}")
-    done = python("-c", f"import sys\nsys.modules['sklearn'] = None\nsys.argv = ['latentlm', {words}]\n"
-                        "from latentlm.cli import main\nmain()")  # fmt: skip
+    results = {"results": {"reversal_test": {"exact_match,none": 0.5}}}
+    (tmp_path / "run" / "eval" / "reversal.json").write_text(json.dumps(results))
+    done = without(package, *words)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert f"sklearn is not installed; it comes with: pip install 'latentlm[{extra}]'" in done.stderr
+    assert f"{package} is not installed; it comes with: pip install 'latentlm[{extra}]'" in done.stderr
+
+
+def test_what_needs_no_extra_does_without():
+    for words in (["eval", "coherence", "--help"], ["recipes"]):
+        assert without("sklearn", *words).returncode == 0
 
 
 def test_export_data_writes_a_generated_set(tmp_path):
