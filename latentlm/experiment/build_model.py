@@ -199,7 +199,9 @@ def _told(key: str, what: str = "") -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
-    except FOREIGN as error:
+    except Exception as error:
+        if not (isinstance(error, FOREIGN) or type(error) is Exception):  # tokenizers raises nothing more telling
+            raise
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason:
             told = "comes with code of its own; read it, then allow it with model.trust_remote_code=true"

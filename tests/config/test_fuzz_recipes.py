@@ -19,6 +19,15 @@ JUNK: list[Any] = [
     {"kind": ["a"]}, {"": 1}, {None: 2}, {1: {2: 3}}, ["a", 1, None], [{"kind": "x"}], "predict", "facts", "images",
     "text", {"kind": "facts", "num_both": -1}, {"kind": "corpus", "path": ""}, 2026, "2026-11-29", {"value": -1},
 ]  # fmt: skip
+BOMB = ", ".join(["&b0 [x]", *(f"&b{i} [{', '.join([f'*b{i - 1}'] * 10)}]" for i in range(1, 10))])
+MERGES = ", ".join(["&m0 {x: 1}", *(f"&m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 10)}]}}" for i in range(1, 10))])
+HOSTILE = [  # YAML in the place of a value
+    f"[{BOMB}]", f"[{MERGES}]", "&a [*a]", "&a {b: *a}", "&a {<<: *a}", "[&c 1, *c, *c]", "*nowhere", "&a", "&a &b 1",
+    "[" * 300 + "]" * 300, "{a: " * 300 + "}" * 300, "[" * 50_000, "- " * 300, "? " * 300,
+    "!!bool maybe", "!!int x", "!!float x", "!!timestamp soon", "!!binary '1'", "!!set {a, b}", "!!omap [a: 1]",
+    "!own x", "! x", "!!python/object/apply:os.system [ls]", "!!python/name:os.system", "%TAG ! x",
+    "9" * 5000, "-" + "9" * 400, "0x" + "f" * 400, "0b_", "1_0", "190:20:30", "1e999", "-.inf", ".NaN", "2026-02-31",
+]  # fmt: skip
 SECONDS = 5  # of one case, on the processor
 
 
@@ -105,6 +114,21 @@ def test_a_file_with_some_characters_changed(name, tmp_path, monkeypatch):
     for _ in range(60):
         file.write_text(scramble(text, rng), encoding="utf-8")
         loads_or_is_refused(file)
+
+
+@pytest.mark.parametrize("name", ["smoke_text", "mae"])
+def test_anchors_tags_depth_and_numbers_in_the_place_of_a_value(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng, file = random.Random(name), tmp_path / "own.yaml"
+    lines = recipe_names()[name].read_text(encoding="utf-8").splitlines()
+    places = [number for number, line in enumerate(lines) if ": " in line and not line.startswith("#")]
+    keys = [".".join(map(str, path)) for path in walk(compose(name))]
+    for piece in HOSTILE:
+        at = rng.choice(places)
+        changed = f"{lines[at].partition(': ')[0]}: {piece}"
+        file.write_text("\n".join([*lines[:at], changed, *lines[at + 1 :]]), encoding="utf-8")
+        loads_or_is_refused(file)
+        loads_or_is_refused(name, [f"{rng.choice(keys)}={piece}"])
 
 
 @pytest.mark.parametrize("name", ["smoke_text", "mae"])

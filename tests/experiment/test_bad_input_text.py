@@ -210,10 +210,14 @@ def test_depth_and_tokenizer_of_a_pretrained_folder(folder, no_weights, monkeypa
     save_model(Path("whole"))
     save_model(Path("endless"), eos_token=None)
     build("llama").save_pretrained("mute")
+    save_model(Path("cut"))
+    os.truncate("cut/tokenizer.json", 100)
     words = ["train", "smoke_text", f"{NAMES_OTHER}.source.depth=block 9"]
     refused(*words, "model.name=whole", line=f"{NAMES_OTHER}: depth block 9: the model has 4 blocks; use 0..4")
     refused("train", "smoke_text", "model.name=endless", line="tokenizer of endless has no eos; set eos_token")
-    refused("train", "smoke_text", "model.name=mute", line="model.name: mute has no tokenizer that can be loaded")
+    for name in ("mute", "cut"):
+        line = f"model.name: {name} has no tokenizer that can be loaded"
+        refused("train", "smoke_text", f"model.name={name}", line=line)
 
 
 def test_mistakes_that_only_the_network_shows(folder):

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from latentlm.backbones import find_backbone
-from latentlm.backbones.load import load_config, load_weights
+from latentlm.backbones.load import load_config, load_weights, readable
 from latentlm_evals.models.hidden_states import check_depths, check_finite, fingerprint, kept, tapped
 from latentlm_evals.models.load import dtype_of
 
@@ -132,7 +132,8 @@ def _processor(path: str, config: Any, data: Any) -> Any:
     from transformers import AutoImageProcessor, ViTImageProcessor
 
     if not Path(path).is_dir() or (Path(path) / "preprocessor_config.json").is_file():
-        return AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
+        with readable(path):
+            return AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
     size, channels = config.image_size, config.num_channels
     high, wide = (size, size) if isinstance(size, int) else size
     mean, std = (list(getattr(data, key, None) or [0.5]) for key in ("mean", "std"))

@@ -73,7 +73,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         places += [base] if base else []
     try:
         return AutoTokenizer.from_pretrained(places[0] if places else name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers has no type of error of its own
         reason = " ".join(str(error).split())[:150]
         told = "its tokenizer cannot be loaded; save the one it was trained with beside the weights"
         raise ValueError(f"{name}: {told} ({reason}...)") from error
