@@ -24,6 +24,7 @@ from latentlm.config.catalog import read_recipe
 from latentlm.config.migration import check_data
 from latentlm.config.schema import ConfigError, dump, parse
 from latentlm.objective.objective import Objective
+from latentlm.objective.terms_module import check_names
 
 CONFIG_KEY = "latentlm"
 KEYS = ("latent_loss", "data_loss")
@@ -144,6 +145,7 @@ def load_heads(model: Any, folder: Path) -> None:
     heads = latent_state(model).model.latent
     with readable(folder):
         saved = dict(saved_heads(folder))
+    check_names(saved, "terms.")
     own = heads.state_dict()
     if missing := own.keys() - saved.keys():
         raise ConfigError(

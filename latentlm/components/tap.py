@@ -92,7 +92,9 @@ class Tap:
     """Latents of one view.
 
     Args:
-        depth: see `Depth`; of several depths each state is layer-normed (no weights), then `fuse` makes one of them.
+        depth: share of the network: ``1/4`` or ``0.25`` is after a quarter of the blocks, 0 the input of the first
+            block, 1 the top; ``block 3`` is after the third block. Of several depths each state is layer-normed (no
+            weights), then `fuse` makes one of them.
         norm: ``final`` applies the network's own final norm, ``none`` takes the raw residual stream.
         at: positions, or the name of an index set of the data.
         pool: ``mean`` or ``last`` makes one vector of an anchor's positions.

@@ -1,6 +1,6 @@
 """All terms of an objective, built: the heads they share, the terms by name, and how much each weighs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from latentlm.components.heads import Head
 from latentlm.components.predictors import Shared
 from latentlm.components.tap import Widths
 from latentlm.components.transformer_predictor import LinearOn
+from latentlm.config.schema import ConfigError
 from latentlm.objective.logit_losses import called
 from latentlm.objective.predict import PredictTerm
 from latentlm.objective.regularize import RegularizeTerm
@@ -88,13 +89,18 @@ class Terms(nn.Module):
         self.weights.rebalance()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
-        old = next((key for key in state_dict if key.startswith((f"{prefix}predictors.", f"{prefix}assigners."))), None)
-        if old is not None:
-            raise ValueError(
-                f"latent heads: '{old}' was saved by an older latentlm, whose heads had other names; train them again "
-                "(the network itself loads with transformers)"
-            )
+        check_names(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def check_names(names: Iterable[str], prefix: str) -> None:
+    """Refuse weights of `Terms` that an older latentlm saved: its predictors and assigners were not in their terms."""
+    old = next((name for name in names if name.startswith((f"{prefix}predictors.", f"{prefix}assigners."))), None)
+    if old is not None:
+        raise ConfigError(
+            f"latent heads: '{old}' was saved by an older latentlm, whose heads had other names; train them again "
+            "(the network itself loads with transformers)"
+        )
 
 
 def _borrows(spec: PlainTerm) -> bool:

@@ -110,6 +110,21 @@ def test_heads_that_do_not_arrive_are_refused():
         from_pretrained("net")
 
 
+@pytest.mark.parametrize("old", ["predictors", "assigners"])
+def test_heads_of_an_older_version_are_refused(old):
+    """By name, before a missing weight is: whoever resumes has to know that the heads cannot be continued."""
+    model = attach(terms={"a": NEXT_STATE})
+    model.save_pretrained("net")
+    edit(
+        lambda weights: {name.replace("terms.terms.a.predictor.", f"terms.{old}.a."): w for name, w in weights.items()}
+    )
+    says = rf"latent heads: '.*terms\.{old}\.a\.network\.\w+' was saved by an older latentlm.*train them again"
+    with pytest.raises(ConfigError, match=says):
+        from_pretrained("net")
+    with pytest.raises(ConfigError, match=says):
+        model.load_state_dict(load_file(f"net/{FILE}"), strict=False)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_what_is_whole_is_loaded_in_the_type_that_was_named(tied):
     build("llama", tie_word_embeddings=tied).to(torch.bfloat16).save_pretrained("net")
