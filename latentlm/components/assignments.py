@@ -1,7 +1,7 @@
-"""Assignments: a target's logits over prototypes as a distribution that cannot name the same prototype for every input.
+"""Assignments: from a target's logits over prototypes to a distribution that is not the same prototype for all inputs.
 
-A part gives logarithms of probabilities, which are logits again: a loss such as soft_cross_entropy, with its target
-temperature at 1, reads them as they are. Beyond the legend: ``k`` prototypes, ``M`` rows of all ranks.
+They return log-probabilities, which are logits too: soft_cross_entropy takes them with a target temperature of 1.
+Letters: ``k`` prototypes, ``M`` rows of all ranks.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from latentlm.losses import sinkhorn
 
 @dataclass(frozen=True)
 class LinearSchedule:
-    """A temperature that moves in a straight line.
+    """A temperature that changes linearly.
 
     Args:
         start, end: at step 0, and from step `steps` on.
@@ -51,22 +51,22 @@ def _check(temperature: Temperature) -> None:
 
 @dataclass(frozen=True)
 class Center:
-    """Centred and sharpened, against a running centre.
+    """Subtract a running centre, then sharpen by a temperature.
 
         log q_i = log softmax((l_i - c) / T),   c <- momentum c + (1 - momentum) mean_M l   after every optimizer step
 
     Shapes:    [m k] -> [m k] log-probabilities; rows are the term's pairs.
     Gradient:  none.
     Scale:     entropy between 0 (one prototype each) and log k.
-    Ranks:     the mean is over the rows of all ranks and of all micro-batches of a step, which all see the centre of
-               the steps before: exact under accumulation. The centre is a buffer, saved with the heads; it begins at 0.
-    Source:    Caron et al. 2021 (DINO), arXiv:2104.14294, sec. 3.1 and eq. 4. Differs: moved once for each optimizer
-               step, where the official code moves it at each forward.
-    Checked:   tests/components/test_assignments.py - naive float64 loop over steps; 2 ranks == 1; goes on from a
+    Ranks:     the mean is over the rows of all ranks and micro-batches of a step. All use the centre of the step
+               before, so accumulation is exact. The centre is a buffer, saved with the heads; it starts at 0.
+    Source:    Caron et al. 2021 (DINO), arXiv:2104.14294, sec. 3.1 and eq. 4. Differs: updated once per optimizer
+               step; the official code updates it in each forward.
+    Checked:   tests/components/test_assignments.py - naive float64 loop over steps; 2 ranks == 1; continues from a
                checkpoint.
 
     Args:
-        temperature: a number, or one that moves (DINO: 0.04 to 0.07).
+        temperature: a number or a schedule (DINO: 0.04 to 0.07).
         momentum: share of the centre that is kept.
     """
 
@@ -87,27 +87,25 @@ class Center:
 
 @dataclass(frozen=True)
 class Sinkhorn:
-    """Balanced: every prototype is wanted about equally often.
+    """Balanced assignments: every prototype is used about equally often.
 
-        log q = the logarithm of `sinkhorn` (l / T)   over the term's pairs, or place by place over all of a set
+        log q = log sinkhorn(l / T)   over the term's pairs, or at each position of a set by itself
 
     Shapes:    [*g m k] -> [*g m k] log-probabilities; each leading index is balanced by itself.
     Gradient:  none.
-    Scale:     entropy between 0 and log k; with few rows for many prototypes rows share prototypes less and less.
-    Ranks:     balanced over all ranks' rows, uneven counts allowed. Not a sum over micro-batches.
-    Source:    Caron et al. 2020 (SwAV), arXiv:2006.09882, sec. 3.1, as in DINOv2, arXiv:2304.07193; with `over`:
+    Scale:     entropy between 0 and log k; the fewer rows there are per prototype, the fewer prototypes are shared.
+    Ranks:     balanced over the rows of all ranks, whose counts may differ; each micro-batch is balanced by itself.
+    Source:    Caron et al. 2020 (SwAV), arXiv:2006.09882, sec. 3.1, as in DINOv2, arXiv:2304.07193; `per_position_of`:
                Darcet et al. 2025 (CAPI), arXiv:2502.08769, sec. 3.
     Checked:   tests/components/test_assignments.py, tests/losses/test_sinkhorn.py - naive float64 loop; position by
-               position; 2 ranks
-               == 1.
+               position; 2 ranks == 1.
 
     Args:
-        temperature: a number, or one that moves.
+        temperature: a number or a schedule.
         iterations: of rows and columns.
-        per_position_of: name of a set of which every anchor has the same places (``patches``). All of it is assigned,
-            balanced
-            over the anchors at each place by itself, so that no prototype can stand for a place; the target then reads
-            its own positions from that.
+        per_position_of: name of a set that has the same positions in every anchor (``patches``). The whole set is
+            assigned, balanced over the anchors at each position by itself, so that no prototype can mean a position.
+            The target takes its own positions from the result.
     """
 
     temperature: Temperature = 0.05
@@ -121,7 +119,7 @@ class Sinkhorn:
             raise ValueError(f"sinkhorn: iterations must be 1 or more, got {self.iterations}")
 
     def build(self, dim: int) -> nn.Module:
-        """Nothing is kept from step to step."""
+        """A module without state."""
         return _Sinkhorn(self)
 
 
@@ -137,7 +135,7 @@ class _Center(nn.Module):
         super().__init__()
         self.part = part
         self.register_buffer("center", torch.zeros(dim))
-        self.register_buffer("total", torch.zeros(dim), persistent=False)  # of the step that is going on
+        self.register_buffer("total", torch.zeros(dim), persistent=False)  # of the current step
         self.register_buffer("count", torch.zeros(()), persistent=False)
 
     @torch.no_grad()
@@ -149,7 +147,7 @@ class _Center(nn.Module):
 
     @torch.no_grad()
     def advance(self) -> None:
-        """Move the centre after an optimizer step."""
+        """Update the centre after an optimizer step."""
         mean = torch.where(self.count > 0, self.total / self.count.clamp(min=1), self.center)
         self.center.lerp_(mean, 1 - self.part.momentum)
         self.total.zero_()
@@ -166,4 +164,4 @@ class _Sinkhorn(nn.Module):
         return sinkhorn(logits, temperature_at(self.part.temperature, step), self.part.iterations)
 
     def advance(self) -> None:
-        """Nothing to move."""
+        """Nothing to update."""

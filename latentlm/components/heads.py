@@ -1,4 +1,4 @@
-"""Projection heads on taps: shared by every tap that names them, thrown away after training."""
+"""Projection heads on taps. Every tap that names a head shares it; all are dropped after training."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,8 +44,8 @@ class Projector:
         dim: output width.
         hidden: hidden width, a number or ``4x``.
         num_layers: linear layers in all; 1 is a linear projection.
-        norm: before every activation: ``layer``, or ``batch`` over the rows of all ranks (BYOL, VICReg, Barlow Twins).
-        final_norm: the same on the output, without weights (SimSiam).
+        norm: before every activation; ``batch`` is over the rows of all ranks (BYOL, VICReg, Barlow Twins).
+        final_norm: on the output, without weights (SimSiam).
     """
 
     dim: int
@@ -60,7 +60,7 @@ class Projector:
 
     @property
     def per_sample(self) -> bool:
-        """Whether a row's output is its own: batch norm asks the others."""
+        """Whether a row's output depends on that row alone: with batch norm it does not."""
         return "batch" not in (self.norm, self.final_norm)
 
     def build(self, dim_in: int) -> nn.Module:
@@ -79,13 +79,13 @@ class Prototypes:
 
         l_k = < z / |z| , c_k / |c_k| >,   z = MLP(h)
 
-    Source:    Caron et al. 2021 (DINO), arXiv:2104.14294. Differs: the last layer is never held still.
+    Source:    Caron et al. 2021 (DINO), arXiv:2104.14294. Differs: the last layer is trained from the first step.
 
     Args:
         dim: prototypes.
         hidden: hidden width, a number or ``4x``.
         num_layers: linear layers up to the bottleneck; 0 compares the latents themselves (CAPI).
-        bottleneck: width that is compared; with 0 layers that of the latents.
+        bottleneck: width in which latents and prototypes are compared; with 0 layers it is that of the latents.
     """
 
     dim: int
@@ -128,7 +128,7 @@ class Compare(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation over the rows of all ranks, however many each has.
 
-    There are no running statistics: heads work in training only.
+    There are no running statistics, since heads run in training only.
 
     Args:
         dim: width.

@@ -1,9 +1,8 @@
 """Predictors: from the latents of the source to a guess of the target.
 
-Every built predictor is called ``(values [a s d], conditions [a n e] | None) -> [a n d']`` where ``s`` is ``n`` or 1;
-``a`` counts anchors. Position-wise predictors ignore the conditions, `PerTokenLinear` gives its ``num`` guesses
-whatever ``n``
-is. `Transformer` and its `LinearOn` are called with coordinates instead and have ``s`` and ``n`` of their own.
+A built predictor is called as ``(values [a s d], conditions [a n e] | None) -> [a n d']``, where ``a`` counts anchors
+and ``s`` is ``n`` or 1. Predictors of single positions ignore the conditions. `PerTokenLinear` always returns ``num``
+guesses. `Transformer` and `LinearOn` take coordinates instead, and their ``s`` and ``n`` are independent.
 """
 
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ class PositionWise(nn.Module):
         self.network = network
 
     def forward(self, values: Float[Tensor, "a s d"], conditions: Tensor | None = None) -> Float[Tensor, "a s e"]:
-        """Guess each target from the source at the same position."""
+        """Predict each target from the source at the same position."""
         return self.network(values)
 
 
@@ -43,10 +42,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Linear:
-    """``W h + b``: what can be read off linearly, and nothing more.
+    """``W h + b``: predicts what is linearly readable, and nothing more.
 
     Args:
-        bias: whether there is a ``b``.
+        bias: add ``b``.
     """
 
     bias: bool = True
@@ -58,12 +57,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class PerTokenLinear:
-    """``W_j h + b_j``: a matrix for each place j of the target, so that one latent names several things in order.
+    """``W_j h + b_j``: a matrix for each position j of the target, so that one latent predicts several tokens in order.
 
     Made for the tokens of a span: ``target: {kind: token_embeddings, pool: none, ordered: false}``.
 
     Args:
-        num: places; what the target has beyond them is not asked for.
+        num: positions; further ones of the target are not predicted.
     """
 
     num: int = 8
@@ -120,7 +119,7 @@ class Swiglu:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """One latent step given what came next, rolled out over the target's positions (NextLat, arXiv 2511.05963).
+    """One step of the latent, given the next token, repeated over the target's positions (NextLat, arXiv 2511.05963).
 
         h_1 = p(h, e_1),  h_i = p(h_{i-1}, e_i),  p(h, e) = h + f(LayerNorm([h ; e]))
 
@@ -146,7 +145,7 @@ class Shared:
 
     Args:
         term: name of that term.
-        num: that of the other predictor.
+        num: ``num`` of that term's predictor, where it has one.
     """
 
     term: str

@@ -1,4 +1,4 @@
-"""Taps: which depth of a view, at which positions, pooled how, through which head."""
+"""Taps: latents at a depth and at positions of a view, pooled, and through a head if one is named."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from latentlm.types import ForwardView, Latents
 
 
 class Block(int):
-    """A depth as a number of blocks, 0..num_layers: what every way of writing a depth becomes, once."""
+    """A depth as a number of blocks, 0..num_layers. Every written depth becomes one when the network is known."""
 
 
 Depth = int | float | str
@@ -99,9 +99,9 @@ class Tap:
         at: positions, or the name of an index set of the data.
         pool: ``mean`` or ``last`` makes one vector of an anchor's positions.
         head: name of a head in the objective's `heads`, applied last.
-        fuse: several depths are averaged (data2vec) or stand side by side (V-JEPA 2.1).
-        of: whose states, the ``network``'s or of its slow copy (``ema``): these have no gradient, so that heads and
-            predictors on them learn alone (CAPI's clusters).
+        fuse: how several depths are combined: averaged (data2vec) or concatenated (V-JEPA 2.1).
+        of: whose states: the ``network``'s, or those of its EMA teacher (``ema``). The latter have no gradient, so that
+            only the heads and predictors on them are trained (CAPI's clusters).
     """
 
     depth: Depth | tuple[Depth, ...]
@@ -124,35 +124,35 @@ class Tap:
 
     @property
     def depths(self) -> tuple[Depth, ...]:
-        """All depths that are read."""
+        """All depths, as written."""
         return self.depth if isinstance(self.depth, tuple) else (self.depth,)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """All depths that are read as numbers of blocks, which `resolve` has made of them."""
+        """All depths as numbers of blocks; needs a resolved tap."""
         blocks = tuple(depth for depth in self.depths if isinstance(depth, Block))
         if len(blocks) < len(self.depths):
             raise ValueError(f"depth {self.depths[0]!r}: of which network? Use Objective.resolve or Tap.resolve first")
         return blocks
 
     def resolve(self, num_layers: int) -> "Tap":
-        """The same tap of a network of `num_layers` blocks, every depth a `Block`."""
+        """The same tap for a network of `num_layers` blocks, every depth a `Block`."""
         blocks = tuple(resolve_depth(depth, num_layers) for depth in self.depths)
         return replace(self, depth=blocks if isinstance(self.depth, tuple) else blocks[0])
 
     def dim(self, widths: Widths) -> int:
-        """Width of what is read."""
+        """Width of the latents."""
         if self.head is not None:
             return widths.heads[self.head]
         return widths.hidden * (len(self.depths) if self.fuse == "concat" else 1)
 
     def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
-        """Which anchors and positions exist; needs no states."""
+        """Anchors and positions that exist; needs no states."""
         mask = index(self.at, view).flatten(0, 1) >= 0
         return mask if self.pool == "none" else mask.any(1, keepdim=True)
 
     def read(self, view: ForwardView, keep: Bool[Tensor, " a"], heads: Mapping[str, Callable]) -> Latents:
-        """Latents of the anchors in `keep`; only these are gathered, so heads never run on the rest."""
+        """Latents of the anchors in `keep`. Only these are gathered, so heads run on nothing else."""
         length = view.segments.shape[1]
         where = flat(inside(self.at, index(self.at, view), length), length)[keep]
         mask = where >= 0

@@ -1,7 +1,7 @@
-"""What a target has to say about itself: nothing outside asks which class it is.
+"""What every target has to define. No other code asks which class a target is.
 
-A new target is one class with these members and its name in the union `Targets` of `targets.py`; one that reads no
-states inherits most of them from `InputTarget`.
+To add one, write a class with these members and add its name to the union `Targets` of `targets.py`. A target made of
+the input alone gets most of them from `InputTarget`.
 """
 
 from collections.abc import Hashable
@@ -23,14 +23,14 @@ class Target(Protocol):
 
     Members:
         tap: the states that are read; None for a target made of the input alone.
-        positions: where the target is, one by one or pooled; None where it has none of its own, such as a set of ids.
-        teacher: whose states are read, ``ema`` or ``frozen``; None: the network's own, or none.
-        teacher_config: how that teacher's weights come about; None without a teacher.
-        assign: what turns its values into assignments; None: they stay as they are.
-        has_gradient: whether the loss trains the network through the target as well.
-        needs_lm_head: its values are ids ``[a n]``, which a guess meets as logits of the network's own output head.
-        index_sets: positions and named sets that it reads, in the view of its teacher where it has one.
-        mask_key: all that `mask` depends on; targets with equal keys have equal masks.
+        positions: positions of the target; None where it has none, such as a set of ids.
+        teacher: ``ema`` or ``frozen`` where states of a teacher are read, else None.
+        teacher_config: how that teacher's weights are made; None without a teacher.
+        assign: makes assignments of its values; None: they are used as they are.
+        has_gradient: whether gradient flows into the target.
+        needs_lm_head: its values are ids ``[a n]``, so the guess has to be logits of the network's output head.
+        index_sets: positions and named sets that it reads, in the view of its teacher if it has one.
+        mask_key: everything that `mask` depends on: targets with equal keys have equal masks.
     """
 
     # ruff: noqa: D102 - said above
@@ -78,7 +78,7 @@ OfInput = TypeVar("OfInput", bound="InputTarget")
 
 
 class InputTarget:
-    """What targets made of the input alone have in common: no states, no teacher, no gradient."""
+    """Shared by all targets made of the input alone: no states, no teacher, no gradient."""
 
     tap = None
     teacher = None
@@ -89,7 +89,7 @@ class InputTarget:
 
     @property
     def mask_key(self) -> Hashable:
-        """The target itself: its mask is like no other's."""
+        """The target itself: no other target has its mask."""
         return self
 
     def resolve(self: OfInput, num_layers: int) -> OfInput:

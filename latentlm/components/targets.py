@@ -1,6 +1,6 @@
-"""Targets: where the right answer comes from, and who receives gradient.
+"""Targets: what is predicted, and whether it receives gradient.
 
-Every target says which anchors it has (`mask`, without running anything) and gives their latents (`read`).
+`mask` says which anchors and positions a target has, without running the network; `read` returns their latents.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -36,7 +36,7 @@ OfStates = TypeVar("OfStates", bound="StateTarget")
 
 @dataclass(frozen=True)
 class StateTarget:
-    """What targets that read states of the network or of a teacher have in common.
+    """Shared by all targets that are states, of the network or of a teacher.
 
     Args:
         tap: what is predicted.
@@ -52,7 +52,7 @@ class StateTarget:
 
     @property
     def mask_key(self) -> Hashable:
-        """Depth, head and gradient do not matter for what exists."""
+        """Which positions exist depends neither on the depth nor on the head nor on the gradient."""
         return self.tap.at, self.tap.pool
 
     def dim(self, widths: Widths) -> int:
@@ -74,7 +74,7 @@ class StateTarget:
 
 @dataclass(frozen=True)
 class Online(StateTarget):
-    """The network's own latents, of this very forward.
+    """The network's own latents, from the same forward.
 
         target = sg(h[tap])          or h[tap] where stop_grad is false
 
@@ -89,7 +89,7 @@ class Online(StateTarget):
         tap: what is predicted.
         stop_grad: cut the gradient into the target.
         normalize: per latent, after the tap.
-        assign: turns logits over prototypes into balanced assignments (SwAV).
+        assign: make balanced assignments of logits over prototypes (SwAV).
     """
 
     tap: Tap
@@ -106,7 +106,7 @@ class Online(StateTarget):
 
     @property
     def has_gradient(self) -> bool:
-        """Whether the target is trained as well."""
+        """Whether gradient flows into the target."""
         return not self.stop_grad
 
     @property
@@ -122,12 +122,12 @@ class Online(StateTarget):
 
 @dataclass(frozen=True)
 class Ema(StateTarget):
-    """Latents of a slow copy of the network on the same input.
+    """Latents of an EMA teacher, a running average of the network, on the same input.
 
         theta' <- momentum theta' + (1 - momentum) theta   after every optimizer step;   target = h_theta'[tap]
 
-    Only trainable weights up to the deepest target are averaged; the rest is shared, so with LoRA
-    the copy is the adapter.
+    Only trainable weights up to the deepest target are averaged; all others are shared. With LoRA only the adapter is
+    copied.
 
     Shapes:    [a n d], the width of the tap.
     Gradient:  none; the copy never sees an optimizer.
@@ -139,12 +139,12 @@ class Ema(StateTarget):
 
     Args:
         tap: what is predicted, in the copy; a head is a copy as well.
-        momentum: share of the old weights kept per optimizer step; 0 is the network itself on the whole input, without
-            gradient (nothing is copied).
+        momentum: share of the old weights kept per optimizer step. With 0 nothing is copied: the teacher is the network
+            itself, without gradient, on the whole input.
         normalize: per latent, after the tap.
-        final_momentum: momentum at the last step, reached along half a cosine (BYOL: 1); without it `momentum` stays.
-        assign: turns logits over prototypes into assignments, centred (DINO) or balanced (SwAV, CAPI).
-        online_head: the head of the tap is the network's, as it is at this step, and no slow copy (CAPI).
+        final_momentum: momentum at the last step, reached by half a cosine (BYOL: 1); default: `momentum` stays.
+        assign: make assignments of logits over prototypes, centred (DINO) or balanced (SwAV, CAPI).
+        online_head: use the network's current head, not a teacher's copy of it (CAPI).
     """
 
     tap: Tap
@@ -166,7 +166,7 @@ class Ema(StateTarget):
 
     @property
     def teacher_config(self) -> TeacherConfig:
-        """How the copy comes about."""
+        """How the teacher's weights are made."""
         copied = self.tap.head is not None and not self.online_head
         return TeacherConfig(self.momentum, self.final_momentum, heads=(self.tap.head,) if copied else ())  # type: ignore[arg-type]
 
@@ -184,12 +184,12 @@ class Ema(StateTarget):
 
 @dataclass(frozen=True)
 class Frozen(StateTarget):
-    """Latents of the network as it was when training began, or some steps ago, or as another run has left it.
+    """Latents of a frozen teacher: the network at the start of training, some steps ago, or of another checkpoint.
 
-        target = h_theta0[tap]          or, with `every`, theta_(every * floor(step / every))
+        target = h_theta0[tap]          or, with r = refresh_every, theta_(r * floor(step / r))
 
-    Under PEFT the adapters are switched off for the teacher's forward and nothing is copied; otherwise, and where it is
-    renewed, the trainable weights up to the deepest target are copied.
+    Under PEFT nothing is copied: the teacher's forward runs with the adapters off. Otherwise, and with `refresh_every`,
+    the trainable weights up to the deepest target are copied.
 
     Shapes:    [a n d], the width of the tap.
     Gradient:  none.
@@ -203,7 +203,7 @@ class Frozen(StateTarget):
         tap: what is predicted, in the frozen network.
         normalize: per latent, after the tap.
         checkpoint: folder of another checkpoint of the same architecture (a run's ``model/``), as SALT has it.
-        refresh_every: optimizer steps after which the network is copied anew; 0 never.
+        refresh_every: copy the network again every so many optimizer steps; 0: never.
     """
 
     tap: Tap
@@ -225,7 +225,7 @@ class Frozen(StateTarget):
 
     @property
     def teacher_config(self) -> TeacherConfig:
-        """Where the copy comes from."""
+        """How the teacher's weights are made."""
         return TeacherConfig(checkpoint=self.checkpoint, refresh_every=self.refresh_every)
 
     @property
@@ -241,11 +241,11 @@ class Frozen(StateTarget):
 
 @dataclass(frozen=True)
 class Tokens(InputTarget):
-    """The data itself: the id that each position has to predict.
+    """The data: the token id that each position has to predict.
 
         target = x_{t+1}   (whatever the labels say; -100 is no target)     or, with `ids`, the ids that the data gives
 
-    Shapes:    [a n] ids; goes with a data loss, the guess going through the network's readout.
+    Shapes:    [a n] ids; needs the loss next_token and `decode_with`.
     Gradient:  none.
     Scale:     -
     Ranks:     local.
@@ -255,7 +255,7 @@ class Tokens(InputTarget):
 
     Args:
         at: the positions that predict.
-        ids: name of the id set that the data gives, in place of the labels.
+        ids: name of an id set of the data, used instead of the labels.
     """
 
     at: At = Now()
@@ -268,7 +268,7 @@ class Tokens(InputTarget):
 
     @property
     def positions(self) -> At | None:
-        """Those that predict; a set of ids has none."""
+        """The positions that predict; a set of ids has none."""
         return self.at if self.ids is None else None
 
     @property
@@ -303,20 +303,21 @@ class Tokens(InputTarget):
 
 @dataclass(frozen=True)
 class Pixels(InputTarget):
-    """The input itself at each position, where the network reads pixels: MAE's target.
+    """The pixels at each position, for networks that take images: MAE's target.
 
         target = x_j    or with normalize: patch    (x_j - mean x_j) / sqrt(Var x_j + eps),  Var unbiased
 
     Shapes:    [a n e], e the pixel values of a position, channels last.
     Gradient:  none.
-    Scale:     unit variance with ``patch``: guessing 0 has Mse (e - 1) / e.
+    Scale:     unit variance with ``patch``: predicting 0 gives an Mse of (e - 1) / e.
     Ranks:     local.
-    Source:    He et al. 2021 (MAE), arXiv:2111.06377. Differs: `eps` (1e-6 there) keeps flat patches quiet.
+    Source:    He et al. 2021 (MAE), arXiv:2111.06377. Differs: a larger `eps` (1e-6 there), so that the noise of flat
+               patches is not amplified.
     Checked:   tests/objective/test_equations_vision.py - naive float64 loop; a flat patch gives zeros.
 
     Args:
         at: the positions that are predicted.
-        normalize: each position by itself, or not at all.
+        normalize: ``patch`` normalises each position by itself.
         eps: added to the variance.
     """
 
@@ -336,7 +337,7 @@ class Pixels(InputTarget):
 
     @property
     def mask_key(self) -> Hashable:
-        """As of states at the same positions."""
+        """Equal to that of states at the same positions."""
         return self.at, "none"
 
     def dim(self, widths: Widths) -> int:

@@ -1,7 +1,7 @@
-"""Teachers that live inside the model: a running average of its trainable weights, or the weights it began with.
+"""Teachers: a running average of the model's trainable weights, or the weights that it started from.
 
-A teacher is a set of named buffers, so checkpoints carry it. It is swapped in for a forward by
-`torch.func.functional_call`, so nothing is copied that is not trained: with LoRA that is the adapter.
+A teacher is a set of named buffers of the model, so it is in every checkpoint. Its forward runs the model itself with
+these weights (`torch.func.functional_call`). Only trained weights are copied: with LoRA that is the adapter.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from latentlm.distributed.fsdp import alike
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """How a teacher's weights come about.
+    """How a teacher's weights are made.
 
     Args:
-        momentum: share kept at an update; 1 freezes, 0 is the network itself and nothing is copied.
-        final_momentum: momentum at the last step, reached along half a cosine.
-        checkpoint: folder of another checkpoint that it starts from.
-        heads: shared heads that it has copies of.
-        refresh_every: optimizer steps after which all is copied anew; 0 never.
+        momentum: share kept at an update. 1: frozen; 0: the network itself, nothing is copied.
+        final_momentum: momentum at the last step, reached by half a cosine.
+        checkpoint: folder of the checkpoint that it starts from.
+        heads: names of the shared heads that are copied as well.
+        refresh_every: copy everything again every so many optimizer steps; 0: never.
     """
 
     momentum: float = 1.0
@@ -53,7 +53,7 @@ class Teacher(nn.Module):
     """Copies of the weights in `weights`, updated by ``copy <- momentum copy + (1 - momentum) weight``.
 
     Args:
-        config: how they come about.
+        config: how they are made.
     """
 
     def __init__(self, config: TeacherConfig):
@@ -62,7 +62,7 @@ class Teacher(nn.Module):
         self.frozen = config.momentum == 1 and config.final_momentum in (None, 1)
 
     def start(self, weights: dict[str, Tensor]) -> None:
-        """Take the first copies; those already restored from a checkpoint only follow to the device, or are cut."""
+        """Make the first copies. Those restored from a checkpoint are only moved to the device, or cut into shards."""
         shard = next((weight for weight in weights.values() if isinstance(weight, DTensor)), None)
         for name, weight in weights.items():
             copy = self._buffers.get(_key(name))
@@ -75,12 +75,12 @@ class Teacher(nn.Module):
                 self._buffers[_key(name)] = alike(copy.to(weight.device), weight)
 
     def has(self, weights: dict[str, Tensor]) -> bool:
-        """Whether there is a copy of each of them."""
+        """Whether each of them has a copy."""
         return all(_key(name) in self._buffers for name in weights)
 
     @torch.no_grad()
     def update(self, weights: dict[str, Tensor], step: int = 0, total: int | None = None) -> None:
-        """Move every copy towards its weight."""
+        """Update every copy."""
         for name, weight in weights.items():
             copy = self._buffers[_key(name)]
             if isinstance(weight, DTensor) and copy is not None and not isinstance(copy, DTensor):
@@ -95,7 +95,7 @@ class Teacher(nn.Module):
             copy.lerp_(alike(weight, copy).detach().to(copy.dtype), 1 - momentum)  # type: ignore[union-attr]
 
     def weights(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The copies, in the dtype of the weights they stand for."""
+        """The copies, in the dtypes of the weights `like`."""
         return {name: self._buffers[_key(name)].to(weight.dtype) for name, weight in like.items()}  # type: ignore[union-attr]
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""A target that spells a span of ids."""
+"""The target `token_embeddings`: the tokens of a span, as one vector."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,26 +17,26 @@ from latentlm.types import ForwardView, Latents, StepContext
 
 @dataclass(frozen=True)
 class TokenEmbeddings(InputTarget):
-    """What spells a span: the order-coded input embeddings of its tokens, in one vector or one for each.
+    """The input embeddings of a span's tokens with their order, in one vector or in one for each token.
 
         c = normalise( sum_j R_j e(x_j) )     or, with pool none,     c_j = normalise( R_j e(x_j) )
 
-    with R_j fixed orthogonal maps drawn from `seed`. They are signed permutations: orthogonal like any other, but d
-    numbers instead of d^2, and exact in every precision.
+    with R_j fixed orthogonal maps drawn from `seed`. They are signed permutations: d numbers each instead of d^2, and
+    exact in every precision.
 
     Shapes:    ids [a n] -> [a 1 e], with pool none [a n e]; e is the width of the input embeddings.
-    Gradient:  none; the embeddings learn from the data loss alone.
+    Gradient:  none; the embeddings are trained by the data loss alone.
     Scale:     unit length.
     Ranks:     local; R_j is the same on all ranks.
     Source:    this project (evidence in recipes/README.md); binding by permutation: Kanerva 2009.
     Checked:   tests/components/test_targets.py - naive float64 loop; R_j orthogonal; order matters, padding does not.
 
     Args:
-        ids: name of the id set that the data gives.
+        ids: name of an id set of the data.
         seed: of the maps.
-        ordered: false leaves the maps out: the tokens as a bag.
-        pool: ``none`` makes every token of a span a target of its own, so a source that tells its span from others by
-            one of them has still to name the rest.
+        ordered: false leaves the maps out, so that the order of the tokens does not count.
+        pool: ``none`` makes each token a separate target. Then it is not enough to predict the one token that tells the
+            span from others.
     """
 
     ids: str

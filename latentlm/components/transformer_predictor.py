@@ -1,4 +1,4 @@
-"""A narrow transformer as predictor: what is at some positions of a view, from the latents at others."""
+"""A narrow transformer as predictor: from the latents at some positions of a view to those at others."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,23 +12,23 @@ from latentlm.components.heads import Compare, dense, width
 
 @dataclass(frozen=True)
 class Transformer:
-    """Latents of the source and a mask token at every target position go through a narrow transformer.
+    """A narrow transformer over the latents of the source and a mask token at every target position.
 
         [g_1 .. g_n] = out(T([E h_1 + c(x_1), .., E h_s + c(x_s), m + c(y_1), .., m + c(y_n)])) at the last n
 
-    with c fixed sines and cosines of a position's coordinates. Source and target counts are free, so it goes with
-    relations such as what is seen -> what is masked. Each anchor of the target is guessed by itself; where the source
-    has fewer anchors each of them serves as many of the target's in a row.
+    with c fixed sines and cosines of a position's coordinates. Source and target may have different numbers of
+    positions, such as visible patches and masked ones. Each anchor of the target is predicted by itself. Where the
+    target has k times as many anchors as the source, k consecutive ones belong to each source anchor.
 
     Source:    He et al. 2021 (MAE), arXiv:2111.06377; Assran et al. 2023 (I-JEPA), arXiv:2301.08243. Differs: a
-               LayerNorm stands before E, so that any depth can be read; the class token is a source only where the set
-               names it.
+               LayerNorm before E, so that any depth can be the source; the class token is a source only where the index
+               set includes it.
 
     Args:
         hidden: width, a number or a multiple of the source's such as ``0.5x``; a multiple of num_heads and of 4.
         num_layers: blocks.
         num_heads: of attention.
-        out: ``linear``, or ``cosine``: of the state to a unit prototype for each output (CAPI).
+        out: ``linear``; or ``cosine``, the cosine between the state and one unit prototype for each output (CAPI).
     """
 
     hidden: int | str = "0.5x"
@@ -38,7 +38,7 @@ class Transformer:
 
     def __post_init__(self):
         if self.num_layers < 1 or self.num_heads < 1:
-            raise ValueError(f"narrow: num_layers and num_heads must be 1 or more, got {self}")
+            raise ValueError(f"transformer: num_layers and num_heads must be 1 or more, got {self}")
 
     def build(self, dim_in: int, dim_out: int, dim_condition: int) -> nn.Module:
         """The network for these widths."""
@@ -52,7 +52,7 @@ class Transformer:
 
 @dataclass(frozen=True)
 class LinearOn:
-    """A linear layer of its own on the narrow transformer of another term, which reads and guesses the same positions.
+    """A separate linear layer on the transformer of another term with the same source and target positions.
 
     Source:    cI-JEPA (blog, 2026-03): one predictor for a source depth, one linear head for each target depth.
 
@@ -89,7 +89,7 @@ class TransformerPredictor(nn.Module):
         places: Shaped[Tensor, "a s k"],
         wanted: Shaped[Tensor, "a n k"],
     ) -> Float[Tensor, "a n e"]:
-        """States at the target positions. `there` tells which sources exist, `wanted` is where the targets lie."""
+        """States at the target positions. `there`: which sources exist; `wanted`: coordinates of the targets."""
         known = self.into(values)
         asked = self.token.to(known.dtype) + _waves(wanted, self.wide).to(known.dtype)
         state = torch.cat([known + _waves(places, self.wide).to(known.dtype), asked], 1)

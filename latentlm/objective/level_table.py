@@ -18,7 +18,7 @@ from latentlm.objective.terms import Predict, Weight, schedule
 
 @dataclass(frozen=True)
 class SpanPairs:
-    """Anchor by anchor between two index sets of the data, such as the ends of two spans.
+    """The anchors of one index set of the data predict those of another, such as the ends of two spans.
 
     Args:
         source: name of the set that predicts.
@@ -31,7 +31,7 @@ class SpanPairs:
 
 @dataclass(frozen=True)
 class MaskedPatches:
-    """Patches that are hidden, from those that are seen, or with mask tokens from their own places (source: masked).
+    """Visible patches predict masked ones; with ``source: masked``, mask tokens predict what is at their own positions.
 
     Args:
         source: name of the set that predicts.
@@ -44,7 +44,7 @@ class MaskedPatches:
 
 @dataclass(frozen=True)
 class CrossView:
-    """The class token of one view from that of another, both ways.
+    """The class token of one view predicts that of the other, both ways.
 
     Args:
         source: name of the set that predicts.
@@ -57,12 +57,12 @@ class CrossView:
 
 @dataclass(frozen=True)
 class LevelTarget:
-    """Which network's latents the levels are, and how they are normalised.
+    """Whose latents are predicted, and how they are normalised.
 
     Args:
-        teacher: the network itself (``online``), a slow copy of it (``ema``), or the network as training began
+        teacher: the network itself (``online``), an EMA teacher (``ema``), or the network at the start of training
             (``frozen``).
-        normalize: see the target of that kind, as for all further keys.
+        normalize: per latent: ``layer`` to zero mean and unit variance, ``l2`` to unit length.
         stop_grad: with ``online``: cut the gradient into the target.
         momentum: with ``ema``: share of the old weights kept per optimizer step.
         final_momentum: with ``ema``: momentum at the last step; without it `momentum` stays.
@@ -87,17 +87,17 @@ class LevelTarget:
 
 @dataclass(frozen=True)
 class LevelWeights:
-    """A row of weights by rule: shares for the source's own depth and the deepest level, the rest spread evenly.
+    """Weights of a row: shares for the source's own depth and for the deepest level; the others get equal parts.
 
-    A row's weights add up to 1. Where a share has no cell of its own in a row it goes to the rest; where there is no
-    rest the shares are scaled up. In the deepest level's own row its share stands before that of its own depth.
+    A row's weights add up to 1. A share whose level is not in the row goes to the others; without others the shares are
+    scaled up. For the deepest source, whose own depth is the deepest level, `top` is used and not `same_depth`.
 
     Args:
         same_depth: share of the level at the source's own depth.
         top: share of the deepest latent level (cI-JEPA's alpha).
         top_to_top: share of the deepest level in the row of the deepest source (cI-JEPA's beta); default `top`.
-        data: share of the data level; without it the data is one of the rest.
-        other: how the rest is spread over the remaining levels.
+        data: share of the data level; without it the data is one of the others.
+        other: how the remainder is divided among the other levels.
     """
 
     same_depth: float | None = None
@@ -142,16 +142,15 @@ class Levels:
 
     Args:
         sources: depths that predict.
-        targets: depths that are predicted; ``data`` is the label of the source's own position (the next id, whatever
-            `align` says), read through the network's own final norm and readout; with align masked_patches it is the
-            pixels of the target's position.
+        targets: depths that are predicted, and ``data``: the next token, decoded by the network's final norm and head,
+            whatever `align` says; with ``align: masked_patches`` the pixels of the target's position.
         weights: a rule for the rows, or the full matrix (rows = sources).
-        align: how source and target positions belong together.
+        align: which target position a source position predicts.
         target: teacher and normalisation of the latent levels.
-        predictor: one of its own for each cell.
-        shared_trunk: a source has one narrow transformer, and each of its cells a linear layer of its own on it.
-        loss: of the latent levels; the data level has cross entropy, of pixels Mse.
-        pixels: how they are normalised, see the target `Pixels`.
+        predictor: every cell has a separate one.
+        shared_trunk: each source has one transformer, and each of its cells only a separate linear layer on top.
+        loss: of the latent levels; tokens have cross-entropy and pixels mse.
+        pixels: ``patch`` normalises the pixels of each patch to zero mean and unit variance.
         weight: of the whole ladder.
     """
 

@@ -1,4 +1,4 @@
-"""Losses on logits of latents, without the logits of all positions at once; calls in the precision of the weights."""
+"""Losses on logits of latents, a few positions at a time to save memory; and calls in the dtype of the weights."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ LOGITS, ROWS = 2**23, 64  # logits in one piece, unless ROWS positions have more
 
 
 def called(module: Callable, values: Tensor, *more: Tensor | None) -> Tensor:
-    """Call a module in the precision of its weights: outside autocast a layer refuses any other."""
+    """Call a module in the dtype of its weights: outside autocast a layer accepts no other."""
     weight = next(module.parameters(), None) if isinstance(module, nn.Module) else None
     if weight is not None and not torch.is_autocast_enabled(values.device.type):
         values = values.to(weight.dtype)
@@ -46,10 +46,10 @@ def values_through(term: Predict, guess: Tensor, goal: Tensor, view: ForwardView
 
 
 class _Pieces(torch.autograd.Function):
-    """``value`` of a few positions at a time; what is kept is the gradient of each value to its own latent.
+    """``value`` of a few positions at a time, keeping only the gradient of each value with respect to its latent.
 
-    That is exact where a value depends on its own position alone and the readout is frozen. The gradient is made in the
-    forward, while the logits are there, so that nothing is computed twice.
+    Exact, since a value depends on its own position alone and the head gets no gradient. The gradient is computed in
+    the forward, while the logits exist, so that no logits are computed twice.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The objective: the data loss and the terms beside it; the only place that selects, averages, weighs and adds."""
+"""The objective: the data loss and the latent terms; the only place that averages, weighs and adds."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from latentlm.objective.level_table import Levels
 from latentlm.objective.terms import PlainTerm, Predict, Regularize, schedule, teachers
 from latentlm.types import TermLoss
 
-TINY = 1e-6  # instead of a count of nothing
+TINY = 1e-6  # in place of a count of 0
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Objective:
         lm_weight: weight of the network's own data loss (next token).
         terms: latent terms by name; a `Levels` table stands for many.
         heads: projection heads that taps share by name.
-        monitor_every: health is measured once in so many optimizer steps, in the first forward of the step; 0 switches
-            it off. The steps of any torch optimizer count, so a loop without a trainer is monitored alike.
+        monitor_every: measure collapse and gradients every so many optimizer steps, in the first forward of the step;
+            0 switches it off. Steps of any torch optimizer count, with a trainer or in your own loop.
         source: the paper behind it, for the model card; changes nothing.
     """
 
@@ -56,14 +56,14 @@ class Objective:
 
     @property
     def uses_batch_statistics(self) -> list[str]:
-        """Names of the terms and heads whose samples must meet in one forward."""
+        """Names of the terms and heads whose values depend on which samples are in one batch."""
         heads = [f"heads.{name}" for name, head in self.heads.items() if not head.per_sample]
         return [name for name, term in self.terms.items() if not term.per_sample] + heads
 
     def resolve(self, num_layers: int) -> dict[str, PlainTerm]:
         """Plain terms for a network of `num_layers` blocks, every depth a number of blocks.
 
-        Level tables become the `Predict` terms that they stand for; depths that the network does not have are refused.
+        A level table becomes its `Predict` terms. ValueError for a depth that the network does not have.
         """
         plain: dict[str, PlainTerm] = {}
         for name, term in self.terms.items():
@@ -87,14 +87,14 @@ class Objective:
 def means(
     reports: dict[str, TermLoss], scale: Float[Tensor, ""] | float = 1.0, counts: dict[str, Tensor] | None = None
 ) -> dict[str, Float[Tensor, ""]]:
-    """What turns the sum of each term into its mean over the optimizer step.
+    """Factors that turn the sum of each term into its mean over the optimizer step.
 
         scale / count_i          or   1 / N_i   where `counts` gives N_i
 
     Args:
         reports: of this forward.
-        scale: share of this forward in the optimizer step, where only that is known.
-        counts: values averaged over the whole optimizer step on all ranks, by term: then means are exact.
+        scale: share of this forward in the optimizer step, if no counts are known.
+        counts: number of values in the whole optimizer step on all ranks, by term: makes the means exact.
     """
     if counts is not None:
         return {name: 1 / counts[name].clamp(min=TINY) for name in reports}

@@ -19,18 +19,18 @@ from latentlm.types import ForwardView, Latents, StepContext, TermLoss
 
 
 class PredictTerm(nn.Module):
-    """A term with the predictor and the assigner that belong to it.
+    """A `Predict` term with its predictor and assigner.
 
         sum over pairs of loss(predictor(source), target),   and how many pairs there are
 
-    Shapes:    guesses and targets [a n d] of ``a`` anchors with ``n`` positions; pairs are where both exist.
+    Shapes:    guesses and targets [a n d] of ``a`` anchors with ``n`` positions; a pair is where both exist.
     Gradient:  into predictor and source; into the target where it has gradient.
 
     Args:
         name: of the term, for errors.
         spec: what predicts what; its depths are resolved.
         widths: of the network.
-        others: terms built before, of which one may lend its predictor (`Shared`) or its transformer (`LinearOn`).
+        others: terms built before. `Shared` uses the predictor of one of them, `LinearOn` its transformer.
     """
 
     def __init__(self, name: str, spec: Predict, widths: Widths, others: Mapping[str, nn.Module]):
@@ -55,7 +55,7 @@ class PredictTerm(nn.Module):
     def gather(
         self, context: StepContext
     ) -> tuple[Float[Tensor, "a n d"], Shaped[Tensor, "a n *e"], Bool[Tensor, "a n"]]:
-        """Guesses and targets of the anchors that have a pair, and which of their pairs exist."""
+        """Guesses and targets of all anchors with a pair, and a mask of the pairs."""
         spec, key = self.spec, self.spec.mask_key
         pair = context.cached(key, lambda: spec.mask(context.view))
         keep = context.cached((key, "any"), lambda: pair.any(1))
@@ -71,7 +71,7 @@ class PredictTerm(nn.Module):
         return guess.expand(-1, pair.shape[1], -1), target.values, pair[keep]
 
     def pairs(self, context: StepContext) -> tuple[Float[Tensor, "m d"], Shaped[Tensor, "m *e"]]:
-        """Guesses and targets of all pairs, before any readout; targets of the data are ids ``[m]``."""
+        """Guesses and targets of all pairs, before they are decoded; targets of the data are ids ``[m]``."""
         guess, goal, pair = self.gather(context)
         if pair.shape[1] == 1:  # every kept anchor has its one pair: nothing to select, nothing to copy
             guess, goal = guess.flatten(0, 1), goal.flatten(0, 1)
@@ -114,7 +114,7 @@ class PredictTerm(nn.Module):
         return part.build(wide_in, wide_out, embedding)
 
     def _check_lender(self) -> None:
-        """A predictor that is another term's has no weights here, and must fit."""
+        """A borrowed predictor must exist and have the right widths."""
         part, key, lender = (
             self.spec.predictor,
             f"terms.{self.name}.predictor",
@@ -135,7 +135,7 @@ class PredictTerm(nn.Module):
             raise ValueError(f"{key}: dynamics steps from position to position; a set of ids has none")
 
     def _trunk(self, part: LinearOn) -> TransformerPredictor:
-        """The transformer of another term, which reads and guesses the same positions."""
+        """The transformer of another term with the same source and target positions."""
         other = self._lender[0] if self._lender else None
         if other is None or not isinstance(other.predictor, TransformerPredictor):
             raise ValueError(f"predictor: no term '{part.term}' with a transformer for kind linear_on")
@@ -144,7 +144,7 @@ class PredictTerm(nn.Module):
         return other.predictor
 
     def _guess(self, source: Latents, target: Latents, view: ForwardView) -> Tensor:
-        """Guesses of a predictor that goes from position to position."""
+        """Guesses of a predictor that needs no coordinates."""
         owner = self._lender[0] if self._lender else self
         conditions = None
         if isinstance(owner.spec.predictor, Dynamics):
@@ -161,7 +161,7 @@ class PredictTerm(nn.Module):
         return called(owner.predictor, source.values, conditions)
 
     def _related(self, context: StepContext, keep: Bool[Tensor, " all_a"], target: Latents) -> Tensor:
-        """Guesses ``[a n d]`` of a transformer, which is told where its sources and targets are."""
+        """Guesses ``[a n d]`` of a transformer, from the coordinates of sources and targets."""
         spec, view = self.spec, context.view
         if view.places is None:
             raise ValueError(
@@ -197,7 +197,7 @@ class PredictTerm(nn.Module):
         return called(own, state)
 
     def _target(self, context: StepContext, keep: Bool[Tensor, " all_a"], pair: Bool[Tensor, "a n"]) -> Latents:
-        """The target's latents, or the assignments made of them."""
+        """The target's latents, or their assignments."""
         target, assign, assigner = self.spec.target, self.spec.target.assign, self.assigner
         if assign is None or assigner is None:
             return target.read(context, keep)
@@ -213,7 +213,7 @@ class PredictTerm(nn.Module):
         return Latents(values.masked_fill((where < 0)[..., None], 0), where >= 0, where)
 
     def _closeness(self, context: StepContext) -> Float[Tensor, " m"]:
-        """The factor of every pair, from where its target is."""
+        """Factor of every pair: ``1 / sqrt(distance)`` of its target's position."""
         spec, view = self.spec, context.view
         near, at = spec.distance_to, spec.target.positions
         assert near is not None
@@ -224,7 +224,7 @@ class PredictTerm(nn.Module):
 
 
 def _table(target: Target, assigner: nn.Module, context: StepContext) -> Tensor:
-    """Assignments at every position ``[b*t k]``, NaN where the set does not reach, so that it shows."""
+    """Assignments at every position ``[b*t k]``; NaN at positions outside the set, so that a mistake shows."""
     valid = target.mask(context.view)
     if not bool(valid.all()):
         raise ValueError(

@@ -38,7 +38,7 @@ class RegularizeTerm(nn.Module):
         return values[mask[keep]] if spec.sample_axis == "positions" else values.transpose(0, 1)
 
     def count(self, view: ForwardView) -> Tensor:
-        """1 where there are samples: the value of a set is one number."""
+        """1 if there are samples, else 0: the loss of a set is one number."""
         return self.spec.mask(view).sum().clamp(max=1)
 
     def forward(self, context: StepContext) -> TermLoss:

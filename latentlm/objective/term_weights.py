@@ -1,4 +1,4 @@
-"""How much every term weighs at a step: schedules, and multipliers that keep a ratio of gradients."""
+"""Weights of the terms at a step: schedules, and multipliers that keep a ratio of gradients."""
 
 from collections.abc import Mapping
 
@@ -12,15 +12,16 @@ RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
 
 
 class TermWeights(nn.Module):
-    """The multiplier of every term: what its `Weight` says, or what keeps its ``grad_ratio``.
+    """The multiplier of every term: fixed by its `Weight`, or adapted to keep its ``grad_ratio``.
 
         w_i <- exp( (1 - r) log w_i + r log( ratio_i |g_rest| / |g_i| ) ),   r = max(1 / measurements, 0.3)
 
-    after an optimizer step whose backward was measured, g_i the gradient of the unweighted term at its source state.
+    updated after an optimizer step whose backward was measured; g_i is the gradient of the unweighted term at its
+    source state.
 
     Shapes:    one number for each term.
     Gradient:  none.
-    Ranks:     norms are summed over ranks, so that all have the same multipliers; saved with the heads.
+    Ranks:     norms are summed over ranks, so all have the same multipliers. They are saved with the heads.
 
     Args:
         specs: terms by name.
@@ -45,7 +46,7 @@ class TermWeights(nn.Module):
 
     @torch.no_grad()
     def rebalance(self) -> None:
-        """After an optimizer step: move the multipliers by what its backward has measured, the same on all ranks."""
+        """After an optimizer step: update the multipliers from what its backward measured, the same on all ranks."""
         if not (self.ratios and self.waiting):
             return
         norms = [self.measured.pop(name, (0.0, 0.0)) for name in self.ratios]

@@ -1,4 +1,4 @@
-"""Terms: what predicts what, what is shaped, and how much it weighs. Plain data; `objective.py` runs them."""
+"""Terms as plain data: what predicts what, what is regularized, and the weights. `terms_module.py` runs them."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ class Weight:
     """A term's multiplier over training.
 
     Args:
-        value: the multiplier once it is fully on.
-        start: optimizer step at which the term comes on.
+        value: the multiplier after the ramp.
+        start: optimizer step at which the term starts.
         ramp: steps over which it rises linearly from 0.
-        grad_ratio: keep the gradient of the term at its source state this many times as large as that of everything
-            else there, once it is fully on, also when the term is nearly solved. `value` is the first guess, replaced
-            at the first measurement (every `monitor` steps); it stays where nothing below the source is trained.
+        grad_ratio: choose the multiplier such that, at the source state, the gradient of this term is this many times
+            that of everything else, even when the term is nearly solved. It is measured every `monitor_every` steps;
+            `value` is used until the first measurement, and always where nothing below the source is trained.
     """
 
     value: float = 1.0
@@ -45,7 +45,7 @@ class Weight:
             raise ValueError("weight: grad_ratio and the value it starts from must be above 0")
 
     def on(self, step: int) -> float:
-        """How far the term is on at an optimizer step, 0..1."""
+        """Share of the multiplier at an optimizer step, 0..1."""
         if step < self.start:
             return 0.0
         return min(1.0, (step - self.start + 1) / self.ramp) if self.ramp else 1.0
@@ -63,26 +63,26 @@ def schedule(weight: float | Weight) -> Weight:
 
 @dataclass(frozen=True)
 class Predict:
-    """One latent predicts another: ``mean over pairs of loss(through(predictor(source)), through(target))``.
+    """One latent predicts another: ``mean over pairs of loss(decode(predictor(source)), decode(target))``.
 
-    Pairs are the anchors and positions at which both source and target exist. Only these are gathered, so values at any
-    other position, NaN included, reach neither loss nor gradient.
+    A pair is a position of an anchor at which both source and target exist. Only pairs are gathered: values at other
+    positions, even NaN, change neither loss nor gradient.
 
     Args:
         source: latents that predict.
         target: what is predicted.
-        loss: pair loss, row loss (sees all pairs), anchor loss (sees the anchor's positions) or, for the data, a data
-            loss.
+        loss: a pair loss (one pair), row loss (one pair against all), anchor loss (all positions of an anchor) or, for
+            ids, a data loss.
         predictor: from source to guess.
         weight: a number or a schedule.
-        decode_with: ``lm_head`` turns guess and target into logits of the network's own frozen head,
-            ``norm_and_lm_head`` applies the network's final norm before that.
-        shuffle: control arm: every guess gets the target of the pair half a batch away, so only what all targets share
-            can be predicted.
-        reduction: ``per_position``: every pair counts the same; ``per_example``: every example does, however many
-            pairs it has.
-        distance_to: name of a set: the value of a pair is multiplied by ``1 / sqrt(d)``, d the distance of the target's
-            position to the nearest one of that set in the same view (V-JEPA 2.1: ``masked``, for seen patches).
+        decode_with: ``lm_head`` makes logits of guess and target by the network's own head, which this loss does not
+            train; ``norm_and_lm_head`` applies the network's final norm first.
+        shuffle: for a control: every guess gets the target of another pair, half a batch away. Only what all targets
+            share can then be predicted.
+        reduction: ``per_position``: all pairs have equal weight; ``per_example``: all examples have, however many pairs
+            they have.
+        distance_to: name of a set. The loss of a pair is multiplied by ``1 / sqrt(d)``, with d the distance from the
+            target's position to the nearest position of the set in the same view (V-JEPA 2.1: ``masked``).
     """
 
     source: Tap
@@ -116,28 +116,28 @@ class Predict:
 
     @property
     def pooled(self) -> bool:
-        """Whether the target is one vector for each anchor, made of several positions."""
+        """Whether the target is one vector per anchor, pooled from several positions."""
         return self.target.tap is not None and self.target.tap.pool != "none"
 
     @property
     def relates(self) -> bool:
-        """Whether the predictor is told where source and target lie, and needs no source at each target."""
+        """Whether the predictor takes the coordinates of source and target, so that their positions may differ."""
         return isinstance(self.predictor, Transformer | LinearOn)
 
     @property
     def slots(self) -> int | None:
-        """Places of a target that a predictor can guess from one position; None: it guesses what it is given."""
+        """How many target positions the predictor predicts from one source position; None: one for one."""
         return self.predictor.num if isinstance(self.predictor, PerTokenLinear | Shared) else None
 
     @property
     def per_sample(self) -> bool:
-        """Whether the values of a batch are those of its parts."""
+        """Whether the values of a batch are the same when it is computed in parts."""
         assign = self.target.assign
         return self.loss.per_sample and (assign is None or assign.per_sample)
 
     @property
     def mask_key(self) -> Hashable:
-        """All that `mask` depends on; equal for terms that differ only in depths, heads and losses."""
+        """Everything that `mask` depends on; equal for terms that differ only in depths, heads and losses."""
         return (self.source.at, self.source.pool, self.relates, self.slots), self.target.mask_key
 
     def resolve(self, num_layers: int) -> "Predict":
@@ -174,9 +174,9 @@ class Regularize:
     Args:
         source: latents to shape.
         loss: set loss.
-        sample_axis: ``positions``: every position of every anchor is a sample; ``examples``: examples are the samples
-            and each position of an anchor is a group of its own. It changes the scale of losses that grow with the
-            count.
+        sample_axis: ``positions``: every position of every anchor is a sample. ``examples``: the examples are the
+            samples, and each position is a separate group. It changes the scale of losses that grow with the number of
+            samples.
         weight: a number or a schedule.
     """
 
@@ -204,7 +204,7 @@ PlainTerm = Predict | Regularize
 
 
 def teachers(terms: Mapping[str, PlainTerm]) -> dict[str, TeacherConfig]:
-    """Teachers that the terms need, and how their weights come about."""
+    """Teachers that the terms need, and how their weights are made."""
     found: dict[str, TeacherConfig] = {}
     for name, term in terms.items():
         config = term.target.teacher_config if isinstance(term, Predict) else None

@@ -1,4 +1,4 @@
-"""All terms of an objective, built: the heads they share, the terms by name, and how much each weighs."""
+"""All terms of an objective as a module: shared heads, terms by name, and their weights."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -26,7 +26,7 @@ class Terms(nn.Module):
     """The terms by name.
 
     Args:
-        specs: plain, resolved terms, see `Objective.resolve`.
+        specs: plain terms with depths as block numbers, as `Objective.resolve` returns them.
         heads: shared heads by name.
         hidden: width of the network's states.
         embedding: width of its input embeddings.
@@ -66,23 +66,23 @@ class Terms(nn.Module):
         return ((name, self[name]) for name in self.terms)
 
     def calls(self) -> dict[str, partial]:
-        """The shared heads as a `StepContext` has them."""
+        """The shared heads as functions, for a `StepContext`."""
         return {name: partial(called, head) for name, head in self.heads.items()}
 
     def counts(self, view: ForwardView) -> dict[str, Tensor]:
-        """How many values each term will average, from the positions alone."""
+        """How many values each term averages; needs the positions, not the states."""
         return {name: term.count(view) for name, term in self.items()}
 
     def forward(self, context: StepContext) -> dict[str, TermLoss]:
         """Sum, count and weight of every term.
 
-        A term that is still off keeps its weights in the graph, or data parallel training waits for them for ever.
+        A term of weight 0 is computed as well: data-parallel training waits for the gradients of all heads.
         """
         weights = self.weights(context.step)
         return {name: replace(term(context), weight=weights[name]) for name, term in self.items()}
 
     def advance(self) -> None:
-        """After an optimizer step: running centres move, and multipliers by what the backward has measured."""
+        """After an optimizer step: update running centres, and multipliers that are measured."""
         for _, term in self.items():
             if isinstance(term, PredictTerm) and term.assigner is not None:
                 term.assigner.advance()  # type: ignore[operator]
