@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from latentlm.components.tap import Tap
     from latentlm.components.targets import Ema, Frozen, Online, Pixels, Tokens
     from latentlm.components.token_embeddings import TokenEmbeddings
+    from latentlm.components.units import Unit
     from latentlm.config.schema import ConfigError
     from latentlm.objective.level_table import Levels
     from latentlm.objective.objective import Objective
     from latentlm.objective.terms import Predict, Regularize
+    from latentlm.objective.unit_levels import UnitLevel, UnitLevels
     from latentlm.trainers.dpo import LatentDPOTrainer
     from latentlm.trainers.grpo import LatentGRPOTrainer
     from latentlm.trainers.latent_trainer import LatentTrainer
     from latentlm.trainers.sft import LatentSFTTrainer
+    from latentlm.trainers.units import with_units
 
 __all__ = [
     "ConfigError",
@@ -41,12 +44,16 @@ __all__ = [
     "Tap",
     "TokenEmbeddings",
     "Tokens",
+    "Unit",
+    "UnitLevel",
+    "UnitLevels",
     "from_pretrained",
     "get_latent_model",
     "latent_lora_config",
     "losses",
     "predictors",
     "remove_latent",
+    "with_units",
 ]
 
 _HOME = {
@@ -69,10 +76,14 @@ _HOME = {
     "Tap": "components.tap",
     "TokenEmbeddings": "components.token_embeddings",
     "Tokens": "components.targets",
+    "Unit": "components.units",
+    "UnitLevel": "objective.unit_levels",
+    "UnitLevels": "objective.unit_levels",
     "from_pretrained": "attach.api",
     "get_latent_model": "attach.api",
     "latent_lora_config": "attach.peft",
     "remove_latent": "attach.api",
+    "with_units": "trainers.units",
 }
 _MODULES = {"losses": "losses", "predictors": "components.predictors"}
 

@@ -33,7 +33,8 @@ class ForwardView:
     Attributes:
         states: depth (0 = input of the first block, k = raw output of block k) -> hidden state.
         segments: which document a position belongs to; -1 is padding. Segments never exchange information.
-        sets: tensors named by the collator: index sets ``[b g n]`` into ``t`` or id sets ``[b g n]``, -1 pads.
+        sets: tensors named by the collator: index sets ``[b g n]`` into ``t`` or id sets ``[b g n]``, -1 pads; and the
+            units of each grain, see `components/units.py`.
         inputs: the ids that were read, where the network reads ids.
         embed: ids -> input embeddings of the network.
         norm: the network's own final norm.
@@ -55,6 +56,13 @@ class ForwardView:
     pixels: Callable[[], Float[Tensor, "b t e"]] | None = None
     places: Shaped[Tensor, "t k"] | None = None
     tapped: dict[int, Tensor] = field(default_factory=dict)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for this view: several terms look at the same positions."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
 
 Head = Callable[[Tensor], Tensor]

@@ -11,10 +11,13 @@ from torch.utils.hooks import RemovableHandle
 
 from latentlm.backbones import Backbone
 from latentlm.components.teacher import Teacher
+from latentlm.objective.index_sets import units_read
 from latentlm.objective.objective import Objective
 from latentlm.objective.terms import PlainTerm, blocks_read, teachers
 from latentlm.objective.terms_module import Terms
 from latentlm.types import StepContext, TermLoss
+
+EMBEDDING_STD = 0.02  # as most networks draw their input embeddings
 
 
 class LatentHeads(nn.Module):
@@ -40,6 +43,9 @@ class LatentHeads(nn.Module):
         self.teachers = nn.ModuleDict({kind: Teacher(config) for kind, config in teachers(specs).items()})
         if grid is not None and grid.mask_token is None:
             self.mask_token = nn.Parameter(torch.zeros(backbone.dim))
+        count = max((each.predictor_tokens for each in units_read(specs.values())[1]), default=0)
+        if count:
+            self.predictor_tokens = nn.Parameter(torch.randn(count, embedding) * EMBEDDING_STD)
         self.step = 0
 
     def forward(self, context: StepContext) -> dict[str, TermLoss]:

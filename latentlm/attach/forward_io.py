@@ -128,6 +128,7 @@ class Forward:
         teacher_states: the same of each teacher.
         teacher: whose forward is running inside this one; None: the network's own.
         collecting: until the heads have run; a block that runs again in the backward stores nothing.
+        in_terms: while the terms run, which may ask for input embeddings of their own.
         compiled: whether the blocks run inside a compiled graph.
         loss: weighted sum of the terms.
         lm_head_hooks: removed after this forward.
@@ -139,6 +140,7 @@ class Forward:
     teacher_states: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     teacher: str | None = None
     collecting: bool = True
+    in_terms: bool = False
     compiled: bool = False
     loss: Tensor | None = None
     lm_head_hooks: list[RemovableHandle] = field(default_factory=list)

@@ -12,6 +12,7 @@ gives a copy with a state of its own.
 | model | after | adds that sum to the loss, ends the `Forward` | here |
 | output head | before, after | one forward only: no logits where there is no label | sparse_lm_head.py |
 | projection, embeddings, rotary, blocks of a ViT | after, before | masked and dropped patches | vit_masking.py |
+| input embeddings | after | trained predictor tokens | predictor_tokens.py |
 | latent loss | backward | accumulation; whether a backward came; scale | optimizer_steps.py, gradients.py |
 | states | backward | gradient of each term against all others, every N steps | gradients.py |
 | any optimizer | after a step | counts it: running centres, weights and teachers move | optimizer_steps.py |
@@ -26,6 +27,7 @@ from torch import Tensor
 from latentlm.attach.attachment import LatentHeads
 from latentlm.attach.attention_mask import as_attention_mask, seen
 from latentlm.attach.forward_io import Forward, ForwardInputs, with_latent_losses
+from latentlm.attach.predictor_tokens import predictor_token_hooks
 from latentlm.attach.sparse_lm_head import skip_unlabelled
 from latentlm.attach.state import LatentState
 from latentlm.attach.teacher_forward import Reached, start_teacher, teacher_states
@@ -49,6 +51,7 @@ def add_hooks(state: LatentState) -> None:
         backbone.decoder.register_forward_hook(_after_decoder),
         model.register_forward_hook(_after_model, with_kwargs=True),
         *masking_hooks(state),
+        *predictor_token_hooks(state),
     ]
 
 
@@ -145,6 +148,7 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
             "layerdrop to 0"
         )
     context = state.context(forward)
+    forward.in_terms = True
     losses = model.latent(context)
     forward.collecting = False  # before the backward: a recomputed block must not store again
     if not forward.compiled and state.backbone.grid is None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latentlm.components.units import Unit
 from latentlm.types import ForwardView
 
 
@@ -64,7 +65,7 @@ class Last:
         return last.scatter_reduce(1, slot, where, reduce="amax")[:, :groups, None]
 
 
-At = Now | Next | Last | str
+At = Now | Next | Last | Unit | str
 """Where a tap looks. A string that is no kind names an index set that the data brings."""
 
 
@@ -81,6 +82,23 @@ def index(at: At, view: ForwardView) -> Int[Tensor, "b g n"]:
             raise ValueError(f"at: the set '{at}' has {found.shape[0]} rows, and the batch {len(view.segments)}")
         return found
     return at(view)
+
+
+def check_ids(kind: str, ids: str | Unit) -> None:
+    """Refuse single tokens of a unit where the whole unit is meant."""
+    if isinstance(ids, Unit) and ids.pick != "all":
+        raise ValueError(f"{kind}: ids of a unit are all of its tokens; use pick: all")
+
+
+def ids_of(ids: str | Unit, view: ForwardView) -> Int[Tensor, "b g n"]:
+    """Ids that a set of the data gives, or those of a unit's tokens; -1 pads."""
+    if isinstance(ids, str):
+        return index(ids, view)
+    where = ids(view)
+    if view.inputs is None:
+        raise ValueError("ids: the tokens of a unit need input_ids, but the model was given inputs_embeds")
+    found = view.inputs.gather(1, where.clamp(min=0).flatten(1)).view_as(where)
+    return torch.where(where >= 0, found, -1)
 
 
 def inside(at: At, found: Int[Tensor, "b g n"], length: int) -> Int[Tensor, "b g n"]:

@@ -13,11 +13,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from latentlm.components.assignments import Assign
-from latentlm.components.positions import At, Now, flat, index
+from latentlm.components.positions import At, Now, check_ids, flat, ids_of, index
 from latentlm.components.tap import Tap, Widths
 from latentlm.components.target_protocol import InputTarget
 from latentlm.components.teacher import TeacherConfig
 from latentlm.components.token_embeddings import TokenEmbeddings
+from latentlm.components.units import Unit
 from latentlm.types import ForwardView, Latents, StepContext
 
 Normalize = Literal["none", "layer", "l2"]
@@ -255,16 +256,19 @@ class Tokens(InputTarget):
 
     Args:
         at: the positions that predict.
-        ids: name of an id set of the data, used instead of the labels.
+        ids: name of the id set that the data gives, or a unit whose tokens are predicted (``pick: all``), in place of
+            the labels: with predictor linear as a bag, with per_token_linear in their order.
     """
 
     at: At = Now()
-    ids: str | None = None
+    ids: str | Unit | None = None
     needs_lm_head = True
 
     def __post_init__(self):
         if self.ids is not None and self.at != Now():
             raise ValueError("tokens: at says whose labels are read, and ids takes their place; give one of them")
+        if self.ids is not None:
+            check_ids("tokens", self.ids)
 
     @property
     def positions(self) -> At | None:
@@ -283,7 +287,7 @@ class Tokens(InputTarget):
     def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Positions that have a label."""
         if self.ids is not None:
-            return index(self.ids, view).flatten(0, 1) >= 0
+            return ids_of(self.ids, view).flatten(0, 1) >= 0
         if view.labels is None:
             raise ValueError("target tokens: the batch has no labels; use a collator that gives them")
         where = flat(index(self.at, view), view.labels.shape[1])
@@ -292,7 +296,7 @@ class Tokens(InputTarget):
     def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Ids of the anchors kept."""
         if self.ids is not None:
-            ids = index(self.ids, context.view).flatten(0, 1)[keep]
+            ids = ids_of(self.ids, context.view).flatten(0, 1)[keep]
             return Latents(ids.clamp(min=0), ids >= 0, torch.full_like(ids, -1))
         labels = context.view.labels
         assert labels is not None

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from latentlm.components.positions import At, index
+from latentlm.components.positions import At, check_ids, ids_of
 from latentlm.components.tap import Widths
 from latentlm.components.target_protocol import InputTarget
+from latentlm.components.units import Unit
 from latentlm.types import ForwardView, Latents, StepContext
 
 
@@ -32,17 +33,20 @@ class TokenEmbeddings(InputTarget):
     Checked:   tests/components/test_targets.py - naive float64 loop; R_j orthogonal; order matters, padding does not.
 
     Args:
-        ids: name of an id set of the data.
+        ids: name of the id set that the data gives, or a unit whose tokens are spelled (``pick: all``).
         seed: of the maps.
         ordered: false leaves the maps out, so that the order of the tokens does not count.
         pool: ``none`` makes each token a separate target. Then it is not enough to predict the one token that tells the
             span from others.
     """
 
-    ids: str
+    ids: str | Unit
     seed: int = 0
     ordered: bool = True
     pool: Literal["sum", "none"] = "sum"
+
+    def __post_init__(self):
+        check_ids("token_embeddings", self.ids)
 
     @property
     def positions(self) -> At | None:
@@ -60,14 +64,14 @@ class TokenEmbeddings(InputTarget):
 
     def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Anchors whose span has at least one id; with pool none the ids that are there."""
-        there = index(self.ids, view).flatten(0, 1) >= 0
+        there = ids_of(self.ids, view).flatten(0, 1) >= 0
         return there.any(1, keepdim=True) if self.pool == "sum" else there
 
     @torch.no_grad()
     def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Codes of the anchors kept."""
         assert context.view.embed is not None
-        ids = index(self.ids, context.view).flatten(0, 1)[keep]
+        ids = ids_of(self.ids, context.view).flatten(0, 1)[keep]
         embedded = context.view.embed(ids.clamp(min=0))  # a n e
         embedded = embedded.to(torch.promote_types(embedded.dtype, torch.float32))
         if self.ordered:

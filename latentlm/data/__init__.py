@@ -19,6 +19,8 @@ from latentlm.data.text.examples import Example, SpanPair
 from latentlm.data.text.phrase_mining import Phrases
 from latentlm.data.text.span_pairs import Annotated, Chunks, SpanPairs
 from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
+from latentlm.data.text.unit_collator import UnitCollator
+from latentlm.data.text.units import Chunk, Sentence, UnitRule, finders
 
 Data = Text | Images
 
@@ -29,6 +31,7 @@ __all__ = [
     "Augmentation",
     "Binding",
     "Chain",
+    "Chunk",
     "Chunks",
     "Collator",
     "Corpus",
@@ -48,6 +51,7 @@ __all__ = [
     "Question",
     "QuestionSource",
     "Retrieval",
+    "Sentence",
     "SpanEdit",
     "SpanPair",
     "SpanPairs",
@@ -55,6 +59,8 @@ __all__ = [
     "Text",
     "TextSource",
     "ThinkingBias",
+    "UnitCollator",
+    "UnitRule",
     "VerifiableSource",
     "augment_documents",
     "augment_examples",
@@ -63,5 +69,6 @@ __all__ = [
     "encode",
     "encode_dataset",
     "find_spans",
+    "finders",
     "word_tokenizer",
 ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Span = tuple[int, int]  # character offsets, [start, end)
+MarkedUnit = tuple[int, int, str]  # [start, end), and the role of a turn
 Message = Mapping[str, Any]  # of a conversation: `role` and `content`, as chat templates read it
 
 
@@ -33,6 +34,7 @@ class Document:
         messages: a conversation, which the tokenizer's chat template writes; spans are then moved to where it does.
         related: pairs of span numbers that are related to each other; None: all spans.
         target_span_ids: numbers of the spans that can be the target of a pair; None: all of them.
+        units: units that the data marks, by grain: character offsets into `text` and the role of a turn, or "".
         edits: one for each span, or none at all.
         origin: where it comes from, such as ``row 3``, for messages.
     """
@@ -42,6 +44,7 @@ class Document:
     messages: Sequence[Message] | None = None
     related: Sequence[tuple[int, int]] | None = None
     target_span_ids: Sequence[int] | None = None
+    units: Mapping[str, Sequence[MarkedUnit]] = field(default_factory=dict)
     edits: Sequence[SpanEdit] = field(default=(), repr=False)
     origin: str = field(default="", repr=False, compare=False)
 
@@ -57,6 +60,8 @@ class Document:
             row["related"] = [list(pair) for pair in self.related]
         if self.target_span_ids is not None:
             row["target_span_ids"] = list(self.target_span_ids)
+        if self.units:
+            row["units"] = {grain: [list(unit) for unit in units] for grain, units in self.units.items()}
         return row
 
     def span_text(self, number: int) -> str:

@@ -88,8 +88,10 @@ def build_tokenizer(spec: Model, documents: list[Document]) -> Any:
     if spec.name is None:
         texts = [document.text for document in documents]
         with _told("model.tokenizer"):
-            fit_words = isinstance(spec.tokenizer, Words)
-            return word_tokenizer(texts) if fit_words else bpe_tokenizer(texts, spec.tokenizer.vocab_size)  # type: ignore[union-attr]
+            chat = any(document.messages is not None for document in documents)
+            if isinstance(spec.tokenizer, Words):
+                return word_tokenizer(texts, chat=chat)
+            return bpe_tokenizer(texts, spec.tokenizer.vocab_size, chat)
     with _told("model.name", f"{spec.name} has no tokenizer that can be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(spec.name, trust_remote_code=spec.trust_remote_code)
     if tokenizer.eos_token_id is None:

@@ -25,8 +25,10 @@ from latentlm.data import (
     augment_documents,
     augment_examples,
     encode_dataset,
+    finders,
 )
 from latentlm.data.text.token_bytes import token_bytes
+from latentlm.data.text.chat_turns import headers
 from latentlm.experiment.build_model import build_tokenizer
 from latentlm.experiment.callbacks import console
 from latentlm.experiment.held_out import bytes_per_token
@@ -117,7 +119,8 @@ def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
         documents = augment_documents(documents, data.augment)
     tokenizer = build_tokenizer(recipe.model, documents)
     documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
-    options = {"max_length": data.max_length, "long_documents": data.long_documents}
+    options = {"max_length": data.max_length, "long_documents": data.long_documents, "loss_on": data.loss_on}
+    grains, alone = recipe.units
     encoded = partial(encode_dataset, tokenizer=tokenizer, **options)
     with _told("data"):
         dataset = encoded(
@@ -125,10 +128,15 @@ def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
             sets=recipe.sets,
             source_context=data.span_pairs.source_context,
             token_spans=bool(data.needing("token_spans")),
+            grains=finders(grains, data.units),
         )
         kept = encoded(held_out, sets=()) if held_out else None
     size = None if kept is None else bytes_per_token(kept, token_bytes(tokenizer))
-    collator = Collator(tokenizer.pad_token_id, recipe.sets, data.packing, data.row_length)
+    bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+    frame = {"headers": headers(tokenizer), "bos": bos} if alone else {}
+    collator = Collator(
+        tokenizer.pad_token_id, recipe.sets, data.packing, data.row_length, grains=grains, alone=alone, **frame
+    )
     for examples in filter(None, (dataset, kept)):
         _check_lengths(config, collator, examples)
     with _told("data.augment"):
@@ -165,7 +173,12 @@ def _sample(dataset: Any, collator: Any, num_tokens: int = 2048) -> dict:
     lengths = [len(ids) for ids in dataset["input_ids"]]
     step = max(1, round(sum(lengths) / num_tokens))
     where = range(0, len(lengths), step)
-    return dataclasses.replace(collator, sets=())([dataset[i] for i in where])
+    return _plain(collator)([dataset[i] for i in where])
+
+
+def _plain(collator: Collator, **changes: Any) -> Collator:
+    """The same without spans and units."""
+    return dataclasses.replace(collator, sets=(), grains=(), alone=(), **changes)
 
 
 def _documents(data: Text, seed: int) -> tuple[list[Document], list[Document]]:
@@ -221,11 +234,12 @@ def _check_reading(collator: Collator, dataset: Any, data: Text, model: Any) -> 
 
 def _check_isolation(collator: Collator, dataset: Any, model: nn.Module) -> None:
     """Refuse to train a model that lets packed segments see each other."""
-    if collator.packing == "none" or not (collator.sets or collator.row_length or collator.packing == "padding_free"):
+    several = collator.sets or collator.alone or collator.row_length or collator.packing == "padding_free"
+    if collator.packing == "none" or not several:
         return
     heads = [dataset[i]["input_ids"][:32] for i in (0, -1)]
     flat = collator.packing == "padding_free"
-    pack = dataclasses.replace(collator, sets=(), row_length=None if flat else sum(map(len, heads)))
+    pack = _plain(collator, row_length=None if flat else sum(map(len, heads)))
     # twice the same two documents: packed in two rows, because some attention isolates segments in a single row only
     batch = pack([{"input_ids": ids, "labels": ids} for ids in heads * 2])
     if mixes_segments(model, batch):

@@ -10,11 +10,12 @@ import yaml
 from latentlm.attach.attention_mask import READ
 from latentlm.components.positions import At
 from latentlm.components.tap import Depth, read_depth
+from latentlm.components.units import UnitsAlone
 from latentlm.config.compose import compose
 from latentlm.config.schema import ConfigError, dump, kind_of, parse, suggest
 from latentlm.data import SETS, Data, Images, Text, TextSource, VerifiableSource
 from latentlm.experiment.training import check_training
-from latentlm.objective.index_sets import places_read, sets_read
+from latentlm.objective.index_sets import places_read, sets_read, units_read
 from latentlm.objective.objective import Objective
 from latentlm.whole_files import write_text
 
@@ -123,6 +124,7 @@ class Recipe:
 
     def __post_init__(self):
         have = self._check_spans()
+        self._check_units()
         for name, term in self.objective.terms.items():
             for at in sets_read(term):
                 if at not in have:
@@ -148,6 +150,32 @@ class Recipe:
                 f"use {' or '.join(READ)}"
             )
         return data.sets
+
+    def _check_units(self) -> None:
+        """Whether the data can have the grains that terms read."""
+        if isinstance(self.data, Images):
+            known: tuple[str, ...] = ()
+        else:
+            known = self.data.grains
+        for name, term in self.objective.terms.items():
+            grains, alone = units_read([term])
+            for grain in grains:
+                if grain not in known:
+                    what = suggest(grain, list(known)) if known else "; images have none"
+                    raise ConfigError(f"objective.terms.{name}: no units '{grain}'{what}; or give a rule in data.units")
+            if alone and isinstance(self.data, Text) and self.data.packing == "none":
+                raise ConfigError(
+                    f"data.packing: none has no place for units that are read alone (objective.terms.{name}, "
+                    f"{alone[0].grain}); use packed, or read: in_context"
+                )
+
+        if isinstance(self.data, Text) and not self.units[1] and (kinds := self.data.needing("units_alone")):
+            raise ConfigError(f"data.augment: {kinds[0]} needs a term over units that are read alone; leave it out")
+
+    @property
+    def units(self) -> tuple[tuple[str, ...], tuple[UnitsAlone, ...]]:
+        """Grains that the objective reads, and which units of them alone."""
+        return units_read(self.objective.terms.values())
 
     @property
     def _source_kind(self) -> str:

@@ -1,10 +1,14 @@
 """Which positions and named index sets the terms of an objective read."""
 
+from collections.abc import Iterable
+
 from latentlm.components.positions import At, Next
+from latentlm.components.units import Unit, UnitsAlone, units_alone
 from latentlm.objective.level_table import Levels
 from latentlm.objective.terms import Predict, Regularize
+from latentlm.objective.unit_levels import UnitLevels
 
-WrittenTerm = Predict | Regularize | Levels
+WrittenTerm = Predict | Regularize | Levels | UnitLevels
 
 
 def sets_read(term: WrittenTerm) -> list[str]:
@@ -12,10 +16,22 @@ def sets_read(term: WrittenTerm) -> list[str]:
     return [at for places in places_read(term) for at in places if isinstance(at, str)]
 
 
+def units_read(terms: Iterable[WrittenTerm]) -> tuple[tuple[str, ...], tuple[UnitsAlone, ...]]:
+    """Grains that terms read, and which units of them alone."""
+    units = [at for term in terms for places in places_read(term) for at in places if isinstance(at, Unit)]
+    grains = dict.fromkeys(grain for unit in units for grain in unit.grains)
+    return tuple(grains), units_alone(units)
+
+
 def places_read(term: WrittenTerm) -> tuple[list[At], list[At]]:
     """Positions that a term reads of the network itself (or of its data), and of its teachers."""
     own: list[At] = []
     of_teachers: list[At] = []
+    if isinstance(term, UnitLevels):
+        for cell in term.cells("").values():
+            for all_places, places in zip((own, of_teachers), places_read(cell), strict=True):
+                all_places += places
+        return own, of_teachers
     if isinstance(term, Levels):
         if not isinstance(term.align, Next):
             own.append(term.align.source)

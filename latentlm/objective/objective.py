@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from latentlm.components.heads import Head
 from latentlm.objective.level_table import Levels
 from latentlm.objective.terms import PlainTerm, Predict, Regularize, schedule, teachers
+from latentlm.objective.unit_levels import UnitLevels
 from latentlm.types import TermLoss
 
 TINY = 1e-6  # in place of a count of 0
@@ -22,7 +23,7 @@ class Objective:
 
     Args:
         lm_weight: weight of the network's own data loss (next token).
-        terms: latent terms by name; a `Levels` table stands for many.
+        terms: latent terms by name; a table (`Levels` over depths, `UnitLevels` over units) stands for many.
         heads: projection heads that taps share by name.
         monitor_every: measure collapse and gradients every so many optimizer steps, in the first forward of the step;
             0 switches it off. Steps of any torch optimizer count, with a trainer or in your own loop.
@@ -30,7 +31,7 @@ class Objective:
     """
 
     lm_weight: float = 1.0
-    terms: dict[str, Predict | Regularize | Levels] = field(default_factory=dict)
+    terms: dict[str, Predict | Regularize | Levels | UnitLevels] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     monitor_every: int = 50
     source: str | None = None
@@ -68,7 +69,8 @@ class Objective:
         plain: dict[str, PlainTerm] = {}
         for name, term in self.terms.items():
             try:
-                cells = term.expand(name, num_layers) if isinstance(term, Levels) else {name: term.resolve(num_layers)}
+                tables = Levels | UnitLevels
+                cells = term.expand(name, num_layers) if isinstance(term, tables) else {name: term.resolve(num_layers)}
             except ValueError as error:
                 raise ValueError(f"objective.terms.{name}: {error}") from error
             plain |= cells

@@ -12,8 +12,11 @@ from latentlm.attach.monitoring import Monitoring
 from latentlm.attach.optimizer_steps import warn_accumulated
 from latentlm.attach.state import LatentState, latent_state
 from latentlm.attach.teacher_forward import start_teacher
-from latentlm.objective.index_sets import sets_read
+from latentlm.data.text.collate import Collator
+from latentlm.data.text.unit_collator import UnitCollator
+from latentlm.objective.index_sets import sets_read, units_read
 from latentlm.trainers.safe_training import SafeTrainingMixin
+from latentlm.trainers.units import with_units
 
 # pyright cannot know which trainer the mixin is mixed into
 # pyright: reportAttributeAccessIssue=false
@@ -52,6 +55,21 @@ class LatentTrainerMixin(SafeTrainingMixin):
             warn_accumulated(watched.names, f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}")
         watched.warned = True
         self.add_callback(_CountSteps(self))
+        self._find_units()
+
+    def _find_units(self) -> None:
+        """Let the batches have the units that the terms read, where the collator does not give them already."""
+        grains, _ = units_read(self._latent.objective.terms.values())
+        if not grains or isinstance(self.data_collator, Collator | UnitCollator):
+            return
+        tokenizer = getattr(self, "processing_class", None)
+        if not hasattr(tokenizer, "decode"):
+            raise ValueError(
+                f"units '{grains[0]}' are found in the text: give the tokenizer as processing_class, or wrap the "
+                "collator with latentlm.with_units"
+            )
+        limit = getattr(self.args, "max_length", None)
+        self.data_collator = with_units(self.data_collator, tokenizer, self.model, max_length=limit)
 
     @property
     def _latent(self) -> LatentState:

@@ -37,7 +37,7 @@ def rendered_spans(
     Raises:
         ValueError: the template leaves out, repeats or rewrites a message, or a span lies outside of what is said.
     """
-    starts = _starts(messages, rendered, tokenizer)
+    starts = [start for start, _ in content_spans(messages, rendered, tokenizer, whole=True)]
     moved, length = {}, sum(len(message["content"]) + 1 for message in messages) - 1
     for number, (start, end) in enumerate(spans):
         if not 0 <= start < end <= length:
@@ -50,19 +50,31 @@ def rendered_spans(
     return moved
 
 
-def _starts(messages: Sequence[Message], rendered: str, tokenizer: Tokenizer) -> list[int]:
-    """Where each message begins in the rendered text. Not searched for by its words: the template may hold them too."""
+def content_spans(messages: Sequence[Message], rendered: str, tokenizer: Tokenizer, whole: bool = False) -> list[Span]:
+    """Where each message is in the rendered text. Not searched for by its words: the template may hold them too.
+
+    Args:
+        messages: of the conversation.
+        rendered: what the template made of them.
+        tokenizer: with the template.
+        whole: of a content that the template strips, where the whole of it would be.
+    """
     marks = [f"\ue000{number}\ue001" for number in range(len(messages))]  # of the private use area: in no message
     frame = render([{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)], tokenizer)
     contents = [message["content"] for message in messages]
     for written in (contents, [content.strip() for content in contents]):  # many templates strip
-        text, rest, starts = "", frame, []
+        text, rest, spans = "", frame, []
         for content, said, mark in zip(contents, written, marks, strict=True):
             ahead, _, rest = rest.partition(mark)
-            starts.append(len(text + ahead) - content.find(said))
+            start = len(text + ahead)
+            spans.append(
+                (start - content.find(said), start - content.find(said) + len(content))
+                if whole
+                else (start, start + len(said))
+            )
             text += ahead + said
         if text + rest == rendered:
-            return starts
+            return spans
     raise ValueError(
         "tokenizer: its chat template does not write every message once and as it is, so spans are not found in it; "
         "set another tokenizer.chat_template"

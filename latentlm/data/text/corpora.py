@@ -6,6 +6,8 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,11 @@ class Corpus:
     """Documents of one's own; the columns decide what they are.
 
     ``messages``: conversations, which the tokenizer's chat template writes. ``text``: plain text. ``prompt`` and
-    ``completion``: joined. With ``spans``, lists of character offsets ``[start, end]`` into the text (of a conversation
-    into its contents, joined by line breaks), spans are marked. Blank texts are left out; rows that cannot be read are
-    left out, counted and named.
+    ``completion``: joined, a turn of the user and one of the assistant. ``text_a`` and ``text_b``, or a list ``texts``:
+    texts that belong together (translations, paraphrases), one below the other, each a unit of the grain ``column``.
+    Contents of messages may be lists of text parts, and a message may consist of tool calls alone. With ``spans``, lists
+    of character offsets ``[start, end]`` into the text (of a conversation into its contents, joined by line breaks),
+    spans are marked. Blank texts are left out; rows that cannot be read are left out, counted and named.
 
     Checked:   tests/data/text/test_corpora.py - every format, every error line.
 
@@ -93,36 +97,79 @@ def _reader(names: Sequence[str], source: str) -> tuple[list[str], Reader]:
     """Columns to read, and the document of a row; None where that is blank."""
     if "messages" in names:
         return ["messages"], _of_messages
-    columns = ["text"] if "text" in names else ["prompt", "completion"]
-    if set(columns) <= set(names):
-        return columns, lambda row, origin: _of_text(row, columns, origin)
+    for columns in (["text"], ["prompt", "completion"], ["text_a", "text_b"]):
+        if set(columns) <= set(names):
+            return columns, partial(_of_text, columns=columns)
+    if "texts" in names:
+        return ["texts"], _of_texts
     raise ValueError(
         f"source: {source} has the columns {some(names, count=20, length=40)}; rename one to text (plain text) or "
-        "messages (conversations), or two to prompt and completion"
+        "messages (conversations), or two to prompt and completion, or to text_a and text_b"
     )
 
 
 def _of_messages(row: Row, origin: str) -> Document:
     messages = row["messages"]
-    if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+    if not isinstance(messages, list) or not messages:
         raise DocumentError("messages must be a list with strings role and content")
-    messages = [{"role": message["role"], "content": message["content"]} for message in messages]
-    return conversation(messages, **_marks(row), origin=origin)
+    return conversation([_message(message) for message in messages], **_marks(row), origin=origin)
 
 
-def _of_text(row: Row, columns: Sequence[str], origin: str) -> Document | None:
+def _message(message: Any) -> dict[str, Any]:
+    """As chat templates read it: text parts joined, and no keys without a value."""
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise DocumentError("messages must be a list with strings role and content")
+    content, calls = message.get("content"), message.get("tool_calls")
+    if isinstance(content, list):
+        other = [part.get("type") if isinstance(part, dict) else type(part).__name__ for part in content]
+        if set(other) - {"text"}:
+            kind = next(kind for kind in other if kind != "text")
+            raise DocumentError(f"a content has a part of type {kind}; only text can be read, leave the row out")
+        content = "".join(part["text"] for part in content)
+    if content is None and calls:
+        content = ""
+    if not isinstance(content, str):
+        raise DocumentError("messages must be a list with strings role and content")
+    rest = {key: value for key, value in message.items() if value is not None and key not in ("role", "content")}
+    return {"role": message["role"], "content": content, **rest}
+
+
+def _of_text(row: Row, origin: str, columns: Sequence[str]) -> Document | None:
     parts = [row[column] for column in columns]
     if wrong := [column for column, part in zip(columns, parts, strict=True) if not isinstance(part, str)]:
         raise DocumentError(f"{wrong[0]} is not a string")
-    text = "".join(parts)
-    if not text.strip():
-        return None
     marks = _marks(row)
-    return Document(text if marks["spans"] else text.strip("\n"), **marks, origin=origin)
+    if not "".join(parts).strip():
+        return None
+    if columns == ["text"]:
+        return Document(parts[0] if marks["spans"] else parts[0].strip("\n"), **marks, origin=origin)
+    if columns == ["text_a", "text_b"]:
+        return _side_by_side(parts, marks, origin)
+    prompt, completion = parts
+    if not completion.strip():
+        raise DocumentError("completion is blank")
+    start, length = len(prompt), len(prompt) + len(completion)
+    turns = [(0, start, "user")] if prompt.strip() else []
+    units = {"turn": [*turns, (start, length, "assistant")], "column": [(0, start, ""), (start, length, "")]}
+    return Document(prompt + completion, **marks, units=units, origin=origin)
 
 
-def _is_message(message: object) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+def _of_texts(row: Row, origin: str) -> Document | None:
+    texts = row["texts"]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DocumentError("texts is not a list of strings")
+    return _side_by_side(texts, _marks(row), origin)
+
+
+def _side_by_side(texts: Sequence[str], marks: dict[str, Any], origin: str) -> Document | None:
+    """Texts one below the other; the first spans count from the start of the whole."""
+    if not any(text.strip() for text in texts):
+        return None
+    if blank := [number for number, text in enumerate(texts) if not text.strip()]:
+        raise DocumentError(f"text {blank[0]} is blank")
+    starts = [0, *accumulate(len(text) + 1 for text in texts)]
+    units = [(start, start + len(text), "") for start, text in zip(starts, texts, strict=False)]
+    return Document("\n".join(texts), **marks, units={"column": units}, origin=origin)
 
 
 def _marks(row: Row) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from latentlm.data.text.augment import Augmentation, unmet_need
 from latentlm.data.text.augment.base import Needs
 from latentlm.data.text.collate import Packing
 from latentlm.data.text.corpora import FORMATS, Corpus
-from latentlm.data.text.encode import SETS
+from latentlm.data.text.encode import SETS, LossOn
 from latentlm.data.text.encoding_report import LongDocuments
 from latentlm.data.text.span_pairs import Annotated, SpanPairs
+from latentlm.data.text.units import STANDARD, UnitRule
 
 _WHY: dict[Needs, str] = {
     "isolated_source": "changes isolated sources, there are none with span_pairs.source_context {}; use isolated",
@@ -54,6 +55,11 @@ class Text:
         max_length: most tokens of an example.
         long_documents: ``split`` cuts longer ones into pieces, ``truncate`` keeps their first tokens, ``drop`` leaves
             them out; training says how many there are.
+        loss_on: which tokens the next-token loss predicts: ``assistant`` (the assistant's turns of conversations, each
+            with the token that ends it), ``last_assistant`` (the last of them), ``completion`` (what follows a
+            prompt), ``all``, or ``auto``: one of the three, by what a document is.
+        units: how the units of a grain are found where the usual rule does not fit: another ``size`` of chunks, another
+            ``language`` of sentences, or a second grain with a name of its own.
         packing: ``packed`` keeps several segments in a row (documents never see each other); ``padding_free`` keeps
             all of them in one row, as flash attention needs it; ``none`` gives each its own row, for models that mix
             segments.
@@ -67,6 +73,8 @@ class Text:
     source: str | TextSource
     max_length: int = 256
     long_documents: LongDocuments = "split"
+    loss_on: LossOn = "auto"
+    units: tuple[UnitRule, ...] = ()
     packing: Packing = "packed"
     row_length: int | None = None
     span_pairs: SpanPairs = Annotated()
@@ -81,6 +89,9 @@ class Text:
             raise ValueError("row_length: goes with packing packed; leave it out or use packing: packed")
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
             raise ValueError(f"validation: {self.validation} is a share; set it above 0 and below 1")
+        grains = [rule.grain for rule in self.units]
+        if twice := [grain for grain in grains if grains.count(grain) > 1]:
+            raise ValueError(f"units: the grain '{twice[0]}' is given twice; give one of them another name")
         kinds = [kind_of(type(part)) for part in self.augment]
         if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
             raise ValueError(f"augment: {twice[0]} is given twice; leave one out")
@@ -88,7 +99,7 @@ class Text:
 
     def _check_needs(self) -> None:
         context = self.span_pairs.source_context
-        have: list[Needs] = ["token_spans"]
+        have: list[Needs] = ["token_spans", "units_alone"]  # the second is the objective's, see the recipe
         if context == "isolated":
             have.append("isolated_source")
         if self.packing != "padding_free":
@@ -107,6 +118,11 @@ class Text:
     def sets(self) -> tuple[str, ...]:
         """Named sets that batches can have, as far as can be told before the source is read."""
         return self.part.sets if isinstance(self.span_pairs, Annotated) else SETS
+
+    @property
+    def grains(self) -> tuple[str, ...]:
+        """Grains of units that terms can name."""
+        return (*STANDARD, *(rule.grain for rule in self.units if rule.grain not in STANDARD))
 
     def needing(self, need: Needs) -> list[str]:
         """Kinds of the augmentations that need something."""

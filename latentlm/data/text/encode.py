@@ -2,31 +2,48 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from latentlm.data.documents import Document, Span
 from latentlm.data.text.chat_spans import render, rendered_spans
+from latentlm.data.text.chat_turns import (
+    Turns,
+    answers,
+    chat_frame,
+    special_tokens,
+    template_mask,
+    turn_units,
+    written_turns,
+)
 from latentlm.data.text.encoding_report import DocumentError, EncodingReport, LongDocuments
 from latentlm.data.text.examples import Example, SpanPair, as_dataset
+from latentlm.data.text.units import Finder, TokenText, UnitSpan, find_units, inside, token_text
 
 logger = logging.getLogger(__name__)
 
 SETS = ("source_last", "target_ids", "target_last", "before_target", "target_positions")
+LossOn = Literal["auto", "all", "assistant", "last_assistant", "completion"]
 SourceContext = Literal["isolated", "in_context", "isolated_first_only"]
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A document's text and tokens, and where its spans are in both, by their number."""
+    """A document's text and tokens, where its spans are in both, by their number, and its units.
+
+    Attributes:
+        labelled: which tokens are to be predicted.
+    """
 
     document: Document
     text: str
     ids: list[int]
-    chars: dict[int, Span]
-    tokens: dict[int, tuple[int, int]]  # first and last
+    labelled: list[bool]
+    chars: dict[int, Span] = field(default_factory=dict)
+    tokens: dict[int, tuple[int, int]] = field(default_factory=dict)  # first and last
+    units: dict[str, list[UnitSpan]] = field(default_factory=dict)
 
     def inside(self, number: int, start: int, stop: int) -> bool:
         """Whether a span is in that piece of the tokens."""
@@ -51,6 +68,10 @@ class Encoder:
         token_spans: also fill in `spans` and `answer`.
         long_documents: ``split`` cuts a longer document into pieces, each of which begins with the last token of the
             one before, so that every token is predicted once; ``truncate`` keeps its first tokens; ``drop`` none.
+        loss_on: ``assistant``: the assistant's turns of conversations, each with the token that ends it;
+            ``last_assistant``: the last of them; ``completion``: what follows a prompt; ``all``; ``auto``: assistant,
+            completion or all, by what a document is.
+        grains: how the units of each grain are found.
     """
 
     tokenizer: Tokenizer
@@ -59,6 +80,8 @@ class Encoder:
     source_context: SourceContext = "isolated"
     token_spans: bool = False
     long_documents: LongDocuments = "split"
+    loss_on: LossOn = "auto"
+    grains: Mapping[str, Finder] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -76,8 +99,8 @@ class Encoder:
         Raises:
             DocumentError: it has no tokens, or a span that is not in its text.
         """
-        encoded = _tokenize(document, self.tokenizer, with_spans=bool(self.sets or self.token_spans))
-        labels = [-100, *encoded.ids[1:]]
+        encoded = self._tokenize(document)
+        labels = [token if said else -100 for token, said in zip(encoded.ids, encoded.labelled, strict=True)]
         report.num_spans += len(encoded.chars)
         report.in_words += [
             f"{_name(document)}: {_short(encoded.text[start:end])}"
@@ -89,7 +112,9 @@ class Encoder:
         pairs = list(self._pairs(encoded, report)) if self.sets else []
         examples = []
         for start, stop in pieces:
-            example = Example(encoded.ids[start:stop], [-100, *labels[start + 1 : stop]])
+            example = Example(
+                encoded.ids[start:stop], [-100, *labels[start + 1 : stop]], units=_rows(encoded, start, stop)
+            )
             example = _with_token_spans(example, encoded, start, stop) if self.token_spans else example
             own = [
                 pair.moved(-start)
@@ -98,7 +123,78 @@ class Encoder:
             ]
             examples.append(replace(example, span_pairs=own))
         report.cut_pairs += len(pairs) - sum(len(example.span_pairs) for example in examples)
+        report.add_units({grain: len(units) for grain, units in encoded.units.items()}, examples)
         return examples
+
+    def _tokenize(self, document: Document) -> _Encoded:
+        tokenizer, chat = self.tokenizer, document.messages is not None
+        turned = chat or "turn" in document.units
+        with_spans, with_turns = bool(self.sets or self.token_spans), turned and (self.loss_on != "all" or self.grains)
+        with_offsets = bool(with_spans or with_turns or self.grains)
+        if with_offsets and not tokenizer.is_fast:
+            raise ValueError("tokenizer: units and loss_on need character offsets; load it with use_fast=True")
+        if chat and tokenizer.chat_template is None:
+            raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
+        try:
+            text = render(document.messages, tokenizer) if document.messages is not None else document.text
+            encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=with_offsets, verbose=False)
+            ids = list(encoding["input_ids"])
+            if not ids:
+                raise DocumentError(f"{_short(text)} has no tokens")
+            offsets = list(encoding["offset_mapping"]) if with_offsets else []
+            eos = tokenizer.eos_token_id
+            if eos not in ids[-2 if chat else -1 :]:  # a chat template ends a turn with eos, often before a line break
+                ids.append(eos)
+                offsets += [(len(text), len(text))] if with_offsets else []
+            chars = {}
+            if with_spans or "span" in self.grains:
+                chars = dict(enumerate(document.spans))
+                if document.messages is not None and chars:
+                    chars = rendered_spans(document.spans, document.messages, text, tokenizer)
+            turns = _turns(document, text, tokenizer) if with_turns else Turns()
+        except DocumentError:
+            raise
+        except ValueError as error:
+            raise DocumentError(str(error)) from error
+        written = TokenText(text, offsets)
+        tokens = {number: _tokens_of(text, span, offsets) for number, span in chars.items()}
+        labelled = self._labelled(document, ids, written, turns)
+        found = _Encoded(document, text, ids, labelled, chars, tokens)
+        if not self.grains:
+            return found
+        marked = {grain: written.units([(s, e) for s, e, _ in units]) for grain, units in document.units.items()}
+        marked["span"] = [UnitSpan(first, last + 1) for first, last in sorted(tokens.values())]
+        if turned:
+            marked["turn"] = turn_units(written, turns)
+        return replace(found, units=find_units(token_text(ids, tokenizer, marked), self.grains))
+
+    def _labelled(self, document: Document, ids: list[int], written: TokenText, turns: Turns) -> list[bool]:
+        """Which tokens are to be predicted."""
+        kind = "assistant" if document.messages is not None else "completion" if "turn" in document.units else "all"
+        wanted = kind if self.loss_on == "auto" else self.loss_on.removeprefix("last_")
+        if wanted == kind != "all":
+            return self._answers(document, ids, written, turns)
+        return [wanted == "all"] * len(ids)
+
+    def _answers(self, document: Document, ids: list[int], written: TokenText, turns: Turns) -> list[bool]:
+        """The tokens of the assistant's turns, or of the completion."""
+        special, last = special_tokens(ids, self.tokenizer), self.loss_on == "last_assistant"
+        frame = None
+        if document.messages is not None:
+            frame = chat_frame(self.tokenizer)
+            mask = template_mask(document.messages, ids, self.tokenizer)
+            if mask is not None:
+                return _last_run(mask) if last else mask
+        said = list(answers(written, turns, frame, special))
+        chosen = {token for tokens in (said[-1:] if last else said) for token in tokens}
+        labelled = [token in chosen for token in range(len(ids))]
+        appended = written.offsets[-1] == (
+            len(written.text),
+            len(written.text),
+        )  # eos, where nothing else ends the text
+        if turns and turns[-1][1] == "assistant" and (appended or document.messages is None):
+            labelled[-1] = True
+        return labelled
 
     def _pairs(self, encoded: _Encoded, report: EncodingReport) -> Iterator[tuple[int, int, SpanPair]]:
         """Numbers of source and target, and the pair in the whole document."""
@@ -148,7 +244,23 @@ def encode_dataset(
     report.check(examples, max_length, sets)
     for line in report.lines(max_length, encoder.long_documents):
         logger.warning(line)
-    return as_dataset(examples, span_pairs=bool(sets), spans=encoder.token_spans)
+    return as_dataset(examples, span_pairs=bool(sets), spans=encoder.token_spans, grains=tuple(encoder.grains))
+
+
+def _turns(document: Document, text: str, tokenizer: Tokenizer) -> Turns:
+    """Where each turn's content is in the text, and whose it is."""
+    if document.messages is not None:
+        return written_turns(document.messages, text, tokenizer)
+    return [((start, end), role) for start, end, role in document.units.get("turn", ())]
+
+
+def _last_run(mask: list[bool]) -> list[bool]:
+    """Of several runs of True the last one."""
+    stop = max((k + 1 for k, said in enumerate(mask) if said), default=0)
+    first = stop
+    while first and mask[first - 1]:
+        first -= 1
+    return [first <= k < stop for k in range(len(mask))]
 
 
 def _pieces(length: int, max_length: int, long_documents: LongDocuments) -> list[tuple[int, int]]:
@@ -160,25 +272,12 @@ def _pieces(length: int, max_length: int, long_documents: LongDocuments) -> list
     return [(0, max_length)] if long_documents == "truncate" else []
 
 
-def _tokenize(document: Document, tokenizer: Tokenizer, with_spans: bool) -> _Encoded:
-    chat, eos = document.messages is not None, tokenizer.eos_token_id
-    text = render(document.messages, tokenizer) if document.messages is not None else document.text
-    encoding = tokenizer(text, add_special_tokens=not chat, return_offsets_mapping=with_spans, verbose=False)
-    ids = list(encoding["input_ids"])
-    if not ids:
-        raise DocumentError(f"{_short(text)} has no tokens")
-    if eos not in ids[-2 if chat else -1 :]:  # a chat template ends a turn with eos, often before a line break
-        ids.append(eos)
-    if not with_spans:
-        return _Encoded(document, text, ids, {}, {})
-    chars = dict(enumerate(document.spans))
-    if document.messages is not None and chars:
-        try:
-            chars = rendered_spans(document.spans, document.messages, text, tokenizer)
-        except ValueError as error:
-            raise DocumentError(str(error)) from error
-    tokens = {number: _tokens_of(text, span, encoding["offset_mapping"]) for number, span in chars.items()}
-    return _Encoded(document, text, ids, chars, tokens)
+def _rows(encoded: _Encoded, start: int, stop: int) -> dict[str, list[list[int]]]:
+    """The units that are whole in a piece, as an example has them."""
+    return {
+        grain: [[unit.first, unit.stop, unit.role] for unit in inside(units, start, stop)]
+        for grain, units in encoded.units.items()
+    }
 
 
 def _with_token_spans(example: Example, encoded: _Encoded, start: int, stop: int) -> Example:

@@ -1,10 +1,11 @@
 """What happened to documents on their way to examples, in one line of bounded length for each reason."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from latentlm.data.text.examples import Example
+from latentlm.data.text.units import NEEDS
 
 LongDocuments = Literal["split", "truncate", "drop"]
 
@@ -27,6 +28,9 @@ class EncodingReport:
         overlaps: pairs of spans that overlap.
         unusable: documents that cannot be encoded, and why.
         num_spans: spans of the usable ones.
+        units, cut_units: units of each grain that are kept, and those that `max_length` cuts.
+        neighbours: examples with two units of a grain or more.
+        unlabelled: examples without a token to predict.
         in_words: spans that begin or end inside a word, as they do where offsets are not counted in characters.
     """
 
@@ -42,6 +46,10 @@ class EncodingReport:
     unusable: list[str] = field(default_factory=list)
     num_spans: int = 0
     in_words: list[str] = field(default_factory=list)
+    units: dict[str, int] = field(default_factory=dict)
+    cut_units: dict[str, int] = field(default_factory=dict)
+    neighbours: dict[str, int] = field(default_factory=dict)
+    unlabelled: int = 0
 
     def add(self, length: int, max_length: int, pieces: Sequence[tuple[int, int]]) -> None:
         """Count a document of `length` tokens."""
@@ -54,6 +62,15 @@ class EncodingReport:
             self.long_tokens += length
             self.kept_tokens += max((stop for _, stop in pieces), default=0)
 
+    def add_units(self, units: Mapping[str, int], examples: Sequence[Example]) -> None:
+        """Count the units of a document, of which its examples hold the whole ones."""
+        for grain, number in units.items():
+            kept = [len(example.units[grain]) for example in examples]
+            self.units[grain] = self.units.get(grain, 0) + sum(kept)
+            self.cut_units[grain] = self.cut_units.get(grain, 0) + number - sum(kept)
+            self.neighbours[grain] = self.neighbours.get(grain, 0) + sum(count > 1 for count in kept)
+        self.unlabelled += sum(all(label == -100 for label in example.labels) for example in examples)
+
     def check(self, examples: Sequence[Example], max_length: int, sets: Sequence[str]) -> None:
         """ValueError where nothing is left of what is needed."""
         if not examples and self.unusable:
@@ -62,6 +79,22 @@ class EncodingReport:
             raise ValueError(f"long_documents: all have more than max_length={max_length} tokens; split them")
         if not examples:
             raise ValueError("documents: there are none; check the data part's selection")
+        if self.unlabelled == len(examples):
+            raise ValueError(
+                "loss_on: no token of any document is to be predicted; the data have no assistant turn or completion, "
+                "or max_length cuts them off; use loss_on: all, or raise max_length"
+            )
+        for grain, number in self.units.items():
+            if not number:
+                cut = self.cut_units[grain]
+                why = (
+                    f"max_length={max_length} cuts all {cut}; raise it"
+                    if cut
+                    else (
+                        f"they are marked by {NEEDS[grain]}" if grain in NEEDS else "use other data, or another grain"
+                    )
+                )
+                raise ValueError(f"units: no document has a {grain}; {why}")
         if sets and not any(example.span_pairs for example in examples):
             need = ", ".join(sets)
             if self.cut_pairs:
@@ -86,6 +119,12 @@ class EncodingReport:
                 f"{self.num_long} of {self.num_documents} documents have more than max_length={max_length} tokens "
                 f"(up to {self.longest}): {what[long_documents]} (long_documents={long_documents})"
             )
+        for grain, cut in self.cut_units.items():
+            if cut:
+                every = cut + self.units[grain]
+                yield f"{cut} of {every} units '{grain}' left out because max_length={max_length} cuts them"
+        if self.unlabelled:
+            yield f"{self.unlabelled} examples have no token to predict (loss_on); they only serve latent terms"
         if self.cut_pairs:
             yield f"{self.cut_pairs} pairs of spans left out because max_length={max_length} cuts them"
         if self.overlaps:

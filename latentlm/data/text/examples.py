@@ -1,7 +1,7 @@
 """An encoded document, and its form in a data set: plain columns, which Arrow and the loader's workers carry."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -47,6 +47,8 @@ class Example:
         span_pairs: pairs of its spans.
         spans: tokens of each span, ``[first, stop)``, in the order in which they end.
         answer: the last of these if it can be a target, else ``[0, 0)``.
+        units: tokens of each unit and its role, ``[first, stop, role]``, by grain.
+        read_units: whether its units are also read alone, where a term asks for that.
         hidden: ``(first, stop, since)``: the tokens first to stop - 1 cannot be attended to from `since` on.
     """
 
@@ -56,12 +58,15 @@ class Example:
     spans: Sequence[Sequence[int]] = ()
     answer: Sequence[int] = (0, 0)
     hidden: Sequence[Sequence[int]] = ()
+    units: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    read_units: bool = True
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Example":
         """Of a row of a data set; everything but the ids and labels may be missing, other columns are not read."""
         pairs = tuple(SpanPair(**pair) for pair in row.get("span_pairs") or ())
-        rest = {key: row[key] for key in ("spans", "answer", "hidden") if row.get(key) is not None}
+        optional = ("spans", "answer", "hidden", "units", "read_units")
+        rest = {key: row[key] for key in optional if row.get(key) is not None}
         return cls(row["input_ids"], row["labels"], pairs, **rest)
 
     def to_row(self) -> dict[str, Any]:
@@ -69,7 +74,7 @@ class Example:
         return {**vars(self), "span_pairs": [dict(vars(pair)) for pair in self.span_pairs]}
 
 
-def as_dataset(examples: Sequence[Example], span_pairs: bool, spans: bool) -> Any:
+def as_dataset(examples: Sequence[Example], span_pairs: bool, spans: bool, grains: Sequence[str] = ()) -> Any:
     """A `datasets.Dataset` with a row for each example, with those columns that something reads."""
     from datasets import Dataset, Features, List, Value
 
@@ -80,5 +85,7 @@ def as_dataset(examples: Sequence[Example], span_pairs: bool, spans: bool) -> An
         columns["span_pairs"] = List({**pair, "target_positions": ids, "isolated_target": ids})
     if spans:
         columns |= {"spans": List(ids), "answer": ids}
+    if grains:
+        columns["units"] = {grain: List(ids) for grain in grains}
     rows = [{key: value for key, value in example.to_row().items() if key in columns} for example in examples]
     return Dataset.from_list(rows, features=Features(columns))

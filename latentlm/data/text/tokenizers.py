@@ -5,11 +5,26 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from latentlm.components.units import ROLES
+
+# every turn begins with its speaker and ends with eos; what the assistant says is marked for masks of its tokens
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
 
 
-def word_tokenizer(texts: Iterable[str], lowercase: bool = False) -> Any:
-    """One id for every word and punctuation mark of `texts`; decoding joins words with single spaces."""
+def word_tokenizer(texts: Iterable[str], lowercase: bool = False, chat: bool = False) -> Any:
+    """One id for every word and punctuation mark of `texts`; decoding joins words with single spaces.
+
+    Args:
+        texts: that it is fitted on.
+        lowercase: case is forgotten.
+        chat: also a chat template and its special tokens.
+    """
     tokenizer = Tokenizer(models.WordLevel(unk_token=_SPECIAL["unk_token"]))
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
@@ -19,11 +34,17 @@ def word_tokenizer(texts: Iterable[str], lowercase: bool = False) -> Any:
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() == len(_SPECIAL):
         raise ValueError("texts: no words to fit a tokenizer on; give at least one text")
-    return _wrapped(tokenizer, _SPECIAL)
+    return _wrapped(tokenizer, _SPECIAL, chat)
 
 
-def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """Byte-level pairs, at most `vocab_size` ids; any text can be encoded and decodes to itself."""
+def bpe_tokenizer(texts: Iterable[str], vocab_size: int, chat: bool = False) -> Any:
+    """Byte-level pairs, at most `vocab_size` ids; any text can be encoded and decodes to itself.
+
+    Args:
+        texts: that it is fitted on.
+        vocab_size: ids, besides those of `chat`.
+        chat: also a chat template and its special tokens.
+    """
     special = {key: token for key, token in _SPECIAL.items() if key != "unk_token"}
     smallest = 256 + len(special)
     if vocab_size < smallest:
@@ -38,10 +59,16 @@ def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _wrapped(tokenizer, special)
+    return _wrapped(tokenizer, special, chat)
 
 
-def _wrapped(tokenizer: Tokenizer, special: dict[str, str]) -> Any:
+def _wrapped(tokenizer: Tokenizer, special: dict[str, str], chat: bool) -> Any:
     from transformers import PreTrainedTokenizerFast  # slow to import, and checking a recipe does not need it
 
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    if not chat:
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    tokens = [f"<|{role}|>" for role in ROLES]
+    tokenizer.add_special_tokens(tokens)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, additional_special_tokens=tokens, chat_template=CHAT_TEMPLATE, **special
+    )

@@ -12,8 +12,9 @@ from latentlm.data.text.augment.gist_mask import GistMask
 from latentlm.data.text.augment.reverse_words import ReverseWords
 from latentlm.data.text.augment.span_crop import SpanCrop
 from latentlm.data.text.augment.stages import AugmentedDataset, augment_documents, augment_examples, unmet_need
+from latentlm.data.text.augment.unit_dropout import UnitDropout
 
-Augmentation = SpanCrop | Continuation | Distractor | ReverseWords | AnswerNoise | GistMask
+Augmentation = SpanCrop | Continuation | Distractor | ReverseWords | AnswerNoise | GistMask | UnitDropout
 
 __all__ = [
     "AnswerNoise",
@@ -27,6 +28,7 @@ __all__ = [
     "ReverseWords",
     "SpanCrop",
     "Transform",
+    "UnitDropout",
     "augment_documents",
     "augment_examples",
     "unmet_need",

@@ -11,7 +11,7 @@ from latentlm.data.counter_rng import uniforms
 from latentlm.data.documents import Document
 from latentlm.data.text.examples import Example
 
-Needs = Literal["token_spans", "isolated_source", "attention_mask"]
+Needs = Literal["token_spans", "isolated_source", "attention_mask", "units_alone"]
 
 
 class Draws:
@@ -35,7 +35,8 @@ class TextAugmentation:
         seed: of the documents stage.
         stream: name of the random numbers of the documents stage; by default the class name.
         needs: ``token_spans``: examples with `spans` and `answer`, so data with spans; ``isolated_source``: sources
-            that are read as a sequence of their own; ``attention_mask``: attention that takes a mask.
+            that are read as a sequence of their own; ``attention_mask``: attention that takes a mask; ``units_alone``:
+            terms over units that are read alone.
     """
 
     seed: int = 0
