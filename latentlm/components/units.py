@@ -28,7 +28,7 @@ class Unit:
     same anchors are paired one by one, so ``{grain: sentence}`` and ``{grain: sentence, offset: 1, read: alone}`` are
     each sentence and the one after it, read by itself. Units of different documents are never paired.
 
-    Checked:   tests/components/test_units.py - naive loops over random units, every option.
+    Checked:   tests/components/test_unit_positions.py - naive loops over random units, every option.
 
     Args:
         grain: kind of unit: chunk, line, sentence, paragraph, turn, column, span, document, or one of data.units.

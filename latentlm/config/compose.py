@@ -9,7 +9,8 @@ from latentlm.config.migration import check_overrides
 from latentlm.config.overrides import apply, split
 from latentlm.config.schema import ConfigError, suggest
 
-TOY = {"text": "facts", "images": "scenes"}  # what a method is tried on
+TOY = {"text": "facts", "images": "scenes"}  # what a method is tried on that names nothing in `try_on`
+METHOD = {"objective", "data", "training", "try_on"}  # blocks of a method
 
 
 def compose(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -22,17 +23,16 @@ def compose(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     pairs = [split(text) for text in overrides]
     check_overrides(pairs)
     data = read_recipe(name)
-    if isinstance(data.get("objective"), dict) and set(data) <= {"objective", "data", "training"}:
-        data = merge(read_recipe(experiment_names()[_base(data, pairs)]), data)  # a method
+    if isinstance(data.get("objective"), dict) and set(data) <= METHOD:
+        base = _base(data, pairs)
+        data = merge(read_recipe(experiment_names()[base]), _method(name))
     for key, value in pairs:
         if key == "objective" and isinstance(value, str):  # a method named later wins over what the file says
-            data = merge(data, _named(value, "objective", method_names()))
+            data = merge(data, _method(value))
         if key == "model" and isinstance(value, str):
             data = data | {"model": value}
     if isinstance(objective := data.get("objective"), str):
-        data = merge(
-            _named(objective, "objective", method_names()), {k: v for k, v in data.items() if k != "objective"}
-        )
+        data = merge(_method(objective), {k: v for k, v in data.items() if k != "objective"})
     if isinstance(model := data.get("model"), str):
         data = data | {"model": _named(model, "model", model_names())}
     if isinstance(model := data.get("model"), dict) and any(_names_model(key, value) for key, value in pairs):
@@ -64,6 +64,10 @@ def _base(method: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> str:
     """The experiment that a method is run in."""
     own = any(_names_model(key, value) or _names_source(key, value) for key, value in pairs)
     data = method.get("data")
+    if not own and isinstance(toy := method.get("try_on"), str):
+        if toy not in experiment_names():
+            raise ConfigError(f"try_on: no experiment '{toy}'{suggest(toy, list(experiment_names()))}")
+        return toy
     return "finetune" if own else TOY.get(str(data.get("kind")) if isinstance(data, dict) else "text", "facts")
 
 
@@ -77,6 +81,12 @@ def _names_source(key: str, value: Any) -> bool:
     block = value if key == "data" and isinstance(value, dict) else {}
     source = value if key == "data.source" else block.get("source")
     return isinstance(source, str) or (isinstance(source, dict) and ("path" in source))
+
+
+def _method(name: str | Path) -> dict[str, Any]:
+    """The blocks of a method, or of a recipe whose objective is meant."""
+    data = read_recipe(name) if Path(name).exists() else _named(str(name), "objective", method_names())
+    return {key: value for key, value in data.items() if key != "try_on"}
 
 
 def _named(name: str, key: str, known: dict[str, Path]) -> dict[str, Any]:

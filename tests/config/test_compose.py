@@ -27,7 +27,7 @@ def test_names_are_unique_and_a_method_holds_an_objective_and_what_it_needs_of_t
     assert not method_names().keys() & experiment_names().keys()
     assert recipe_names() == experiment_names() | method_names()
     for name in method_names():
-        assert read_recipe(name).keys() <= {"objective", "data", "training"}, name
+        assert read_recipe(name).keys() <= {"objective", "data", "training", "try_on"}, name
         assert as_objective(name) == as_objective(read_recipe(name)["objective"])
         assert "source" not in read_recipe(name).get("data", {})
 
@@ -59,7 +59,8 @@ def test_ones_own_model_or_data_take_plain_training():
     own = compose("llm_jepa", ["model.name=some/model", "data.source=chats.jsonl", "training.max_steps=3"])
     assert own["model"] == {"name": "some/model"}
     assert own["training"] == {**read_recipe("finetune")["training"], "max_steps": 3}
-    assert own["data"] == {"kind": "text", **read_recipe("llm_jepa")["data"], "source": "chats.jsonl"}
+    assert own["data"] == {"kind": "text", "source": "chats.jsonl"}
+    assert compose("llm_jepa")["data"]["source"] == {"kind": "people", "form": "chat"}  # what it is tried on
     assert (
         compose("mae", ["model.name=a/vit", "data.source={kind: image_folder, path: x, size: 9}"])["data"]["kind"]
         == "images"

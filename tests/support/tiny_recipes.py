@@ -4,6 +4,9 @@ import json
 
 from latentlm.config.catalog import method_names
 
+OF_CHATS = ("chats", "llm_jepa", "hierarchy_chat")
+OF_PROSE = ("prose", "hierarchy", "hierarchy_documents")
+
 
 def is_vision(name: str) -> bool:
     return name == "scenes" or (name in method_names() and method_names()[name].parent.name == "vision")
@@ -34,12 +37,15 @@ def tiny(name: str) -> list[str]:
     model = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
     model |= {"num_attention_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True}
     source = {"kind": "facts", "num_a_to_b": 4, "num_b_to_a": 4, "num_both": 8, "templates_per_fact": 2}
+    if name in OF_CHATS + OF_PROSE:
+        source = {"kind": "people", "num": 16, "form": "chat" if name in OF_CHATS else "prose"}
+        model["max_position_embeddings"] = 128
     if name == "arithmetic":
         source = {"kind": "arithmetic", "num_train": 32, "num_test": 8, "highest": 9}
     return [
         f"model={json.dumps({'config': model})}",
         f"data.source={json.dumps(source)}",
-        "data.max_length=48",
+        f"data.max_length={128 if name in OF_CHATS + OF_PROSE else 48}",
         "training.per_device_train_batch_size=8",
         "training.learning_rate=1e-3",
         "training.warmup_steps=0",

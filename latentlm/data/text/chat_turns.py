@@ -119,17 +119,24 @@ def written_turns(messages: Sequence[Message], text: str, tokenizer: Tokenizer) 
     Raises:
         ValueError: the turns are not found.
     """
+    frame = chat_frame(tokenizer)
+    turns = None if frame is None else frame.turns(text)
+    roles = [message["role"] for message in messages]
+    # a template may put a system prompt of its own in front
+    turns = None if turns is None or [role for _, role in turns][-len(roles) :] != roles else turns[-len(roles) :]
+    more = any(set(message) - {"role", "content"} for message in messages)  # tool calls are written beside the content
+    if more and turns is not None:
+        return turns
     try:
-        starts = content_spans(messages, text, tokenizer)
-        return [(span, str(message["role"])) for span, message in zip(starts, messages, strict=True)]
+        spans = content_spans(messages, text, tokenizer)
     except ValueError as error:
-        frame = chat_frame(tokenizer)
-        turns = None if frame is None else frame.turns(text)
-        roles = [message["role"] for message in messages]
-        # a template may put a system prompt of its own in front
-        if turns is None or [role for _, role in turns][-len(roles) :] != roles:
-            raise error
-        return turns[-len(roles) :]
+        if turns is None:
+            raise ValueError(
+                "tokenizer: the turns are not found in what its chat template writes; set another "
+                "tokenizer.chat_template, or loss_on: all"
+            ) from error
+        return turns
+    return list(zip(spans, roles, strict=True))
 
 
 def special_tokens(ids: Sequence[int], tokenizer: Tokenizer) -> list[bool]:

@@ -32,7 +32,7 @@ class Corpus:
     ``messages``: conversations, which the tokenizer's chat template writes. ``text``: plain text. ``prompt`` and
     ``completion``: joined, a turn of the user and one of the assistant. ``text_a`` and ``text_b``, or a list ``texts``:
     texts that belong together (translations, paraphrases), one below the other, each a unit of the grain ``column``.
-    Contents of messages may be lists of text parts, and a message may consist of tool calls alone. With ``spans``, lists
+    Contents of messages may be lists of text parts, and a message may be tool calls alone. With ``spans``, lists
     of character offsets ``[start, end]`` into the text (of a conversation into its contents, joined by line breaks),
     spans are marked. Blank texts are left out; rows that cannot be read are left out, counted and named.
 

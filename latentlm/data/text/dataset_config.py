@@ -13,6 +13,7 @@ from latentlm.data.published.thinking_bias import ThinkingBias
 from latentlm.data.synthetic import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 from latentlm.data.synthetic.arithmetic import Arithmetic
 from latentlm.data.synthetic.facts import Facts
+from latentlm.data.synthetic.people import People
 from latentlm.data.text.augment import Augmentation, unmet_need
 from latentlm.data.text.augment.base import Needs
 from latentlm.data.text.collate import Packing
@@ -42,7 +43,7 @@ QuestionSource = (  # data with questions
     | Arithmetic
 )
 VerifiableSource = Arithmetic  # data that can check an answer
-TextSource = QuestionSource | Corpus
+TextSource = QuestionSource | People | Corpus
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,9 @@ class Encoder:
                 raise DocumentError(f"{_short(text)} has no tokens")
             offsets = list(encoding["offset_mapping"]) if with_offsets else []
             eos = tokenizer.eos_token_id
-            if eos not in ids[-2 if chat else -1 :]:  # a chat template ends a turn with eos, often before a line break
+            # a chat template ends a turn with a special token, often before a line break
+            ended = any(special_tokens(ids[-2:], tokenizer)) if chat else ids[-1] == eos
+            if not ended:
                 ids.append(eos)
                 offsets += [(len(text), len(text))] if with_offsets else []
             chars = {}

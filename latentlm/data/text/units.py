@@ -199,7 +199,7 @@ def token_text(
     """What ids say, and which characters each of them adds.
 
     The text is decoded, not the original one: then units are the same wherever the ids come from. A character of
-    several tokens belongs to the last of them.
+    several tokens is added by all of them.
 
     Args:
         ids: of one document.
@@ -211,13 +211,25 @@ def token_text(
         raise ValueError("tokenizer: units need its decoder; load it with use_fast=True")
     from tokenizers.decoders import DecodeStream
 
-    stream, text, offsets, length = DecodeStream(skip_special_tokens=not special_tokens), [], [], 0
+    stream, text, length = DecodeStream(skip_special_tokens=not special_tokens), [], 0
+    offsets: list[Span] = []
+    begun = 0  # of a character that is not complete
     for token in ids:
-        added = stream.step(tokenizer.backend_tokenizer, token) or ""
-        offsets.append((length, length + len(added)))
-        text.append(added)
-        length += len(added)
+        added = stream.step(tokenizer.backend_tokenizer, token)
+        if added is None and not _is_special(token, tokenizer):
+            begun += 1
+            offsets.append((length, length))
+            continue
+        span = length, length + len(added or "")
+        offsets[len(offsets) - begun :] = [span] * (begun + 1)
+        text.append(added or "")
+        length, begun = span[1], 0
     return TokenText("".join(text), offsets, known or {})
+
+
+def _is_special(token: int, tokenizer: Tokenizer) -> bool:
+    added = tokenizer.added_tokens_decoder.get(token)
+    return added is not None and added.special
 
 
 def inside(units: Iterable[UnitSpan], start: int, stop: int) -> list[UnitSpan]:

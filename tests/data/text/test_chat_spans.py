@@ -62,7 +62,10 @@ def test_a_template_that_rewrites_is_refused(template):
     with pytest.raises(ValueError, match="does not write every message once and as it is"):
         rendered_spans([(2, 5)], MESSAGES, render(MESSAGES, tokenizer), tokenizer)
     document = Document(JOINED, [], messages=MESSAGES)
-    assert not encode(document, tokenizer, 64, ("source_last",)).span_pairs  # without spans any template will do
+    options = {"loss_on": "all"}  # without spans and turns any template will do
+    assert not encode(document, tokenizer, 64, ("source_last",), **options).span_pairs
+    with pytest.raises(ValueError, match=r"turns are not found.*loss_on: all"):
+        encode(document, tokenizer, 64)
 
 
 @pytest.mark.parametrize(
