@@ -8,6 +8,7 @@ from latentlm.config.schema import fields_of
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.training import DEFAULTS, Training
 
+TRY_ON = "in a method: the experiment that it is tried on, where no model and no data are named"
 NAMED = ("objective", "model")  # blocks that may be the name of a file with the block
 
 
@@ -20,6 +21,7 @@ def file_form(arguments: type | None = None) -> type:
         if name == "training":
             annotation = training_form(arguments)
         fields.append((name, annotation, _fresh(field)))
+    fields.append(("try_on", str | None, dataclasses.field(default=None, metadata={"help": TRY_ON}, kw_only=True)))
     form = dataclasses.make_dataclass("Recipe", fields)
     form.__doc__ = Recipe.__doc__
     return form
