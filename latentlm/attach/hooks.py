@@ -12,7 +12,7 @@ gives a copy with a state of its own.
 | model | after | adds that sum to the loss, ends the `Forward` | here |
 | output head | before, after | one forward only: no logits where there is no label | sparse_lm_head.py |
 | projection, embeddings, rotary, blocks of a ViT | after, before | masked and dropped patches | vit_masking.py |
-| input embeddings | after | trained predictor tokens | predictor_tokens.py |
+| input embeddings | after | put trained vectors where the batch has predictor tokens | here |
 | latent loss | backward | accumulation; whether a backward came; scale | optimizer_steps.py, gradients.py |
 | states | backward | gradient of each term against all others, every N steps | gradients.py |
 | any optimizer | after a step | counts it: running centres, weights and teachers move | optimizer_steps.py |
@@ -27,7 +27,6 @@ from torch import Tensor
 from latentlm.attach.attachment import LatentHeads
 from latentlm.attach.attention_mask import as_attention_mask, seen
 from latentlm.attach.forward_io import Forward, ForwardInputs, with_latent_losses
-from latentlm.attach.predictor_tokens import predictor_token_hooks
 from latentlm.attach.sparse_lm_head import skip_unlabelled
 from latentlm.attach.state import LatentState
 from latentlm.attach.teacher_forward import Reached, start_teacher, teacher_states
@@ -51,8 +50,11 @@ def add_hooks(state: LatentState) -> None:
         backbone.decoder.register_forward_hook(_after_decoder),
         model.register_forward_hook(_after_model, with_kwargs=True),
         *masking_hooks(state),
-        *predictor_token_hooks(state),
     ]
+    if hasattr(state.attachment.heads, "predictor_tokens"):
+        embeddings = model.get_input_embeddings()
+        embeddings.__dict__["_latent_state"] = state
+        handles.append(embeddings.register_forward_hook(_after_embeddings))
 
 
 def _eager(hook: Callable) -> Any:
@@ -124,6 +126,17 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     elif torch.is_grad_enabled():
         state.steps.begin_without_terms()
     return args, kwargs
+
+
+@_eager
+def _after_embeddings(embeddings: Any, args: tuple, output: Tensor) -> Tensor | None:
+    state: LatentState = embeddings._latent_state
+    forward = state.collecting
+    places = None if forward is None or forward.in_terms else (forward.inputs.latent or {}).get("predictor_tokens")
+    if places is None:
+        return None
+    tokens: Tensor = state.attachment.heads.predictor_tokens  # type: ignore[assignment]
+    return torch.where((places >= 0)[..., None], tokens.to(output.dtype)[places.clamp(min=0)], output)
 
 
 @_eager

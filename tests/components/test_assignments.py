@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from naive_sinkhorn import naive_sinkhorn
+from tolerance import naive_sinkhorn
 from toy_view import DIM, context, report, terms, view
 
 from latentlm.components.assignments import Center, LinearSchedule, Sinkhorn, temperature_at

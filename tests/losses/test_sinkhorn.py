@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from naive_sinkhorn import naive_sinkhorn
 from test_variance_covariance_koleo import draw
+from tolerance import naive_sinkhorn
 
 from latentlm.losses import sinkhorn
 
