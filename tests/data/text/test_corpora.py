@@ -34,6 +34,11 @@ def _write(folder, suffix):
     return path
 
 
+def written(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".csv", ".txt"])
 def test_every_format_gives_the_same_documents(tmp_path, suffix):
     part = Corpus(str(_write(tmp_path, suffix)))
@@ -143,3 +148,47 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"fine\ncaf\xe9\n")
     with pytest.raises(ValueError, match="line 2 is not UTF-8 text; save it as UTF-8"):
         Corpus(str(tmp_path / "a.txt")).documents()
+
+
+def test_columns_that_stand_side_by_side_are_units(tmp_path):
+    rows = [{"text_a": "Ein Satz.", "text_b": "A sentence."}, {"text_a": "Zwei.", "text_b": "Two."}]
+    documents = Corpus(written(tmp_path / "pairs.jsonl", rows)).documents()
+    assert [document.text for document in documents] == ["Ein Satz.\nA sentence.", "Zwei.\nTwo."]
+    for document in documents:
+        first, second = document.units["column"]
+        assert document.text[first[0] : first[1]] + "\n" + document.text[second[0] : second[1]] == document.text
+    lists = Corpus(written(tmp_path / "lists.jsonl", [{"texts": ["one", "two", "three"]}])).documents()
+    assert [lists[0].text[a:b] for a, b, _ in lists[0].units["column"]] == ["one", "two", "three"]
+    with pytest.raises(ValueError, match="text 1 is blank"):
+        Corpus(written(tmp_path / "blank.jsonl", [{"texts": ["one", " "]}])).documents()
+
+
+def test_a_prompt_and_its_completion_are_turns(tmp_path, caplog):
+    rows = [{"prompt": "Two plus two?", "completion": " Four."}, {"prompt": "x", "completion": " "}]
+    documents = Corpus(written(tmp_path / "prompts.jsonl", rows)).documents()
+    assert [unit for document in documents for unit in document.units["turn"]] == [
+        (0, 13, "user"),
+        (13, 19, "assistant"),
+    ]
+    assert "1 of 2 rows" in caplog.text
+    assert "completion is blank" in caplog.text
+
+
+def test_contents_of_messages_in_the_forms_of_today(tmp_path, caplog):
+    call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    rows = [{"messages": [{"role": "user", "content": parts}]}]
+    rows.append({"messages": [{"role": "user", "content": [{"type": "image", "text": None}]}]})
+    documents = Corpus(written(tmp_path / "parts.jsonl", rows)).documents()
+    assert [document.messages[0]["content"] for document in documents] == ["ab"]
+    assert "a part of type image; only text can be read" in caplog.text
+    rows = [
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "4"}]},
+        {"messages": [{"role": "user", "content": None}]},
+    ]
+    documents = Corpus(written(tmp_path / "calls.jsonl", rows)).documents()
+    assert documents[0].messages[0]["content"] == ""
+    assert documents[0].messages[0]["tool_calls"][0]["function"]["name"] == "add"
+    assert documents[0].messages[1].keys() == {"role", "content"}
+    assert len(documents) == 1
+    assert "1 of 2 rows" in caplog.text
