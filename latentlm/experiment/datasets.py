@@ -27,8 +27,8 @@ from latentlm.data import (
     encode_dataset,
     finders,
 )
-from latentlm.data.text.token_bytes import token_bytes
 from latentlm.data.text.chat_turns import headers
+from latentlm.data.text.token_bytes import token_bytes
 from latentlm.experiment.build_model import build_tokenizer
 from latentlm.experiment.callbacks import console
 from latentlm.experiment.held_out import bytes_per_token

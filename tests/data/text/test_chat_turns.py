@@ -130,7 +130,7 @@ def test_tool_calls_are_part_of_the_turn():
 def test_a_template_that_refuses_a_conversation_says_so_with_its_row():
     tok = tokenizer("chatml", 403)
     tok.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(DocumentError, match=r"its chat template refuses this conversation \(roles must alternate\)"):
+    with pytest.raises(DocumentError, match=r"the chat template refuses it \(roles must alternate\)"):
         Encoder(tok, 64)(conversation(CHATS[0]), EncodingReport())
 
 
