@@ -94,4 +94,12 @@ def __getattr__(name: str) -> Any:
         return import_module(f"latentlm.{_MODULES[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'latentlm' has no attribute '{name}'")
-    return getattr(import_module(f"latentlm.{_HOME[name]}"), name)
+    try:
+        home = import_module(f"latentlm.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "trl":
+            raise
+        raise ModuleNotFoundError(
+            f"{name}: trl is not installed; it comes with: pip install 'latentlm[trl]'", name="trl"
+        ) from None
+    return getattr(home, name)

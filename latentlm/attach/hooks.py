@@ -29,7 +29,7 @@ from latentlm.attach.attention_mask import as_attention_mask, seen
 from latentlm.attach.forward_io import Forward, ForwardInputs, with_latent_losses
 from latentlm.attach.sparse_lm_head import skip_unlabelled
 from latentlm.attach.state import LatentState
-from latentlm.attach.teacher_forward import Reached, start_teacher, teacher_states
+from latentlm.attach.teacher_forward import Reached, check_momentum, start_teacher, teacher_states
 from latentlm.attach.vit_masking import masking_hooks
 from latentlm.backbones import hidden_state
 from latentlm.objective.objective import total
@@ -121,7 +121,8 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             state.checked = id(heads)
         state.steps.begin()
         for kind in heads.teachers:
-            start_teacher(state.attachment, kind, state.steps.total)
+            check_momentum(state.attachment, kind, state.steps.total)
+            start_teacher(state.attachment, kind)
         state.forward = Forward(ForwardInputs.of(named))
     elif torch.is_grad_enabled():
         state.steps.begin_without_terms()

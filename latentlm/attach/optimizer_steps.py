@@ -1,7 +1,7 @@
 """Optimizer steps, seen from inside the model: what moves with them moves when they are made, whoever makes them."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from weakref import WeakSet
 
@@ -121,6 +121,8 @@ class StepTracker:
         if not mine and not flat:
             return
         if not self._listening:
+            if not mine and not _in_buffers(own.values()):
+                return  # a tensor of somebody's own: an input, or the copies of another model
             self._in_evaluation = False
             raise ValueError(
                 "latent terms: a step was made in evaluation mode, in which none of them runs; call model.train() first"
@@ -142,6 +144,14 @@ class StepTracker:
         self.accumulation.reached = False
         self.without_terms = self.pending_backward
         self._advance()
+
+
+def _in_buffers(weights: Iterable[Tensor]) -> bool:
+    """Whether an engine keeps the weights in its own buffers (DeepSpeed), of which its optimizer steps flat copies."""
+    return any(
+        hasattr(weight, "ds_id") or weight.untyped_storage().nbytes() > weight.numel() * weight.element_size()
+        for weight in weights
+    )
 
 
 @cache

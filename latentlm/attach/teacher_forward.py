@@ -23,12 +23,19 @@ class Reached(Exception):  # noqa: N818 - not an error: the deepest target has b
     """Ends a teacher's forward."""
 
 
-def start_teacher(attachment: Attachment, kind: str, total: int | None) -> None:
+def check_momentum(attachment: Attachment, kind: str, total: int | None) -> None:
+    """ValueError where a momentum moves along a number of steps that nobody has given: before the first step is made.
+
+    A checkpoint is restored before its trainer knows that number, so this is asked of a forward alone.
+    """
+    _teacher(attachment, kind).config.at(0, total)
+
+
+def start_teacher(attachment: Attachment, kind: str) -> None:
     """Let a teacher take its first copies; those that it has only follow to the device."""
     if _switches_adapters(attachment, kind):
         return
     teacher, weights = _teacher(attachment, kind), _copied(attachment, kind)
-    teacher.config.at(0, total)  # refused here, rather than after the first step
     folder = teacher.config.checkpoint
     teacher.start(weights if folder is None or teacher.has(weights) else _loaded(attachment, folder, weights))
 

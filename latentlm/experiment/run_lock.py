@@ -24,6 +24,7 @@ SILENT = 90.0  # seconds without one after which a writer on another machine is 
 
 # by this process, to which its own locks are open: reading the file again would even give one back
 _held: dict[Path, dict[str, object]] = {}
+_threads = threading.Lock()  # to threads too, so that they look, take and give back one after the other
 
 
 @contextmanager
@@ -32,10 +33,10 @@ def only_writer(folder: Path) -> Iterator[None]:
 
     A folder that holds nothing else in the end goes again.
     """
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     path = (folder / LOCK).resolve()
-    number = _take(folder, path)
+    with _threads:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        number = _take(folder, path)
     done = threading.Event()
     beat = threading.Thread(target=_live, args=(number, done), daemon=True)
     beat.start()
@@ -44,34 +45,42 @@ def only_writer(folder: Path) -> Iterator[None]:
     finally:
         done.set()
         beat.join()
-        path.unlink(missing_ok=True)  # while it is still held: whoever waits for this file sees that it is gone
-        del _held[path]
-        os.close(number)
-        _remove_empty(made)
+        with _threads:
+            path.unlink(missing_ok=True)  # while it is still held: whoever waits for this file sees that it is gone
+            del _held[path]
+            os.close(number)
+            _remove_empty(made)
 
 
 def check_free(folder: Path) -> None:
     """ConfigError where somebody is writing to a run folder; nothing is written."""
     path = (folder / LOCK).resolve()
-    if path in _held:
-        raise _refusal(folder, _held[path])
-    if not path.is_file():
-        return
-    try:
-        number = os.open(path, os.O_RDWR)
-    except OSError:
-        return
-    try:
-        _lock(folder, path, number)
-    finally:
-        os.close(number)
+    with _threads:
+        if path in _held:
+            raise _refusal(folder, _held[path])
+        if not path.is_file():
+            return
+        try:
+            number = os.open(path, os.O_RDWR)
+        except OSError:
+            return
+        try:
+            _lock(folder, path, number)
+        finally:
+            os.close(number)
 
 
 def _take(folder: Path, path: Path) -> int:
     while True:
         if path in _held:
             raise _refusal(folder, _held[path])
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            if folder.is_dir():
+                raise
+            continue  # its holder has gone, and taken the empty folder along
         try:
             _lock(folder, path, number)
             same = path.exists() and os.stat(path).st_ino == os.fstat(number).st_ino

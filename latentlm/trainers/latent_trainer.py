@@ -157,7 +157,7 @@ class LatentTrainerMixin(SafeTrainingMixin):
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # PEFT restores only what exists, and teachers begin to exist with the first step
         for kind in self._latent.model.latent.teachers:
-            start_teacher(self._latent.attachment, kind, self._latent.steps.total)
+            start_teacher(self._latent.attachment, kind)
         super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
         if not self.is_fsdp_enabled:
             restore(self._latent.model, args[0])

@@ -40,6 +40,25 @@ def test_a_step_in_evaluation_mode_is_refused():
         optimizer.step()
 
 
+def test_in_evaluation_mode_only_the_model_itself_must_not_be_stepped():
+    """A tensor of one's own may be (an input that is searched for); flat copies of the weights are the model's."""
+    model = get_latent_model(build("llama"), ONE).eval()
+    own = torch.zeros(1, 4, 32, requires_grad=True)
+    optimizer = torch.optim.SGD([own], lr=0.1)
+    for _ in range(2):
+        model(inputs_embeds=own).logits.sum().backward()
+        optimizer.step()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    buffer = torch.cat([weight.detach().flatten() for weight in weights])  # as DeepSpeed keeps them
+    for weight, part in zip(weights, buffer.split([weight.numel() for weight in weights]), strict=True):
+        weight.data = part.view_as(weight)
+    model(**batch()).loss.backward()
+    copies = buffer.clone().requires_grad_()
+    copies.grad = torch.ones_like(copies)
+    with pytest.raises(ValueError, match="a step was made in evaluation mode"):
+        torch.optim.SGD([copies], lr=0.1).step()
+
+
 def test_gradients_in_evaluation_mode_beside_training_are_nothing_odd():
     model = get_latent_model(build("llama"), ONE).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

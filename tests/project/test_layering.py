@@ -39,6 +39,7 @@ OWN = "run|attachment|forward|model_state|trainer|context|term|terms|target|reci
 LIBRARY = sorted((ROOT / "latentlm").rglob("*.py"))
 EVALS = ROOT / "evals" / "latentlm_evals"
 EVAL_FILES = sorted(EVALS.rglob("*.py"))
+WHEEL = {"latentlm": ROOT / "latentlm", "latentlm_evals": EVALS, "latentlm_recipes": ROOT / "recipes"}
 
 
 def imports(path: Path) -> set[str]:
@@ -59,6 +60,18 @@ def packages(path: Path) -> set[str]:
     return {name for name in names if (ROOT / "latentlm" / name).exists() or name in RUNG} | {
         "attach" for name in names if name not in RUNG and not (ROOT / "latentlm" / name).exists()
     }
+
+
+def test_every_package_is_in_the_wheel():
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    there = {
+        ".".join([package, *path.parent.relative_to(folder).parts])
+        for package, folder in WHEEL.items()
+        for path in folder.rglob("__init__.py")
+    }
+    assert sorted(listed) == listed == sorted(there), "[tool.setuptools] packages in pyproject.toml"
 
 
 def test_every_package_has_its_place():
