@@ -281,5 +281,6 @@ class _Languages:
             if len(parents) > MOST_STATES:
                 raise RegexError("comparing it needs too many states")
             for letter in range(self.classes.count):
-                due.append((*(self.derive(n, before, letter) for n in (a, b)), self.classes.beside(letter)))
+                after = [self.derive(node, before, letter) for node in (a, b)]
+                due.append((after[0], after[1], self.classes.beside(letter)))
         return True

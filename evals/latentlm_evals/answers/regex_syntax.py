@@ -224,7 +224,8 @@ class _Reader:
             ranges = SHORT[char.lower()]
             return ranges if char.islower() else outside(ranges)
         if char in "xu" and (found := self.match({"x": r"[\da-fA-F]{2}", "u": r"[\da-fA-F]{4}"}[char])):
-            return ((int(found[0], 16),) * 2,)
+            code = int(found[0], 16)
+            return ((code, code),)
         if char.isascii() and char.isalnum() and char not in CONTROL:
             raise RegexError(f"\\{char} cannot be decided")
         code = ord(CONTROL.get(char, char))
@@ -248,7 +249,13 @@ class _Reader:
             return first
         self.take()
         last = self.class_item()
-        low, high = first[0][0], last[0][1]
-        if any(len(end) > 1 or end[0][0] != end[0][1] for end in (first, last)) or high < low:
+        low, high = _single(first), _single(last)
+        if low is None or high is None or high < low:
             raise RegexError("a range of characters is out of order")
         return ((low, high),)
+
+
+def _single(ranges: tuple[Range, ...]) -> int | None:
+    """The only character of the ranges."""
+    codes = {code for first_and_last in ranges for code in first_and_last}
+    return codes.pop() if len(codes) == 1 else None

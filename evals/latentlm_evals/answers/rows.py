@@ -10,6 +10,7 @@ from latentlm.data.text.encoding_report import DocumentError, some
 from latentlm_evals.answers.options import Turns
 
 Message = dict[str, Any]
+PAIRS = (("prompt", "completion"), ("text_a", "text_b"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def read_asked(source: str | Corpus, turns: Turns, limit: int | None) -> Asking:
     corpus = corpus_of(source, limit)
     rows = corpus.rows()
     columns = list(rows[0])
-    if "messages" not in columns and not {"prompt", "completion"} <= set(columns):
+    pair = next((pair for pair in PAIRS if set(pair) <= set(columns)), None)
+    if "messages" not in columns and pair is None:
         raise ValueError(
             f"source: {corpus.path} has the columns {some(columns, count=20, length=40)}; answers need messages, or "
             "prompt and completion; for the loss of plain text give text=FILE"
@@ -53,7 +55,8 @@ def read_asked(source: str | Corpus, turns: Turns, limit: int | None) -> Asking:
     asked, skipped = [], []
     for number, row in enumerate(rows):
         try:
-            asked += _of_messages(row, number, turns) if "messages" in columns else _of_pair(row, number)
+            own = _of_messages(row, number, turns) if "messages" in columns else _of_pair(row, number, pair or PAIRS[0])
+            asked += own
         except DocumentError as error:
             skipped.append(f"row {number}: {error}")
     return Asking(asked, skipped, len(rows))
@@ -76,23 +79,24 @@ def _of_messages(row: Mapping[str, Any], number: int, turns: Turns) -> list[Aske
     found = [
         Asked(number, place, messages[:place], messages[place]["content"], tools)
         for place in places
-        if isinstance(messages[place].get("content"), str) and messages[place]["content"].strip()
+        if messages[place]["content"].strip()
     ]
     if not found:
         raise DocumentError("its assistant turn has no text (a tool call alone is not scored)")
     return found
 
 
-def _of_pair(row: Mapping[str, Any], number: int) -> list[Asked]:
-    prompt, completion = row["prompt"], row["completion"]
+def _of_pair(row: Mapping[str, Any], number: int, pair: tuple[str, str]) -> list[Asked]:
+    prompt, completion = (row[column] for column in pair)
     if isinstance(prompt, list) and isinstance(completion, list):
         before = _messages(prompt, "prompt")
         whole = {"messages": before + _messages(completion, "completion"), "tools": row.get("tools")}
         return _of_messages(whole, number, "last")
-    for name, value in (("prompt", prompt), ("completion", completion)):
+    for name, value in zip(pair, (prompt, completion), strict=True):
         if not isinstance(value, str) or not value.strip():
             raise DocumentError(f"{name} is {'blank' if isinstance(value, str) else 'not a string'}")
-    return [Asked(number, None, prompt, completion)]
+    # texts that belong together are trained on one below the other
+    return [Asked(number, None, prompt if pair == PAIRS[0] else f"{prompt}\n", completion)]
 
 
 def _messages(value: object, column: str) -> list[Message]:
@@ -106,8 +110,20 @@ def _messages(value: object, column: str) -> list[Message]:
         kept = {key: part for key, part in message.items() if part is not None}
         if "content" not in kept and "tool_calls" not in kept:
             raise DocumentError(f"a message of {message['role']} has no content")
-        messages.append({"content": "", **kept})
+        messages.append({**kept, "content": _text(kept.get("content", ""))})
     return messages
+
+
+def _text(content: object) -> str:
+    """A content, which may be a list of text parts."""
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        kinds = {part.get("type") for part in content} - {"text"}
+        if kinds:
+            raise DocumentError(f"a content has a part of type {kinds.pop()}; only text can be read")
+        content = "".join(str(part.get("text")) for part in content)
+    if not isinstance(content, str):
+        raise DocumentError("a content must be text")
+    return content
 
 
 def _tools(value: object) -> Sequence[Any] | None:

@@ -150,8 +150,8 @@ def load_function(name: str) -> Function:
         raise ValueError(f"scorer: module {module_name} cannot be imported ({reason}); check its path") from error
     finally:
         sys.path.remove(os.getcwd())
-    function = getattr(module, attribute, None)
-    if not callable(function):
+    function: Function | None = getattr(module, attribute, None)
+    if function is None or not callable(function):
         raise ValueError(f"scorer: {module_name} has no function {attribute}; check its name")
     try:
         inspect.signature(function).bind("answer", "gold")

@@ -74,7 +74,8 @@ def write_after(
         stop: tokens that end a continuation, besides the tokenizer's eos token.
         draws: draw with numbers of each row's own; `limits` is then greedy.
     """
-    ends = sorted({*stop, *([tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) else [])})
+    eos = tokenizer.eos_token_id
+    ends: list[int] = sorted({*stop, eos} if isinstance(eos, int) else set(stop))
     limits.eos_token_id, limits.pad_token_id = ends or None, pad_id(tokenizer)
     found: list[Written] = []
     own = model.generation_config

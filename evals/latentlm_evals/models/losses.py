@@ -62,7 +62,8 @@ def token_losses(
     """
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i), reverse=True)
     trims = "logits_to_keep" in inspect.signature(model.forward).parameters
-    vocabulary = model.get_output_embeddings().weight.shape[0] if model.get_output_embeddings() else len(tokenizer)
+    head = model.get_output_embeddings()
+    vocabulary = len(tokenizer) if head is None else head.weight.shape[0]
     batches = list(_batches(rows, order, most_rows, vocabulary))
     sums = [0.0] * len(rows)
     for numbers in progress(batches, label, len(batches)):

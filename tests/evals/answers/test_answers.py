@@ -118,6 +118,12 @@ def test_chats_are_asked_as_the_template_writes_them(tmp_path):
     pairs = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in CHATS]
     same = evaluate(model, tokenizer, Options(source=lines(tmp_path / "pairs.jsonl", pairs), max_new_tokens=6))
     assert same.extra["samples"] == last
+    parts = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in CHATS[0]["messages"]]
+    split = lines(tmp_path / "split.jsonl", [{"messages": parts}])
+    assert evaluate(model, tokenizer, Options(source=split, max_new_tokens=6)).extra["samples"] == last[:1]
+    both = lines(tmp_path / "both.jsonl", [{"text_a": "hi", "text_b": "hello"}])
+    (asked,) = evaluate(model, tokenizer, Options(source=both, max_new_tokens=2)).extra["samples"]
+    assert (asked["prompt"], asked["gold"]) == ("hi\n", "hello")
     # the loss is that of the contents and the end of the turn, not of the line break after it
     tokens = [len(tokenizer(row["messages"][-1]["content"])["input_ids"]) + 1 for row in CHATS]
     assert same.tasks[TaskKey("answers")].n_samples["tokens"] == sum(tokens)
@@ -134,11 +140,11 @@ def test_an_answer_ends_with_its_turn(tmp_path):
     assert {(sample["answer"], sample["ended"]) for sample in result.extra["samples"]} == {("y", True)}
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.8, "num_samples": 3}])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.8, "num_samples": 2}])
 def test_batches_change_nothing(tmp_path, options):
     tokenizer = chat_tokenizer([str(CHATS)])
     model, source = random_model(len(tokenizer)), lines(tmp_path / "chats.jsonl", CHATS)
-    shared = {"source": source, "turns": "all", "max_new_tokens": 9, **options}
+    shared = {"source": source, "turns": "all", "max_new_tokens": 5, **options}
     first, other = (evaluate(model, tokenizer, Options(batch_size=size, **shared)) for size in (1, 64))
     assert first.extra == other.extra
     scores = [result.tasks[TaskKey("answers")].scores for result in (first, other)]
@@ -147,7 +153,7 @@ def test_batches_change_nothing(tmp_path, options):
     if options:
         again = evaluate(model, tokenizer, Options(seed=1, **shared))
         assert [s["answer"] for s in again.extra["samples"]] != [s["answer"] for s in first.extra["samples"]]
-        assert len(first.extra["samples"]) == 9
+        assert len(first.extra["samples"]) == 6
 
 
 def test_the_command_line_gives_what_python_gives(tmp_path):
@@ -245,6 +251,7 @@ UNUSABLE = [
     ({"messages": [{"role": "user", "content": "a"}]}, "no assistant turn follows another message"),
     ({"messages": []}, "messages must be a list of messages"),
     ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}, "has no text"),
+    ({"messages": [{"role": "user", "content": [{"type": "image"}]}, CHATS[0]["messages"][1]]}, "part of type image"),
     ({"messages": [{"role": "user", "content": "a" * 300}, CHATS[0]["messages"][1]]}, "the model has 256"),
 ]
 
