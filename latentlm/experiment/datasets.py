@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 
 from latentlm.attach.attention_mask import READ
 from latentlm.attach.leak_checks import mixes_segments, sees_hidden
+from latentlm.components.units import Unit
 from latentlm.config.schema import ConfigError
 from latentlm.data import (
     Annotated,
@@ -34,7 +35,7 @@ from latentlm.experiment.callbacks import console
 from latentlm.experiment.held_out import bytes_per_token
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import is_first
-from latentlm.objective.index_sets import sets_read
+from latentlm.objective.index_sets import places_read, sets_read
 from latentlm.whole_files import write_json
 
 
@@ -131,6 +132,7 @@ def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
             grains=finders(grains, data.units),
         )
         kept = encoded(held_out, sets=()) if held_out else None
+    _check_neighbours(recipe, dataset)
     size = None if kept is None else bytes_per_token(kept, token_bytes(tokenizer))
     bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
     frame = {"headers": headers(tokenizer), "bos": bos} if alone else {}
@@ -166,6 +168,20 @@ def _check_spans(recipe: Recipe, data: Text, documents: list[Document]) -> None:
             raise ConfigError(f"objective.terms.{name}: reads {sets[0]}, but no document has two spans; {hint}")
     if data.of_spans:
         raise ConfigError(f"data.augment: {data.of_spans[0]} needs spans, but no document has two; {hint}")
+
+
+def _check_neighbours(recipe: Recipe, dataset: Any) -> None:
+    """Whether some text has two units of a grain, where a term relates a unit to the next one."""
+    for name, term in recipe.objective.terms.items():
+        for unit in (at for places in places_read(term) for at in places if isinstance(at, Unit)):
+            grain = unit.parts_of or unit.grain
+            if not unit.offset or max(len(units[grain]) for units in dataset["units"]) > abs(unit.offset):
+                continue
+            raise ConfigError(
+                f"objective.terms.{name}: reads the {grain} {unit.offset:+d} beside each one, but no text of "
+                f"{recipe.data.max_length} tokens has {abs(unit.offset) + 1}; use longer texts, raise data.max_length, "  # type: ignore[union-attr]
+                "or leave the term out"
+            )
 
 
 def _sample(dataset: Any, collator: Any, num_tokens: int = 2048) -> dict:

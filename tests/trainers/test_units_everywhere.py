@@ -150,6 +150,41 @@ def test_the_same_terms_in_every_way(how, kind, layout, tuning, tmp_path):
     assert {key: found[key] for key in wanted} == pytest.approx(wanted, rel=2e-5)
 
 
+PAIRWISE = {
+    "kind": "unit_levels",
+    "levels": [{"grain": "sentence", "depth": "1/2", "predicts": ["next", "data"]}],
+    "loss": "cosine",
+    "target": {"teacher": "online"},
+}
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_accumulating_is_one_batch(rows, tmp_path):
+    """Documents have different numbers of sentences, and every pair counts the same."""
+    network = build("llama", vocab_size=500, max_position_embeddings=512)
+    model = get_latent_model(network, {"terms": {"ladder": PAIRWISE}, "monitor_every": 0})
+    options = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": 3 // rows}
+    data = Dataset.from_list(plain("chats"))
+    more = {"data_collator": collator("right"), "processing_class": tokenizer("marked")}
+    found = trained(LatentTrainer(model, arguments(tmp_path, **options), train_dataset=data, **more))
+    assert {key: found[key] for key in ("loss", "data/value", *_terms(found))} == pytest.approx(_whole(), rel=2e-5)
+
+
+def _terms(found):
+    return [key for key in found if key.startswith("ladder/") and key.endswith("/value")]
+
+
+@lru_cache
+def _whole():
+    network = build("llama", vocab_size=500, max_position_embeddings=512)
+    model = get_latent_model(network, {"terms": {"ladder": PAIRWISE}, "monitor_every": 0}).train()
+    batch = with_units(collator("right"), tokenizer("marked"), model)(plain("chats"))
+    output = model(**batch)
+    output.loss.backward()
+    means = latent_state(model).monitoring.metrics.means(torch.device("cpu"), lambda sums: sums)
+    return {"loss": output.loss.item(), "data/value": means["data/value"], **{key: means[key] for key in _terms(means)}}
+
+
 def test_units_without_a_tokenizer_are_refused_at_the_beginning(tmp_path):
     data = Dataset.from_list(plain("prose"))
     with pytest.raises(ValueError, match="units 'sentence' are found in the text: give the tokenizer as processing_cl"):

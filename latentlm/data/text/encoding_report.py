@@ -29,7 +29,6 @@ class EncodingReport:
         unusable: documents that cannot be encoded, and why.
         num_spans: spans of the usable ones.
         units, cut_units: units of each grain that are kept, and those that `max_length` cuts.
-        neighbours: examples with two units of a grain or more.
         unlabelled: examples without a token to predict.
         in_words: spans that begin or end inside a word, as they do where offsets are not counted in characters.
     """
@@ -48,7 +47,6 @@ class EncodingReport:
     in_words: list[str] = field(default_factory=list)
     units: dict[str, int] = field(default_factory=dict)
     cut_units: dict[str, int] = field(default_factory=dict)
-    neighbours: dict[str, int] = field(default_factory=dict)
     unlabelled: int = 0
 
     def add(self, length: int, max_length: int, pieces: Sequence[tuple[int, int]]) -> None:
@@ -68,7 +66,6 @@ class EncodingReport:
             kept = [len(example.units[grain]) for example in examples]
             self.units[grain] = self.units.get(grain, 0) + sum(kept)
             self.cut_units[grain] = self.cut_units.get(grain, 0) + number - sum(kept)
-            self.neighbours[grain] = self.neighbours.get(grain, 0) + sum(count > 1 for count in kept)
         self.unlabelled += sum(all(label == -100 for label in example.labels) for example in examples)
 
     def check(self, examples: Sequence[Example], max_length: int, sets: Sequence[str]) -> None:
