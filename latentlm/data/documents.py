@@ -44,7 +44,7 @@ class Document:
     messages: Sequence[Message] | None = None
     related: Sequence[tuple[int, int]] | None = None
     target_span_ids: Sequence[int] | None = None
-    units: Mapping[str, Sequence[MarkedUnit]] = field(default_factory=dict)
+    units: Mapping[str, Sequence[MarkedUnit]] = field(default_factory=dict, repr=False)
     edits: Sequence[SpanEdit] = field(default=(), repr=False)
     origin: str = field(default="", repr=False, compare=False)
 
