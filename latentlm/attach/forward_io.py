@@ -125,8 +125,10 @@ class Forward:
     Attributes:
         inputs: what it was given.
         states: of the blocks that the terms read, by depth.
+        local_states: the same of local views, which are smaller and run by themselves.
         teacher_states: the same of each teacher.
         teacher: whose forward is running inside this one; None: the network's own.
+        in_local_views: whether the network is running on local views inside this forward.
         collecting: until the heads have run; a block that runs again in the backward stores nothing.
         in_terms: while the terms run, which may ask for input embeddings of their own.
         compiled: whether the blocks run inside a compiled graph.
@@ -137,8 +139,10 @@ class Forward:
 
     inputs: ForwardInputs
     states: dict[int, Tensor] = field(default_factory=dict)
+    local_states: dict[int, Tensor] = field(default_factory=dict)
     teacher_states: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     teacher: str | None = None
+    in_local_views: bool = False
     collecting: bool = True
     in_terms: bool = False
     compiled: bool = False
@@ -155,9 +159,17 @@ class Forward:
             )
         self.ran.add((self.teacher, depth))
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the network itself is running, on the views that masks are made for."""
+        return self.teacher is None and not self.in_local_views
+
     def store(self, depth: int, state: Tensor) -> None:
         """Keep the state of a depth, the network's own or that of the teacher that is running."""
-        (self.states if self.teacher is None else self.teacher_states[self.teacher])[depth] = state
+        if self.in_local_views:
+            self.local_states[depth] = state
+        else:
+            (self.states if self.teacher is None else self.teacher_states[self.teacher])[depth] = state
 
 
 @cache

@@ -36,9 +36,8 @@ def compose(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if isinstance(model := data.get("model"), str):
         data = data | {"model": _named(model, "model", model_names())}
     if isinstance(model := data.get("model"), dict) and any(_names_model(key, value) for key, value in pairs):
-        own = {key.split(".")[1] for key, _ in pairs if key.startswith("model.")}
-        # what belongs to the network from scratch that the name replaces
-        data = data | {"model": {k: v for k, v in model.items() if k not in ("config", "tokenizer") or k in own}}
+        # what belongs to the network from scratch that the name replaces; overrides are applied below
+        data = data | {"model": {k: v for k, v in model.items() if k not in ("config", "tokenizer")}}
     rest = [(key, value) for key, value in pairs if key not in ("objective", "model") or not isinstance(value, str)]
     data = apply(data, rest)
     if isinstance(block := data.get("data"), dict) and "kind" not in block:

@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 
+from latentlm.config.schema import ConfigError
 from latentlm.data import Images, VerifiableSource
 from latentlm.experiment.datasets import Prepared
 from latentlm.experiment.held_out import HeldOutTrainer
 from latentlm.experiment.recipe import Recipe
-from latentlm.experiment.training import OWN, TRAINER, build_arguments
+from latentlm.experiment.training import LARS, OWN, TRAINER, build_arguments
+from latentlm.trainers.lars import Lars
 
 
 def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
@@ -25,8 +27,24 @@ def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) ->
         eval_dataset=prepared.held_out,
         data_collator=prepared.collator,
         bytes_per_token=prepared.bytes_per_token,
+        optimizer_cls_and_kwargs=_lars(recipe) if recipe.training.get("optim") == LARS else None,
         **{key: recipe.training[key] for key in TRAINER if key in recipe.training},
     )
+
+
+def _lars(recipe: Recipe) -> tuple[type, dict[str, float]]:
+    """LARS, by ``optim_args`` such as ``momentum=0.9,trust=0.001``."""
+    told = recipe.training.get("optim_args") or ""
+    options: dict[str, float] = {"lr": recipe.training.get("learning_rate", 5e-5)}
+    for part in filter(None, told.replace(" ", "").split(",")):
+        name, _, value = part.partition("=")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            raise ConfigError(f"training.optim_args: {part}; write it as momentum=0.9,trust=0.001") from None
+        if name not in ("momentum", "trust"):
+            raise ConfigError(f"training.optim_args: lars has no {name}; it has momentum and trust")
+    return Lars, options
 
 
 def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
@@ -63,6 +81,8 @@ def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
 def training_arguments(recipe: Recipe, folder: Path, num_examples: int | None = None) -> Any:
     """The recipe's arguments as `transformers` or TRL take them, with what follows from the machine and the data."""
     values = {k: v for k, v in recipe.training.items() if k not in OWN}
+    if values.get("optim") == LARS:  # is handed to the trainer itself
+        values = {k: v for k, v in values.items() if k not in ("optim", "optim_args")}
     values["output_dir"] = str(folder / "checkpoints")
     if num_examples is not None:
         values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], num_examples)

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 
 from latentlm.attach.attention_mask import READ
 from latentlm.attach.leak_checks import mixes_segments, sees_hidden
+from latentlm.backbones.geometry import geometry
 from latentlm.config.schema import ConfigError
 from latentlm.data import (
     Annotated,
@@ -34,6 +35,7 @@ from latentlm.experiment.callbacks import console
 from latentlm.experiment.held_out import bytes_per_token
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import is_first
+from latentlm.experiment.vision_model import told_of_size, with_preprocessing
 from latentlm.objective.index_sets import sets_read
 from latentlm.whole_files import write_json
 
@@ -71,10 +73,15 @@ def prepare(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
 
 
 def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
-    if not isinstance(config.image_size, int) or not isinstance(config.patch_size, int):
+    sizes = geometry(config)
+    side, patch = sizes.image[0], sizes.patch[0]
+    if sizes.image != (side, side) or sizes.patch != (patch, patch):
         raise ConfigError("model.config: image_size and patch_size must be one number each")
+    data, lines = with_preprocessing(data, recipe.model, config)
+    for line in (*told_of_size(recipe.model, config), *lines) if is_first() else ():
+        console.print(line)
     try:
-        collator = data.collator(config.image_size, config.patch_size, config.num_channels, recipe.sets, recipe.taught)
+        collator = data.collator(side, patch, sizes.channels, recipe.sets, recipe.taught)
         dataset = data.dataset(recipe.training["seed"])
     except ConfigError:
         raise
@@ -88,8 +95,8 @@ def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
             "training.per_device_train_batch_size: one image has no batch statistics, "
             f"which {coupled[0]} needs; give 2 or more"
         )
-    size = {"height": config.image_size, "width": config.image_size}
-    mean, std = ([*values] * (config.num_channels // len(values)) for values in (data.mean, data.std))
+    size = {"height": side, "width": side}
+    mean, std = ([*values] * (sizes.channels // len(values)) for values in (collator.mean, collator.std))
     processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size}
     processor |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
     processor |= {"image_mean": mean, "image_std": std}

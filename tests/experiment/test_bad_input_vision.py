@@ -62,7 +62,10 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([*MAE, "model.config.patch_size=5"], "model: image_size 32 is no multiple of patch_size 5; choose one"),
+        (
+            [*MAE, "model.config.patch_size=5"],
+            "model.config: patch_size 5 x 5 does not divide image_size 32 x 32",
+        ),
         ([*MAE, "model.config.num_channels=2"], "model: num_channels 2; images have 1 or 3"),
         ([*MAE, "data.mask.ratio=0.999"], "data.mask.ratio: hides 64 to 64 of 64 patches; leave at least one to see"),
         ([*MAE, "data.mask.ratio=0.001"], "data.mask.ratio: hides 0 to 0 of 64 patches; leave at least one to see"),
@@ -79,7 +82,6 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
             ["mae", "model.name=./nothing", "data.source={kind: scenes}"],
             "model.name: there is no folder ./nothing; check the path",
         ),
-        ([*MAE, "model.lora={}"], "model.lora: is for language models; leave it out with images"),
         (
             [*MAE, "model=tiny_vit", "data.source={kind: image_folder, path: ./none, size: 40}"],
             "data.source.path: there is no folder",

@@ -11,7 +11,7 @@ from torch import Tensor
 from latentlm.components.positions import At
 from latentlm.config.schema import ConfigError
 from latentlm.data.images.augmentations import Views, luma
-from latentlm.data.images.masks import Mask
+from latentlm.data.images.masks import Causal, Mask
 
 GLOBAL = {"cls_global", "cls_2", "matched_patches_2", "masked"}  # sets that lie in global views
 
@@ -19,7 +19,13 @@ GLOBAL = {"cls_global", "cls_2", "matched_patches_2", "masked"}  # sets that lie
 def image_sets(views: Views, mask: Mask | None) -> tuple[str, ...]:
     """Names of the index sets that such a batch can have."""
     paired = ("cls_1", "cls_2", "matched_patches_1", "matched_patches_2") if views.total > 1 else ()
-    return ("cls", "cls_global", *paired, "patches", *(("visible", "masked") if mask else ()))
+    return (
+        "cls",
+        "cls_global",
+        *paired,
+        "patches",
+        *(("visible", "masked") if mask and not isinstance(mask, Causal) else ()),
+    )
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class ImageCollator:
 
     Shapes:    pixel_values [b*v c s s], image-major; latent.views [v]; latent.taught [num], the views that copies of
                the network run on, where that is not all; with a mask latent.keep [b*v k] (patch numbers,
-               -1 pads) or latent.mask [b*v p] (True where a mask token stands); sets as above, -1 pads.
+               -1 pads), latent.mask [b*v p] (True where a mask token stands) or latent.causal; sets as above, -1 pads.
     Checked:   tests/data/images/test_image_collate.py - every set points where it should, conservation, any batch
                alike.
 
@@ -94,7 +100,9 @@ class ImageCollator:
         images = torch.from_numpy(np.stack([example["image"] for example in examples]))
         latent: dict[str, Tensor] = {"views": torch.arange(self.views.total)}
         seen, blocks = self._masks(keys)
-        if self.mask is not None:
+        if isinstance(self.mask, Causal):
+            latent["causal"] = torch.ones((), dtype=torch.bool)
+        elif self.mask is not None:
             rows = seen.flatten(0, 1)
             latent |= {"keep": places(rows)} if self.mask.drop else {"mask": ~rows}
         if self.views.local and self.taught and set(self.taught) <= GLOBAL:

@@ -25,20 +25,23 @@ class Images:
         views: crops and changes of each image; by default the image itself.
         mask: which patches are hidden; None: none.
         max_images: how many to take from the start; None: all.
-        mean, std: of the channels, for ``(x / 255 - mean) / std``; one number stands for all.
+        mean, std: of the channels, for ``(x / 255 - mean) / std``; one number stands for all. Without them those of the
+            checkpoint's processor, and 0.5 for a network from scratch.
     """
 
     source: Source
     views: Views = Views()
     mask: Mask | None = None
     max_images: int | None = None
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.max_images is not None and self.max_images < 1:
             raise ValueError(f"max_images: {self.max_images}; set it to 1 or more, or leave it out")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
+        if any(each is not None and len(each) not in (1, 3) for each in (self.mean, self.std)) or (
+            self.std is not None and min(self.std) <= 0
+        ):
             raise ValueError("mean, std: give one number each, or one for each of 3 channels; std above 0")
 
     @property
@@ -55,7 +58,8 @@ class Images:
         self, size: int, patch: int, channels: int, sets: tuple[str, ...], taught: tuple[At, ...] = ()
     ) -> ImageCollator:
         """From examples to batches for a network that reads images of this size."""
-        return ImageCollator(self.views, self.mask, size, patch, channels, self.mean, self.std, sets, taught)
+        mean, std = self.mean or (0.5,), self.std or (0.5,)
+        return ImageCollator(self.views, self.mask, size, patch, channels, mean, std, sets, taught)
 
 
 class ImageDataset:
