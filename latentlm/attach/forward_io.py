@@ -134,7 +134,7 @@ class Forward:
         compiled: whether the blocks run inside a compiled graph.
         loss: weighted sum of the terms.
         lm_head_hooks: removed after this forward.
-        ran: depths that were reached, by the network (None) and by each teacher.
+        ran: depths that were reached, by the network (None), on which views, and by each teacher.
     """
 
     inputs: ForwardInputs
@@ -148,16 +148,17 @@ class Forward:
     compiled: bool = False
     loss: Tensor | None = None
     lm_head_hooks: list[RemovableHandle] = field(default_factory=list)
-    ran: set[tuple[str | None, int]] = field(default_factory=set)
+    ran: set[tuple[str | None, bool, int]] = field(default_factory=set)
 
     def reach(self, depth: int) -> None:
         """ValueError where a depth is reached twice: a looped network has several states there."""
-        if (self.teacher, depth) in self.ran:
+        key = (self.teacher, self.in_local_views, depth)
+        if key in self.ran:
             raise ValueError(
                 f"block {max(depth, 1)} ran twice in one forward (a looped network?), so its depth names two states; "
                 "latent terms need a network in which every block runs once"
             )
-        self.ran.add((self.teacher, depth))
+        self.ran.add(key)
 
     @property
     def is_own(self) -> bool:
