@@ -157,7 +157,7 @@ class Causal:
     """No patch is hidden, but each sees only those before it in raster order and the class token, as in language.
 
     Source:    Xu et al. 2025 (NEPA), arXiv:2512.16922. Differs: none.
-    Checked:   tests/attach/test_causal_vit.py - a later patch changes no earlier state.
+    Checked:   tests/backbones/test_causal_vit.py - a later patch changes no earlier state.
     """
 
     drop: ClassVar[bool] = False
