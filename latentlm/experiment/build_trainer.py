@@ -1,5 +1,6 @@
 """The trainer that a recipe names, on its data and network."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,14 @@ import torch
 
 from latentlm.config.schema import ConfigError
 from latentlm.data import Images, VerifiableSource
+from latentlm.data.images import ImageDataset, ImageStream
 from latentlm.experiment.datasets import Prepared
 from latentlm.experiment.held_out import HeldOutTrainer
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.training import LARS, OWN, TRAINER, build_arguments
 from latentlm.trainers.lars import Lars
+
+MOST_WORKERS = 8  # that decode images, where the recipe does not say how many
 
 
 def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
@@ -22,7 +26,7 @@ def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) 
 def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
     return HeldOutTrainer(
         model=model,
-        args=training_arguments(recipe, folder, len(prepared.dataset)),
+        args=training_arguments(recipe, folder, prepared.dataset),
         train_dataset=prepared.dataset,
         eval_dataset=prepared.held_out,
         data_collator=prepared.collator,
@@ -78,14 +82,25 @@ def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
     )
 
 
-def training_arguments(recipe: Recipe, folder: Path, num_examples: int | None = None) -> Any:
+def _workers(dataset: ImageDataset | ImageStream) -> int:
+    """Processes that decode images: as many as there are free cores, for a stream no more than it has files."""
+    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(num, MOST_WORKERS, dataset.num_shards if isinstance(dataset, ImageStream) else MOST_WORKERS)
+
+
+def training_arguments(recipe: Recipe, folder: Path, dataset: Any = None) -> Any:
     """The recipe's arguments as `transformers` or TRL take them, with what follows from the machine and the data."""
     values = {k: v for k, v in recipe.training.items() if k not in OWN}
     if values.get("optim") == LARS:  # is handed to the trainer itself
         values = {k: v for k, v in values.items() if k not in ("optim", "optim_args")}
     values["output_dir"] = str(folder / "checkpoints")
-    if num_examples is not None:
-        values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], num_examples)
+    if isinstance(dataset, ImageStream):
+        # a batch holds more than rows, so no process can cut the batch of another into shares
+        values.setdefault("accelerator_config", {"dispatch_batches": False})
+    elif dataset is not None:
+        values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], len(dataset))
+    if isinstance(dataset, ImageDataset | ImageStream) and dataset.is_decoded_late:
+        values.setdefault("dataloader_num_workers", _workers(dataset))
     if isinstance(names := values["report_to"], list):  # tensorboard gets its folder from us
         values["report_to"] = [name for name in names if name != "tensorboard"] or "none"
     elif names == "tensorboard":

@@ -1,6 +1,7 @@
 """From a recipe's data to what a trainer reads: documents and a tokenizer, or images and their processor."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from latentlm.data import (
     encode_dataset,
     finders,
 )
+from latentlm.data.images import ImageStream
 from latentlm.data.text.chat_turns import headers
 from latentlm.data.text.token_bytes import token_bytes
 from latentlm.experiment.build_model import build_tokenizer
@@ -87,10 +89,13 @@ def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
         raise
     except ValueError as error:
         raise ConfigError(f"data.{error}") from error
-    if not len(dataset):
+    num = None if isinstance(dataset, ImageStream) else len(dataset)
+    if num is None and recipe.training["max_steps"] < 1:
+        raise ConfigError("training.max_steps: a stream has no length; say how many steps")
+    if num == 0:
         raise ConfigError("data: there are no images to train on; check the source")
     coupled = recipe.objective.uses_batch_statistics
-    if coupled and min(recipe.training["per_device_train_batch_size"], len(dataset)) < 2:
+    if coupled and min(recipe.training["per_device_train_batch_size"], num or 2) < 2:
         raise ConfigError(
             "training.per_device_train_batch_size: one image has no batch statistics, "
             f"which {coupled[0]} needs; give 2 or more"
@@ -102,8 +107,10 @@ def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
     processor |= {"image_mean": mean, "image_std": std}
 
     def sample() -> dict:
-        step = max(1, len(dataset) // 64)
-        examples = [dataset[i] for i in range(0, len(dataset), step)][:64]
+        if isinstance(dataset, ImageStream):
+            examples = list(itertools.islice(dataset, 64))
+        else:
+            examples = [dataset[i] for i in range(0, len(dataset), max(1, len(dataset) // 64))][:64]
         return dataclasses.replace(collator, sets=(), mask=None)(examples)
 
     return Prepared(

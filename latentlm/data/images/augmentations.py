@@ -1,6 +1,7 @@
 """Views of images: crops, flips and colour changes of a whole batch at once, drawn from each example's own numbers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,31 +75,45 @@ class Views:
         return self.num + self.local
 
     def __call__(self, images: UInt8[Tensor, "b c h w"], keys: np.ndarray, size: int) -> Float[Tensor, "bv c s s"]:
-        """All views, image by image, as numbers in [0, 1]."""
+        """All views of images of one size, image by image, as numbers in [0, 1]."""
         pixels = images.float().div_(255)
-        if self.scale == (1.0, 1.0) and not self.local and not self.flip:
+        if self.scale == (1.0, 1.0) and not self.local and not self.flip and images.shape[-1] == images.shape[-2]:
             views = pixels if pixels.shape[-2:] == (size, size) else _resize(pixels, size)
             views = views.repeat_interleave(self.num, 0)
         else:
-            views = crop(pixels, self.boxes(keys), size)
-        return self._colours(views, keys)
+            views = crop(pixels, self.boxes(keys, images.shape[-1] / images.shape[-2]), size)
+        return self.colours(views, keys)
 
-    def boxes(self, keys: np.ndarray) -> Float[Tensor, "b v 4"]:
-        """Left, top, width and height of every crop as shares of the image; a mirrored one has a negative width."""
+    def boxes(self, keys: np.ndarray, aspect: float | Sequence[float] = 1.0) -> Float[Tensor, "b v 4"]:
+        """Left, top, width and height of every crop as shares of the image; a mirrored one has a negative width.
+
+        `aspect` is width / height of the images; of the whole of one that is not square the middle is taken.
+        """
         u = uniforms(keys, "crop", self.total * 5).view(len(keys), self.total, 5)
+        shape = torch.as_tensor(aspect, dtype=torch.float32).expand(len(keys))[:, None]
         ranges = torch.tensor([self.scale] * self.num + [self.local_scale] * self.local)
-        area = ranges[:, 0] + u[..., 0] * (ranges[:, 1] - ranges[:, 0])
-        low = area.clamp(min=self.ratio[0]).log()  # a wider or higher one would leave the image
-        high = (1 / area).clamp(max=self.ratio[1]).log()
-        low, high = torch.minimum(low, high.clamp(min=0)), torch.maximum(high, low.clamp(max=0))
-        aspect = (low + u[..., 1] * (high - low)).exp()
-        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        # ratios of shares, as far as an area can have them inside the image: a wider or higher one would leave it
+        least, most = self.ratio[0] / shape, self.ratio[1] / shape
+        nearest = torch.ones_like(shape).clamp(least, most)
+        area = torch.minimum(
+            ranges[:, 0] + u[..., 0] * (ranges[:, 1] - ranges[:, 0]), torch.minimum(nearest, 1 / nearest)
+        )
+        low, high = torch.maximum(area, least).log(), torch.minimum(1 / area, most).log()
+        low = torch.minimum(low, high)
+        stretch = (low + u[..., 1] * (high - low)).exp()
+        width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
         left, top = u[..., 2] * (1 - width), u[..., 3] * (1 - height)
+        whole = (ranges[:, 0] == 1).expand(len(keys), -1)
+        width = torch.where(whole, (1 / shape).clamp(max=1), width)
+        height = torch.where(whole, shape.clamp(max=1), height)
+        left, top = torch.where(whole, (1 - width) / 2, left), torch.where(whole, (1 - height) / 2, top)
         mirrored = u[..., 4] < self.flip
         left, width = torch.where(mirrored, left + width, left), torch.where(mirrored, -width, width)
         return torch.stack([left, top, width, height], -1)
 
-    def _colours(self, views: Tensor, keys: np.ndarray) -> Tensor:
+    def colours(self, views: Float[Tensor, "bv c s s"], keys: np.ndarray) -> Float[Tensor, "bv c s s"]:
+        """The changes after the cut, view by view."""
+
         def draw(name: str, num: int) -> Tensor:
             return uniforms(keys, name, self.total * num).view(len(views), num)
 

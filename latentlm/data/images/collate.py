@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from latentlm.components.positions import At
 from latentlm.config.schema import ConfigError
 from latentlm.data.images.augmentations import Views, luma
+from latentlm.data.images.decoding import EncodedImage
 from latentlm.data.images.masks import Causal, Mask
+from latentlm.data.images.stored import StoredImage, StreamedImage, cut
 
 GLOBAL = {"cls_global", "cls_2", "matched_patches_2", "masked"}  # sets that lie in global views
 
@@ -95,9 +98,12 @@ class ImageCollator:
         return self.size // self.patch
 
     def __call__(self, examples: Sequence[dict]) -> dict:
-        """Batch of examples, each with ``image`` (uint8 ``[c h w]``) and ``key``."""
-        keys = np.array([example["key"] for example in examples], dtype=np.uint64)
-        images = torch.from_numpy(np.stack([example["image"] for example in examples]))
+        """Batch of examples, each with an ``image`` and, where crops and masks are to be repeatable, a ``key``.
+
+        An image is uint8 ``[c h w]``, a PIL image, a path, or the bytes of a file.
+        """
+        keys = np.array([example["key"] if "key" in example else _drawn() for example in examples], dtype=np.uint64)
+        pixels, boxes = self._pixels([example["image"] for example in examples], keys)
         latent: dict[str, Tensor] = {"views": torch.arange(self.views.total)}
         seen, blocks = self._masks(keys)
         if isinstance(self.mask, Causal):
@@ -107,15 +113,38 @@ class ImageCollator:
             latent |= {"keep": places(rows)} if self.mask.drop else {"mask": ~rows}
         if self.views.local and self.taught and set(self.taught) <= GLOBAL:
             latent["taught"] = torch.arange(self.views.num)
-        latent |= {name: self._set(name, seen, blocks, keys) for name in self.sets}
-        return {"pixel_values": self._pixels(images, keys), "latent": latent}
+        latent |= {name: self._set(name, seen, blocks, boxes) for name in self.sets}
+        return {"pixel_values": pixels, "latent": latent}
 
-    def _pixels(self, images: Tensor, keys: np.ndarray) -> Tensor:
-        views = self.views(images, keys, self.size)
+    def _pixels(self, images: Sequence[Any], keys: np.ndarray) -> tuple[Tensor, Float[Tensor, "b v 4"]]:
+        """Standardised views, and where in their images they lie."""
+        if all(isinstance(image, np.ndarray) and image.shape == images[0].shape for image in images):
+            held = torch.from_numpy(np.stack(images))
+            views, boxes = self.views(held, keys, self.size), self.views.boxes(keys, held.shape[-1] / held.shape[-2])
+        else:
+            cuts = [self._cut(image, keys[i : i + 1]) for i, image in enumerate(images)]
+            boxes = torch.cat([box for _, box in cuts])
+            views = self.views.colours(torch.cat([view for view, _ in cuts]).float().div_(255), keys)
         if views.shape[1] != self.channels:
             views = luma(views) if self.channels == 1 else views.expand(-1, 3, -1, -1)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (views - mean) / std
+        return (views - mean) / std, boxes
+
+    def _cut(self, image: Any, key: np.ndarray) -> tuple[Tensor, Float[Tensor, "1 v 4"]]:
+        """Views of one image, cut as soon as it is decoded: it need not be kept."""
+
+        def views(opened: EncodedImage) -> tuple[Tensor, Tensor]:
+            boxes = self.views.boxes(key, opened.aspect)
+            sizes = [self.size] * self.views.total
+            return torch.stack(cut(opened, boxes[0].tolist(), sizes, "L" if self.channels == 1 else "RGB")), boxes
+
+        if isinstance(image, StoredImage | StreamedImage):
+            return image.read(views)
+        if isinstance(image, np.ndarray):
+            from PIL import Image
+
+            image = Image.fromarray(image.transpose(1, 2, 0).squeeze())
+        return views(EncodedImage(image))
 
     def _masks(self, keys: np.ndarray) -> tuple[Bool[Tensor, "b v p"], Bool[Tensor, "b num g p"]]:
         num, patches = self.views.num, self.side**2
@@ -128,7 +157,7 @@ class ImageCollator:
         seen[:, :num] = there.view(len(keys), num, patches)
         return seen, blocks.unflatten(0, (len(keys), num))
 
-    def _set(self, name: str, seen: Tensor, blocks: Tensor, keys: np.ndarray) -> Int[Tensor, "b g n"]:
+    def _set(self, name: str, seen: Tensor, blocks: Tensor, boxes: Tensor) -> Int[Tensor, "b g n"]:
         b, v, p = seen.shape
         num, first = self.views.num, torch.arange(v) * (1 + p)  # the class tokens
         if name == "cls":
@@ -139,7 +168,6 @@ class ImageCollator:
         if name in ("cls_1", "cls_2"):
             return first[one if name == "cls_1" else other, None].expand(b, -1, 1)
         if name in ("matched_patches_1", "matched_patches_2"):
-            boxes = self.views.boxes(keys)
             there = same_place(boxes[:, one], boxes[:, other], self.side)
             both = (there >= 0) & seen[:, one] & seen[:, other].gather(2, there.clamp(min=0))
             found, of = (torch.arange(p), one) if name == "matched_patches_1" else (there, other)
@@ -170,6 +198,11 @@ def places(chosen: Bool[Tensor, "b p"]) -> Int[Tensor, "b k"]:
     num = chosen.sum(1)
     kept = order[:, : max(int(num.max()), 1)]
     return torch.where(torch.arange(kept.shape[1]) < num[:, None], kept, -1)
+
+
+def _drawn() -> int:
+    """A key from torch's own generator, which a loader's workers seed."""
+    return int(torch.randint(2**62, ()))
 
 
 def _shift(index: Tensor, by: Tensor) -> Tensor:
