@@ -66,6 +66,7 @@ class LatentState:
         trainer: set by a trainer.
         kept: of a ViT that drops patches, kept for blocks that run again in the backward.
         checked: identity of the heads that were checked to be trained; a copy or a PEFT wrapper has others.
+        image_batches: batches of images whose sets were checked.
     """
 
     def __init__(self, attachment: Attachment):
@@ -76,6 +77,7 @@ class LatentState:
         self.trainer = TrainerLink()
         self.kept: Kept | None = None
         self.checked: int | None = None
+        self.image_batches = 0
 
     @property
     def model(self) -> Any:

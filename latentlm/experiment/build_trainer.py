@@ -82,10 +82,10 @@ def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
     )
 
 
-def _workers(dataset: ImageDataset | ImageStream) -> int:
+def _workers(num_shards: int) -> int:
     """Processes that decode images: as many as there are free cores, for a stream no more than it has files."""
     num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(num, MOST_WORKERS, dataset.num_shards if isinstance(dataset, ImageStream) else MOST_WORKERS)
+    return min(num, MOST_WORKERS, num_shards)
 
 
 def training_arguments(recipe: Recipe, folder: Path, dataset: Any = None) -> Any:
@@ -100,7 +100,9 @@ def training_arguments(recipe: Recipe, folder: Path, dataset: Any = None) -> Any
     elif dataset is not None:
         values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], len(dataset))
     if isinstance(dataset, ImageDataset | ImageStream) and dataset.is_decoded_late:
-        values.setdefault("dataloader_num_workers", _workers(dataset))
+        values.setdefault(
+            "dataloader_num_workers", _workers(dataset.num_shards if isinstance(dataset, ImageStream) else len(dataset))
+        )
     if isinstance(names := values["report_to"], list):  # tensorboard gets its folder from us
         values["report_to"] = [name for name in names if name != "tensorboard"] or "none"
     elif names == "tensorboard":
