@@ -28,7 +28,7 @@ from torch import Tensor
 from latentlm.attach.attachment import LatentHeads
 from latentlm.attach.attention_mask import as_attention_mask, seen
 from latentlm.attach.forward_io import Forward, ForwardInputs, with_latent_losses
-from latentlm.attach.image_batch_checks import STEPS, check_image_batch
+from latentlm.attach.image_batches import STEPS, check_image_batch
 from latentlm.attach.sparse_lm_head import skip_unlabelled
 from latentlm.attach.state import LatentState
 from latentlm.attach.teacher_forward import Reached, check_momentum, start_teacher, teacher_states

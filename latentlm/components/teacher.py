@@ -47,7 +47,7 @@ class TeacherConfig:
         if total is None:
             raise ValueError(
                 "ema: final_momentum needs the number of steps; use LatentTrainer or set "
-                "latent_state(model).steps.total"
+                "latentlm.latent_state(model).steps.total"
             )
         share = min(step / total, 1)
         left = 1 - share if self.momentum_schedule == "linear" else (1 + cos(pi * share)) / 2

@@ -104,6 +104,23 @@ class ImageCollator:
         """
         keys = np.array([example["key"] if "key" in example else _drawn() for example in examples], dtype=np.uint64)
         pixels, boxes = self._pixels([example["image"] for example in examples], keys)
+        return {"pixel_values": pixels, "latent": self._latent(keys, boxes)}
+
+    def of_views(self, views: Sequence[Float[Tensor, "b c s s"]]) -> dict:
+        """Batch of views that other transforms have made and standardised; each is of all images, global ones first.
+
+        Their masks are drawn from torch's generator. Sets that need to know where a crop lies in its image are refused.
+        """
+        if len(views) != self.views.total:
+            raise ValueError(f"views: {len(views)} are given, the collator was made for {self.views.total}")
+        if lost := [name for name in self.sets if name.startswith("matched_patches")]:
+            raise ValueError(f"{lost[0]}: nothing says where these crops lie; have the collator make them from images")
+        keys = np.array([_drawn() for _ in range(len(views[0]))], dtype=np.uint64)
+        boxes = torch.zeros(len(keys), self.views.total, 4)
+        return {"pixel_values": torch.stack(tuple(views), 1).flatten(0, 1), "latent": self._latent(keys, boxes)}
+
+    def _latent(self, keys: np.ndarray, boxes: Float[Tensor, "b v 4"]) -> dict[str, Tensor]:
+        """What of each view is seen, and the sets."""
         latent: dict[str, Tensor] = {"views": torch.arange(self.views.total)}
         seen, blocks = self._masks(keys)
         if isinstance(self.mask, Causal):
@@ -113,8 +130,7 @@ class ImageCollator:
             latent |= {"keep": places(rows)} if self.mask.drop else {"mask": ~rows}
         if self.views.local and self.taught and set(self.taught) <= GLOBAL:
             latent["taught"] = torch.arange(self.views.num)
-        latent |= {name: self._set(name, seen, blocks, boxes) for name in self.sets}
-        return {"pixel_values": pixels, "latent": latent}
+        return latent | {name: self._set(name, seen, blocks, boxes) for name in self.sets}
 
     def _pixels(self, images: Sequence[Any], keys: np.ndarray) -> tuple[Tensor, Float[Tensor, "b v 4"]]:
         """Standardised views, and where in their images they lie."""

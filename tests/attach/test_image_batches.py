@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTModel
 
-from latentlm import get_latent_model
+from latentlm import get_latent_model, image_collator
 from latentlm.attach.forward_io import ForwardInputs
-from latentlm.attach.image_batch_checks import STEPS, check_image_batch
+from latentlm.attach.image_batches import STEPS, check_image_batch
 from latentlm.attach.state import latent_state
 from latentlm.backbones import find_backbone
 from latentlm.config.catalog import method_names
+from latentlm.config.schema import ConfigError
 from latentlm.data.images import ImageCollator, Random, Views
 from latentlm.experiment.recipe import load_recipe
 
@@ -115,3 +116,32 @@ def test_random_masks_that_leave_images_whole_are_no_mistake():
     collate = ImageCollator(Views(), Random(0.5, probability=0.5, drop=False), 32, 4, 3, sets=("visible", "masked"))
     images = [{"image": np.zeros((3, 32, 32), np.uint8), "key": np.uint64(i)} for i in range(8)]
     vit("mae")(**collate(images))
+
+
+@pytest.mark.parametrize("name", ["dinov2", "vicreg", "mae", "ijepa"])
+def test_a_models_collator_makes_batches_that_it_trains_on(name):
+    recipe = load_recipe(name)
+    model = vit(name)
+    collate = image_collator(model, recipe.data.views, recipe.data.mask)
+    assert set(collate.sets) == set(recipe.sets)
+    assert collate.taught == recipe.taught
+    images = [{"image": np.full((3, 40, 50), i, np.uint8)} for i in range(16)]
+    assert model(**collate(images)).loss.isfinite()
+    views = [torch.rand(8, 3, 32, 32) for _ in range(recipe.data.views.total)]
+    batch = collate.of_views(views)
+    assert torch.equal(batch["pixel_values"][:: len(views)], views[0])  # image by image
+    assert model(**batch).loss.isfinite()
+    with pytest.raises(ValueError, match=r"^views: 9 are given"):
+        collate.of_views([views[0]] * 9)
+
+
+def test_views_that_others_made_have_no_places_in_common():
+    collate = image_collator(vit("constructive_places"), Views(2, (0.5, 1.0)))
+    assert "matched_patches_1" in collate.sets
+    with pytest.raises(ValueError, match="nothing says where these crops lie"):
+        collate.of_views([torch.rand(8, 3, 32, 32)] * 2)
+
+
+def test_a_collator_says_what_a_method_needs():
+    with pytest.raises(ConfigError, match="data: gives no cls_1, cls_2; with these views and mask it has: cls"):
+        image_collator(vit("dino"))
