@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentlm import losses
-    from latentlm.attach.api import from_pretrained, get_latent_model, remove_latent
-    from latentlm.attach.image_batches import image_collator
+    from latentlm.attach.api import from_pretrained, get_latent_model, image_collator, remove_latent
     from latentlm.attach.peft import latent_lora_config
     from latentlm.attach.state import latent_state
     from latentlm.components import predictors
@@ -85,7 +84,7 @@ _HOME = {
     "UnitLevels": "objective.unit_levels",
     "from_pretrained": "attach.api",
     "get_latent_model": "attach.api",
-    "image_collator": "attach.image_batches",
+    "image_collator": "attach.api",
     "latent_lora_config": "attach.peft",
     "latent_state": "attach.state",
     "remove_latent": "attach.api",

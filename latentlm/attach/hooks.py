@@ -28,12 +28,12 @@ from torch import Tensor
 from latentlm.attach.attachment import LatentHeads
 from latentlm.attach.attention_mask import as_attention_mask, seen
 from latentlm.attach.forward_io import Forward, ForwardInputs, with_latent_losses
-from latentlm.attach.image_batches import STEPS, check_image_batch
 from latentlm.attach.sparse_lm_head import skip_unlabelled
 from latentlm.attach.state import LatentState
 from latentlm.attach.teacher_forward import Reached, check_momentum, start_teacher, teacher_states
 from latentlm.attach.vit_masking import local_states, masking_hooks
 from latentlm.backbones import hidden_state
+from latentlm.monitor.image_batches import STEPS, check_image_batch
 from latentlm.objective.objective import total
 
 
@@ -134,7 +134,8 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         state.forward = Forward(ForwardInputs.of(named))
         if state.backbone.grid is not None and state.image_batches < STEPS:
             state.image_batches += 1
-            check_image_batch(state.forward.inputs, state.backbone.grid, state.objective)
+            pixels, latent = state.forward.inputs.pixel_values, state.forward.inputs.latent
+            check_image_batch(pixels, latent, state.backbone.grid, state.objective)
     elif torch.is_grad_enabled():
         state.steps.begin_without_terms()
     return args, kwargs

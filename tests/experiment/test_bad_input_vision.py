@@ -84,7 +84,7 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
         ),
         (
             [*MAE, "data.source={kind: image_folder, path: ./none, size: 40}"],
-            "data.source: unknown key 'size' for ImageFolder",
+            "data.source.size is now left out: files are cut as large as the model reads them",
         ),
         ([*MAE, "data.source=./none"], "data.source.path: there is no folder"),
         ([*MAE, "data.source=none"], "data.source: cannot read none"),

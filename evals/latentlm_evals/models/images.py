@@ -65,13 +65,13 @@ def check_parts(train: Pictures, test: Pictures, label: str | None) -> list[str]
     if same > SAME * len(test.images):
         raise ValueError(
             f"source: {same} of {len(test.images)} test images are training images as well; name other splits, or have "
-            "a share set aside with source.test=0.2"
+            "a share set aside with test: 0.2"
         )
     if label is not None:
         unknown = np.setdiff1d(test.labels[label], train.labels[label])
         if len(unknown):
             raise ValueError(
                 f"source: test images are of {len(unknown)} classes that no training image has (such as "
-                f"{unknown[0]}); name splits that both have all classes, or have a share set aside with source.test=0.2"
+                f"{unknown[0]}); name splits that both have all classes, or have a share set aside with test: 0.2"
             )
     return [f"same images: {same} of {len(test.images)} test images are training images as well"] if same else []

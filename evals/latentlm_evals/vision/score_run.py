@@ -32,8 +32,8 @@ def run(name: str, options: Options) -> Result:
     result = evaluate(encoder, source, options, (train, test))
     if source == trained_on and has_seen_all(source):
         told = (
-            "seen: the network was trained on the test images as well, without their classes; train it with "
-            "data.source.test=0.2 to keep them out"
+            "seen: the network was trained on the test images as well, without their classes; train it with test: 0.2 "
+            "in data.source to keep them out"
         )
         result = replace(result, warnings=[*result.warnings, told])
     result = replace(result, config=result.config | {"model_path": name})

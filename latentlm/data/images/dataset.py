@@ -91,8 +91,9 @@ class Images:
         if isinstance(part, Stored):
             stored = part.stored("train")
             # listed class by class: the first ones would be one class
-            few = most is not None and most < len(stored)
-            return ImageDataset(stored.take(np.linspace(0, len(stored) - 1, most).astype(int)) if few else stored, seed)
+            if most is not None and most < len(stored):
+                stored = stored.take(np.linspace(0, len(stored) - 1, most).astype(int))
+            return ImageDataset(stored, seed)
         if isinstance(part, Scenes) and most is not None:
             part = replace(part, num_train=min(most, part.num_train))
         return ImageDataset(part.pictures("train").take(slice(most)), seed)

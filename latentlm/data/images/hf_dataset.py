@@ -91,8 +91,8 @@ class HfDataset:
         path, suffix = Path(self.path).expanduser(), Path(self.path).suffix.lower()
         try:
             if suffix in FORMATS:
-                files = {"data_files": {"train": str(path)}}
-                rows = load_dataset(FORMATS[suffix], split=split, streaming=streaming, **files)
+                files = {"train": str(path)}
+                rows = load_dataset(FORMATS[suffix], data_files=files, split=split, streaming=streaming)
             else:
                 name = str(path) if path.is_dir() else self.path
                 rows = load_dataset(name, self.subset, split=split, streaming=streaming)
@@ -161,12 +161,13 @@ class ImageStream(IterableDataset):
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         rows = self._rows.shuffle(self._seed, buffer_size=BUFFER)
         rows.set_epoch(self.epoch)
-        before: deque[dict] = deque(maxlen=STAND_IN)
-        for number, (row, after) in enumerate(pairwise(chain(rows, [None]))):
-            others = [after[self._image]] if after else []
+        before: deque[Any] = deque(maxlen=STAND_IN)
+        files = (row[self._image] for row in rows)
+        for number, (file, after) in enumerate(pairwise(chain(files, [None]))):
+            others = [each for each in (after, *before) if each is not None]
             key = example_keys(self._seed, self.epoch, np.array([first + number * step]))[0]
-            yield {"image": StreamedImage([row[self._image], *others, *before], self.unreadable), "key": key}
-            before.appendleft(row[self._image])
+            yield {"image": StreamedImage([file, *others], self.unreadable), "key": key}
+            before.appendleft(file)
 
 
 def _file(rows: Any, image: str, number: int) -> str | bytes:

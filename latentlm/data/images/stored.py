@@ -97,6 +97,7 @@ class StoredImage:
 
     def read(self, cut: Cut) -> Any:
         """What `cut` makes of the image, or of the next one that can be read."""
+        reason = ""
         for offset in range(min(_NEIGHBOURS, len(self._images))):
             try:
                 return StoredImage(self._images, (self._number + offset) % len(self._images)).read_only(cut)

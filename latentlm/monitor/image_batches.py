@@ -1,4 +1,4 @@
-"""Batches of images for a loop of one's own: the collator that fits a model, and mistakes told at the first steps.
+"""Mistakes in a batch of images that would train without a word, told at the first steps.
 
 Letters: ``b`` images, ``v`` views, ``p`` patches, ``r`` rows of pixels (``b * v``), ``t`` positions (``v * (1 + p)``).
 """
@@ -8,13 +8,10 @@ import warnings
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from latentlm.attach.forward_io import ForwardInputs
-from latentlm.attach.state import latent_state
 from latentlm.backbones.grid import Grid
-from latentlm.data.images import ImageCollator, Mask, Views
-from latentlm.objective.index_sets import places_read, sets_read
+from latentlm.objective.index_sets import sets_read
 from latentlm.objective.objective import Objective
 
 STEPS = 8  # forwards that are looked at: each look waits for the device
@@ -22,44 +19,14 @@ NOT_SETS = ("views", "keep", "mask", "taught", "segments")
 HOW = "make batches with latentlm.image_collator(model, views, mask)"
 
 
-def image_collator(
-    model: nn.Module,
-    views: Views | None = None,
-    mask: Mask | None = None,
-    mean: tuple[float, ...] = (0.5,),
-    std: tuple[float, ...] = (0.5,),
-) -> ImageCollator:
-    """The collator whose batches a model with terms reads: its image size and patches, and the sets of its terms.
-
-    For `DataLoader(collate_fn=...)` of any loop. Examples are dicts with an ``image`` (PIL, uint8 ``[c h w]``, a path
-    or bytes), which it crops and changes by `views`; or give its `of_views` crops that other transforms have made.
-
-    Checked:   tests/attach/test_image_batches.py - batches of a model's collator train it, of another they are refused.
-
-    Args:
-        model: what `get_latent_model` has returned, in whatever wrappers.
-        views: crops and changes of each image; a method says in its recipe which ones it needs. None: the image itself.
-        mask: which patches are hidden, where a term reads ``visible`` or ``masked``.
-        mean: of the channels, for ``(x / 255 - mean) / std``.
-        std: of the channels.
-    """
-    state = latent_state(model)
-    grid, size = state.backbone.grid, state.model.config.image_size
-    if grid is None:
-        raise ValueError(f"{type(state.model).__name__}: reads no images; texts are batched by latentlm.data.Collator")
-    read = [places_read(term) for term in state.objective.terms.values()]
-    sets = tuple(dict.fromkeys(at for both in read for places in both for at in places if isinstance(at, str)))
-    taught = tuple(at for _, places in read for at in places)
-    side = size if isinstance(size, int) else int(size[0])
-    return ImageCollator(views or Views(), mask, side, grid.patch[0], grid.channels, mean, std, sets, taught)
-
-
-def check_image_batch(inputs: ForwardInputs, grid: Grid, objective: Objective) -> None:
+def check_image_batch(
+    pixels: Tensor | None, latent: dict[str, Tensor] | None, grid: Grid, objective: Objective
+) -> None:
     """Refuse sets that are missing or point to the wrong patches; warn of crops in the wrong order and of no masks.
 
-    Checked:   tests/attach/test_image_batches.py - every mistake, and that no batch of the collator is one.
+    Checked:   tests/monitor/test_image_batches.py - every mistake, and that no batch of the collator is one.
     """
-    pixels, latent = inputs.pixel_values, inputs.latent or {}
+    latent = latent or {}
     wanted = {at: name for name, term in objective.terms.items() for at in sets_read(term)}
     if missing := [at for at in wanted if at not in latent]:
         terms = ", ".join(dict.fromkeys(wanted[at] for at in missing))

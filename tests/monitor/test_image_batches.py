@@ -9,14 +9,13 @@ from PIL import Image
 from transformers import ViTConfig, ViTModel
 
 from latentlm import get_latent_model, image_collator
-from latentlm.attach.forward_io import ForwardInputs
-from latentlm.attach.image_batches import STEPS, check_image_batch
 from latentlm.attach.state import latent_state
 from latentlm.backbones import find_backbone
 from latentlm.config.catalog import method_names
 from latentlm.config.schema import ConfigError
 from latentlm.data.images import ImageCollator, Random, Views
 from latentlm.experiment.recipe import load_recipe
+from latentlm.monitor.image_batches import STEPS, check_image_batch
 
 VISION = sorted(name for name, path in method_names().items() if path.parent.name == "vision")
 SEEN = torch.arange(16).expand(8, 16)
@@ -85,7 +84,7 @@ def test_a_batch_without_a_masked_patch_is_told():
     collate = ImageCollator(Views(), Random(0.5, probability=1e-6, drop=False), 32, 4, 3, sets=("visible", "masked"))
     batch = collate([{"image": np.zeros((3, 32, 32), np.uint8), "key": np.uint64(i)} for i in range(4)])
     with pytest.warns(UserWarning, match="latent.masked: no image of this batch has a masked patch"):
-        check_image_batch(ForwardInputs.of(batch), grid(), load_recipe("mae").objective)
+        check_image_batch(batch["pixel_values"], batch["latent"], grid(), load_recipe("mae").objective)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -109,7 +108,7 @@ def test_no_batch_of_a_recipe_is_a_mistake(name):
     batch = collate(recipe.data.dataset().__getitems__(range(16)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_image_batch(ForwardInputs.of(batch), grid(), recipe.objective)
+        check_image_batch(batch["pixel_values"], batch["latent"], grid(), recipe.objective)
 
 
 def test_random_masks_that_leave_images_whole_are_no_mistake():
