@@ -15,6 +15,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -84,9 +85,9 @@ def make(folder: Path, num: int) -> None:
 
 def alone(work: Any, *given: Any) -> str:
     """What `work` says in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(work, given)
+    # an executor's process may have workers of its own, a pool's may not
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *given).result()
 
 
 def train(name: str, folder: Path, args: argparse.Namespace) -> str:
