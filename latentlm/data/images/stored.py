@@ -102,7 +102,7 @@ class StoredImage:
             try:
                 return StoredImage(self._images, (self._number + offset) % len(self._images)).read_only(cut)
             except UnreadableError as error:
-                reason = str(error)
+                reason = reason or str(error)
         raise ValueError(f"source: no image of {self._images.source} can be decoded ({reason}); check its files")
 
     def read_only(self, cut: Cut) -> Any:
