@@ -46,10 +46,10 @@ def test_three_commands_train_evaluate_and_report_a_folder_of_ones_own(tmp_path,
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "photos")
     (tmp_path / "photos/cat/broken.png").write_bytes(b"no image")
-    small = [*tiny("mae"), "training.use_cpu=true", "training.max_steps=2", "training.per_device_train_batch_size=8"]
+    small = [*tiny("mae"), "training.use_cpu=true", "training.max_steps=2", "model.config.num_hidden_layers=2"]
     told = latentlm("train", "mae", *small, "data.source=photos", "training.output_dir=runs/mae")
     assert told.code == 0, told.err
-    quick = ["num_train=60", "num_test=20", "pixels=20", "decoder=0"]
+    quick = ["num_train=60", "num_test=20", "pixels=20", "decoder=0", "attentive=false"]
     told = latentlm("eval", "vision", "runs/mae", *quick)
     assert told.code == 0, told.err
     for word in ("chance", "random 0", "raw pixels", "95 % intervals", "the network was trained on the test images"):
