@@ -19,6 +19,7 @@ from latentlm.attach.attachment import Attachment, LatentHeads
 from latentlm.attach.hooks import add_hooks
 from latentlm.attach.state import LatentState, latent_state
 from latentlm.backbones import find_backbone
+from latentlm.backbones.geometry import geometry
 from latentlm.backbones.load import load_config, load_weights, readable, some
 from latentlm.config.catalog import read_recipe
 from latentlm.config.migration import check_data
@@ -238,11 +239,11 @@ def image_collator(
         std: of the channels.
     """
     state = latent_state(model)
-    grid, size = state.backbone.grid, state.model.config.image_size
+    grid = state.backbone.grid
     if grid is None:
         raise ValueError(f"{type(state.model).__name__}: reads no images; texts are batched by latentlm.data.Collator")
     read = [places_read(term) for term in state.objective.terms.values()]
     sets = tuple(dict.fromkeys(at for both in read for places in both for at in places if isinstance(at, str)))
     taught = tuple(at for _, places in read for at in places)
-    side = size if isinstance(size, int) else int(size[0])
+    side = geometry(grid.config).image[0]
     return ImageCollator(views or Views(), mask, side, grid.patch[0], grid.channels, mean, std, sets, taught)

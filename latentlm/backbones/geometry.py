@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import ViTConfig
 
 from latentlm.config.schema import ConfigError
 
@@ -38,6 +39,18 @@ class Geometry:
 def vision_config(config: Any) -> Any:
     """The config of the network that reads the pixels: that of the vision tower, where there are two towers."""
     return getattr(config, "vision_config", None) or config
+
+
+def encoder_config(config: Any) -> Any:
+    """The config of the network that is read and trained: of the vision tower, and for a MAE that of a plain ViT.
+
+    The encoder of a MAE is a ViT weight by weight, but hides patches of its own choice.
+    """
+    tower = vision_config(config)
+    if tower.model_type != "vit_mae":
+        return tower
+    known = ViTConfig().to_dict()
+    return ViTConfig(**{key: value for key, value in tower.to_dict().items() if key in known and key != "model_type"})
 
 
 def image_key(config: Any) -> str | None:

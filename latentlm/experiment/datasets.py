@@ -30,6 +30,7 @@ from latentlm.data import (
     finders,
 )
 from latentlm.data.images import ImageStream
+from latentlm.data.images import Random as RandomMask
 from latentlm.data.text.chat_turns import headers
 from latentlm.data.text.token_bytes import token_bytes
 from latentlm.experiment.build_model import build_tokenizer
@@ -80,6 +81,7 @@ def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
     if sizes.image != (side, side) or sizes.patch != (patch, patch):
         raise ConfigError("model.config: image_size and patch_size must be one number each")
     data, lines = with_preprocessing(data, recipe.model, config)
+    lines += _rarely_masked(data, recipe.training["per_device_train_batch_size"])
     for line in (*told_of_size(recipe.model, config), *lines) if is_first() else ():
         console.print(line)
     try:
@@ -121,6 +123,18 @@ def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
         save=lambda folder: write_json(folder / "preprocessor_config.json", processor),
         sample=sample,
     )
+
+
+def _rarely_masked(data: Images, batch: int) -> list[str]:
+    """A line where many batches have no hidden patch at all."""
+    share = data.mask.probability if isinstance(data.mask, RandomMask) else 1.0
+    nothing = (1 - share) ** (batch * data.views.num)
+    if nothing < 0.01:
+        return []
+    return [
+        f"data.mask.probability: {share:g}, so {nothing:.0%} of the batches hide nothing and train no term on hidden "
+        "patches; raise it, or training.per_device_train_batch_size"
+    ]
 
 
 def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:

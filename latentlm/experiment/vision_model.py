@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from torch import nn
-from transformers import AutoModel, ViTConfig
+from transformers import AutoModel
 
-from latentlm.backbones.geometry import Geometry, geometry, image_key, vision_config
+from latentlm.backbones.geometry import Geometry, encoder_config, geometry, image_key
 from latentlm.backbones.load import load_config, load_weights
 from latentlm.backbones.preprocessing import Preprocessing, read_preprocessing
 from latentlm.backbones.resample import fill_resampled
@@ -41,9 +41,7 @@ def of_checkpoint(config: Any, spec: Model) -> Any:
 
     Without a size in ``model.config`` that of the checkpoint's own processor is taken.
     """
-    tower = vision_config(config)
-    if tower.model_type == "vit_mae":
-        tower = _as_vit(tower)
+    tower = encoder_config(config)
     changed = override(tower, spec.config)
     own = geometry(tower, str(spec.name))
     told, key = _preprocessing(spec, own), image_key(tower)
@@ -58,10 +56,8 @@ def build_vision_model(spec: Model, config: Any, saved: Any, options: dict[str, 
     """The network of `config`; with ``model.name`` its weights, whose config is `saved`."""
     if spec.name is None:
         return AutoModel.from_config(config, **options)
-    tower = vision_config(saved)
-    is_part = tower is not saved or tower.model_type == "vit_mae"
-    if tower.model_type == "vit_mae":
-        tower = _as_vit(tower)
+    tower = encoder_config(saved)
+    is_part = tower is not saved
     old, new = geometry(tower, spec.name), geometry(config)
     if old == new:
         return load_weights(AutoModel, spec.name, config=config, part=is_part, **options)
@@ -78,11 +74,10 @@ def told_of_size(spec: Model, config: Any) -> list[str]:
     """Lines on what is not as the checkpoint has it."""
     if spec.name is None:
         return []
-    tower, new = vision_config(load_config(spec.name, spec.trust_remote_code)), geometry(config)
-    lines = []
-    if tower.model_type == "vit_mae":
+    saved, new = load_config(spec.name, spec.trust_remote_code), geometry(config)
+    tower, lines = encoder_config(saved), []
+    if saved.model_type == "vit_mae":
         lines.append(f"{spec.name}: the encoder of a MAE, loaded as a ViT; its own masking and decoder are left out")
-        tower = _as_vit(tower)
     old = geometry(tower, spec.name)
     if old.image != new.image:
         lines.append(
@@ -121,12 +116,6 @@ def _equal(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     num = max(len(one), len(other))
     one, other = (each * (num // len(each)) for each in (one, other))
     return all(abs(a - b) < 1e-3 for a, b in zip(one, other, strict=True))
-
-
-def _as_vit(config: Any) -> ViTConfig:
-    """ViTMAE's encoder is a ViT, weight by weight."""
-    known = ViTConfig().to_dict()
-    return ViTConfig(**{key: value for key, value in config.to_dict().items() if key in known and key != "model_type"})
 
 
 def _size(sizes: Geometry) -> str:

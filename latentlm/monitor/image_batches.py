@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from latentlm.backbones.grid import Grid
+from latentlm.backbones.grid import NO_SETS, Grid
 from latentlm.objective.index_sets import sets_read
 from latentlm.objective.objective import Objective
 
 STEPS = 8  # forwards that are looked at: each look waits for the device
-NOT_SETS = ("views", "keep", "mask", "taught", "segments")
 HOW = "make batches with latentlm.image_collator(model, views, mask)"
 
 
@@ -35,13 +34,15 @@ def check_image_batch(
         return
     views = len(latent["views"]) if "views" in latent else 1
     rows, columns = grid.shape(pixels)
-    p, sets = rows * columns, {name: value for name, value in latent.items() if name not in NOT_SETS}
+    p, sets = rows * columns, {name: value for name, value in latent.items() if name not in (*NO_SETS, "segments")}
+    local = _local_positions(latent, grid, len(pixels) // views)
     for name, value in sets.items():
-        _check_set(name, value, len(pixels), views, p)
+        _check_set(name, value, len(pixels), views, p, local)
     seen = _seen(latent, len(pixels) // views, views, p)
     for name, must in (("visible", True), ("masked", False)):
         if name in wanted and name in sets:
-            _check_patches(name, sets[name].flatten(1), seen, must, p)
+            index = sets[name].flatten(1)
+            _check_patches(name, torch.where(index < views * (1 + p), index, -1), seen, must, p)
     if "masked" in wanted and "masked" in sets and bool((sets["masked"] < 0).all()):
         warnings.warn(
             "latent.masked: no image of this batch has a masked patch, so terms that predict them add nothing; raise "
@@ -56,13 +57,21 @@ def check_image_batch(
         )
 
 
-def _check_set(name: str, value: Tensor, num_rows: int, views: int, p: int) -> None:
+def _local_positions(latent: dict[str, Tensor], grid: Grid, b: int) -> int:
+    """Positions of an image that lie in local views of their own size."""
+    if (small := latent.get("local_pixels")) is None:
+        return 0
+    rows, columns = grid.shape(small)
+    return len(small) // b * (1 + rows * columns)
+
+
+def _check_set(name: str, value: Tensor, num_rows: int, views: int, p: int, local: int) -> None:
     if num_rows % views or value.shape[0] != num_rows // views:
         raise ValueError(
             f"latent.{name}: {value.shape[0]} rows, but pixel_values are {num_rows} rows of {views} views an image; "
             "latent['views'] counts the views, torch.arange(2) for two"
         )
-    if int(value.max()) >= views * (1 + p):
+    if int(value.max()) >= views * (1 + p) + local:
         raise ValueError(
             f"latent.{name}: position {int(value.max())} is not among the {views * (1 + p)} of an image: a class token "
             f"and {p} patches for each of {views} views"

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import AutoModel
 
 from latentlm.backbones import find_backbone
-from latentlm.backbones.geometry import geometry
+from latentlm.backbones.geometry import encoder_config, geometry, image_key
 from latentlm.backbones.load import load_config, load_weights, readable
+from latentlm.backbones.preprocessing import read_preprocessing
 from latentlm_evals.models.hidden_states import check_depths, check_finite, fingerprint, kept, tapped
 from latentlm_evals.models.load import dtype_of
 
@@ -125,7 +126,8 @@ def load_image_encoder(name: str, path: str, device: torch.device, data: Any) ->
         device: torch device.
         data: of the run that trained it, which says how pixels were standardised; None for other checkpoints.
     """
-    model = load_weights(AutoModel, path, dtype=dtype_of(load_config(path), device), part=True)
+    config = load_config(path)
+    model = load_weights(AutoModel, path, config=encoder_config(config), dtype=dtype_of(config, device), part=True)
     return ImageEncoder(name, model.to(device), _processor(path, model.config, data))
 
 
@@ -133,11 +135,14 @@ def _processor(path: str, config: Any, data: Any) -> Any:
     # imported here, where its word about torchvision is not shown
     from transformers import AutoImageProcessor, ViTImageProcessor
 
-    if not Path(path).is_dir() or (Path(path) / "preprocessor_config.json").is_file():
+    # others read clips, or images cut up
+    plain = image_key(config) == "image_size" or config.model_type == "timm_wrapper"
+    if plain and (not Path(path).is_dir() or (Path(path) / "preprocessor_config.json").is_file()):
         with readable(path):
             return AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
     sizes = geometry(config, path)
     (high, wide), channels = sizes.image, sizes.channels
-    mean, std = (list(getattr(data, key, None) or [0.5]) for key in ("mean", "std"))
+    told = read_preprocessing(path) or data
+    mean, std = (list(getattr(told, key, None) or [0.5]) for key in ("mean", "std"))
     mean, std = (value * channels if len(value) == 1 else value for value in (mean, std))
     return ViTImageProcessor(size={"height": high, "width": wide}, image_mean=mean, image_std=std)
