@@ -112,7 +112,8 @@ def test_the_recipe_has_the_papers_values_and_says_what_differs(name):
     assert training["learning_rate"] == pytest.approx(rate, rel=1e-3)
     assert training["weight_decay"] == decay
     if training.get("max_steps", -1) > 0:  # counted in steps
-        assert training["max_steps"], training["warmup_steps"] == (epochs * 1250, warm * 1250)
+        steps = 1250
+        assert (training["max_steps"], training["warmup_steps"]) == (epochs * steps, warm * steps)
     else:
         assert training["num_train_epochs"] == epochs
         assert training["warmup_steps"] * epochs == pytest.approx(warm, rel=2e-3)
