@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentlm import losses
-    from latentlm.attach.api import from_pretrained, get_latent_model, remove_latent
+    from latentlm.attach.api import from_pretrained, get_latent_model, image_collator, remove_latent
     from latentlm.attach.peft import latent_lora_config
+    from latentlm.attach.state import latent_state
     from latentlm.components import predictors
     from latentlm.components.positions import Last, Next, Now
     from latentlm.components.tap import Tap
@@ -49,7 +50,9 @@ __all__ = [
     "UnitLevels",
     "from_pretrained",
     "get_latent_model",
+    "image_collator",
     "latent_lora_config",
+    "latent_state",
     "losses",
     "predictors",
     "remove_latent",
@@ -81,7 +84,9 @@ _HOME = {
     "UnitLevels": "objective.unit_levels",
     "from_pretrained": "attach.api",
     "get_latent_model": "attach.api",
+    "image_collator": "attach.api",
     "latent_lora_config": "attach.peft",
+    "latent_state": "attach.state",
     "remove_latent": "attach.api",
     "with_units": "trainers.units",
 }

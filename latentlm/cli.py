@@ -199,14 +199,15 @@ def export_data(
 
 @app.command()
 def recipes() -> None:
-    """List the built-in methods, experiments and models."""
-    from latentlm.config.catalog import experiment_names, method_names, model_names
+    """List the built-in methods, experiments, papers' settings and models."""
+    from latentlm.config.catalog import experiment_names, method_names, model_names, paper_names
 
     groups = {"methods for text": {}, "methods for images": {}}
     for name, path in method_names().items():
         groups["methods for images" if path.parent.name == "vision" else "methods for text"][name] = path
-    groups |= {"experiments": experiment_names(), "models": model_names()}
-    uses = {"experiments": "latentlm train NAME", "models": "model=NAME"}
+    groups |= {"experiments": experiment_names(), "papers": paper_names(), "models": model_names()}
+    own = "latentlm train NAME data.source=FOLDER"
+    uses = {"experiments": "latentlm train NAME", "papers": own, "models": "model=NAME"}
     for group, known in groups.items():
         typer.echo(f"{group}: {uses.get(group, 'latentlm train NAME, get_latent_model(model, NAME)')}")
         for name, path in known.items():

@@ -19,10 +19,13 @@ from latentlm.attach.attachment import Attachment, LatentHeads
 from latentlm.attach.hooks import add_hooks
 from latentlm.attach.state import LatentState, latent_state
 from latentlm.backbones import find_backbone
+from latentlm.backbones.geometry import geometry
 from latentlm.backbones.load import load_config, load_weights, readable, some
 from latentlm.config.catalog import read_recipe
 from latentlm.config.migration import check_data
 from latentlm.config.schema import ConfigError, dump, parse
+from latentlm.data.images import ImageCollator, Mask, Views
+from latentlm.objective.index_sets import places_read
 from latentlm.objective.objective import Objective
 from latentlm.objective.terms_module import check_names
 
@@ -212,3 +215,35 @@ def remove_latent(model: AnyModel) -> AnyModel:
     if kept != list(getattr(config, "keys_to_ignore_at_inference", ())):
         config.keys_to_ignore_at_inference = kept
     return model
+
+
+def image_collator(
+    model: nn.Module,
+    views: Views | None = None,
+    mask: Mask | None = None,
+    mean: tuple[float, ...] = (0.5,),
+    std: tuple[float, ...] = (0.5,),
+) -> ImageCollator:
+    """The collator whose batches a model with terms reads: its image size and patches, and the sets of its terms.
+
+    For `DataLoader(collate_fn=...)` of any loop. Examples are dicts with an ``image`` (PIL, uint8 ``[c h w]``, a path
+    or bytes), which it crops and changes by `views`; or give its `of_views` crops that other transforms have made.
+
+    Checked:   tests/monitor/test_image_batches.py - a model trains on batches of its collator.
+
+    Args:
+        model: what `get_latent_model` has returned, in whatever wrappers.
+        views: crops and changes of each image; a method says in its recipe which ones it needs. None: the image itself.
+        mask: which patches are hidden, where a term reads ``visible`` or ``masked``.
+        mean: of the channels, for ``(x / 255 - mean) / std``.
+        std: of the channels.
+    """
+    state = latent_state(model)
+    grid = state.backbone.grid
+    if grid is None:
+        raise ValueError(f"{type(state.model).__name__}: reads no images; texts are batched by latentlm.data.Collator")
+    read = [places_read(term) for term in state.objective.terms.values()]
+    sets = tuple(dict.fromkeys(at for both in read for places in both for at in places if isinstance(at, str)))
+    taught = tuple(at for _, places in read for at in places)
+    side = geometry(grid.config).image[0]
+    return ImageCollator(views or Views(), mask, side, grid.patch[0], grid.channels, mean, std, sets, taught)

@@ -125,39 +125,52 @@ class Forward:
     Attributes:
         inputs: what it was given.
         states: of the blocks that the terms read, by depth.
+        local_states: the same of local views, which are smaller and run by themselves.
         teacher_states: the same of each teacher.
         teacher: whose forward is running inside this one; None: the network's own.
+        in_local_views: whether the network is running on local views inside this forward.
         collecting: until the heads have run; a block that runs again in the backward stores nothing.
         in_terms: while the terms run, which may ask for input embeddings of their own.
         compiled: whether the blocks run inside a compiled graph.
         loss: weighted sum of the terms.
         lm_head_hooks: removed after this forward.
-        ran: depths that were reached, by the network (None) and by each teacher.
+        ran: depths that were reached, by the network (None), on which views, and by each teacher.
     """
 
     inputs: ForwardInputs
     states: dict[int, Tensor] = field(default_factory=dict)
+    local_states: dict[int, Tensor] = field(default_factory=dict)
     teacher_states: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     teacher: str | None = None
+    in_local_views: bool = False
     collecting: bool = True
     in_terms: bool = False
     compiled: bool = False
     loss: Tensor | None = None
     lm_head_hooks: list[RemovableHandle] = field(default_factory=list)
-    ran: set[tuple[str | None, int]] = field(default_factory=set)
+    ran: set[tuple[str | None, bool, int]] = field(default_factory=set)
 
     def reach(self, depth: int) -> None:
         """ValueError where a depth is reached twice: a looped network has several states there."""
-        if (self.teacher, depth) in self.ran:
+        key = (self.teacher, self.in_local_views, depth)
+        if key in self.ran:
             raise ValueError(
                 f"block {max(depth, 1)} ran twice in one forward (a looped network?), so its depth names two states; "
                 "latent terms need a network in which every block runs once"
             )
-        self.ran.add((self.teacher, depth))
+        self.ran.add(key)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network itself is running, on the views that masks are made for."""
+        return self.teacher is None and not self.in_local_views
 
     def store(self, depth: int, state: Tensor) -> None:
         """Keep the state of a depth, the network's own or that of the teacher that is running."""
-        (self.states if self.teacher is None else self.teacher_states[self.teacher])[depth] = state
+        if self.in_local_views:
+            self.local_states[depth] = state
+        else:
+            (self.states if self.teacher is None else self.teacher_states[self.teacher])[depth] = state
 
 
 @cache

@@ -7,6 +7,7 @@ gives a copy with a state of its own.
 |---|---|---|---|
 | model | before | begins a `Forward`; no cache, mask of hidden spans, first copies of teachers | here |
 | decoder | before | runs the teachers, each a forward of the decoder inside this one | here |
+| decoder | before | runs the network on views of another size, likewise | vit_masking.py |
 | blocks | before, after | store their input (first block) and their output; end a teacher's forward | here |
 | decoder | after | runs the heads: states -> `StepContext` -> losses -> their weighted sum | here |
 | model | after | adds that sum to the loss, ends the `Forward` | here |
@@ -30,8 +31,9 @@ from latentlm.attach.forward_io import Forward, ForwardInputs, with_latent_losse
 from latentlm.attach.sparse_lm_head import skip_unlabelled
 from latentlm.attach.state import LatentState
 from latentlm.attach.teacher_forward import Reached, check_momentum, start_teacher, teacher_states
-from latentlm.attach.vit_masking import masking_hooks
+from latentlm.attach.vit_masking import local_states, masking_hooks
 from latentlm.backbones import hidden_state
+from latentlm.monitor.image_batches import STEPS, check_image_batch
 from latentlm.objective.objective import total
 
 
@@ -100,13 +102,19 @@ def _after_layer(layer: Any, args: tuple, output: Any) -> None:
 @_eager
 def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     state: LatentState = model._latent_state
-    if state.forward is not None and state.forward.teacher is not None:
-        return args, kwargs  # a ViT is its own encoder: this is a teacher's forward
+    if state.forward is not None and not state.forward.is_own:
+        return args, kwargs  # a ViT is its own encoder: this is a teacher's forward, or that of the local views
     state.drop_forward()
-    state.kept_attention = None
-    first = model.main_input_name
+    state.kept = None
+    grid = state.backbone.grid
+    first = model.main_input_name if grid is None else "pixel_values"
     named = dict(kwargs) if first in kwargs or not args else {**kwargs, first: args[0]}
     latent = kwargs.pop("latent", None)
+    if grid is not None and isinstance(pixels := named.get(first), Tensor) and pixels.dim() == 4:
+        keep = latent.get("keep") if latent is not None and model.training and torch.is_grad_enabled() else None
+        if not args or first in kwargs or len(args) == 1:
+            args = args if first in kwargs else ()
+            kwargs = {name: value for name, value in kwargs.items() if name != first} | grid.inputs(pixels, keep)
     trains = model.training and torch.is_grad_enabled()
     if (trains or latent is not None) and state.attachment.can_cache:
         # with a cache transformers no longer derives the mask of packed segments, and they would see each other
@@ -124,6 +132,10 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             check_momentum(state.attachment, kind, state.steps.total)
             start_teacher(state.attachment, kind)
         state.forward = Forward(ForwardInputs.of(named))
+        if state.backbone.grid is not None and state.image_batches < STEPS:
+            state.image_batches += 1
+            pixels, latent = state.forward.inputs.pixel_values, state.forward.inputs.latent
+            check_image_batch(pixels, latent, state.backbone.grid, state.objective)
     elif torch.is_grad_enabled():
         state.steps.begin_without_terms()
     return args, kwargs
@@ -144,16 +156,17 @@ def _after_embeddings(embeddings: Any, args: tuple, output: Tensor) -> Tensor | 
 def _before_decoder(decoder: Any, args: tuple, kwargs: dict) -> None:
     state: LatentState = decoder._latent_state
     forward = state.collecting
-    if forward is not None and forward.teacher is None:
+    if forward is not None and forward.is_own:
         for kind in state.attachment.heads.teachers:
             teacher_states(state.attachment, forward, kind, args, kwargs)
+        local_states(state, forward, decoder, kwargs)
 
 
 @_eager
 def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     state: LatentState = decoder._latent_state
     forward = state.collecting
-    if forward is None or forward.teacher is not None:
+    if forward is None or not forward.is_own:
         return
     model, inputs = state.model, forward.inputs
     if skipped := state.attachment.blocks[None] - forward.states.keys():
@@ -167,7 +180,7 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     forward.collecting = False  # before the backward: a recomputed block must not store again
     if not forward.compiled and state.backbone.grid is None:
         forward.lm_head_hooks = skip_unlabelled(model, inputs)
-    forward.states, forward.teacher_states = {}, {}
+    forward.states, forward.local_states, forward.teacher_states = {}, {}, {}
     if not losses:
         return
     share = state.share(inputs)
@@ -188,7 +201,7 @@ def _weighed(model: Any, data: Tensor, output: Any, lm_weight: float) -> Tensor:
 @_eager
 def _after_model(model: Any, args: tuple, kwargs: dict, output: Any) -> Any:
     state: LatentState = model._latent_state
-    if state.forward is not None and state.forward.teacher is not None:
+    if state.forward is not None and not state.forward.is_own:
         return None
     forward = state.drop_forward()
     if forward is None:

@@ -8,7 +8,8 @@ def latent_lora_config(**kwargs: Any) -> Any:
     """A `peft.LoraConfig` that trains and saves the heads in full and puts no adapter on them.
 
     Args:
-        kwargs: of `peft.LoraConfig`; the heads are added to ``modules_to_save`` and ``exclude_modules``.
+        kwargs: of `peft.LoraConfig`; the heads are added to ``modules_to_save`` and ``exclude_modules``. For a ViT give
+            ``task_type=None``.
     """
     from peft import LoraConfig
 

@@ -36,6 +36,23 @@ class TrainerLink:
         return loss
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Which patches the blocks of a ViT see in this forward.
+
+    Attributes:
+        patches: their numbers ``[r k]``, -1 where a row has fewer.
+        attention: what the blocks are told of it, if anything.
+        shape: rows and columns of the whole grid.
+        num: positions in a row, those before the patches included.
+    """
+
+    patches: Tensor
+    attention: Tensor | None
+    shape: tuple[int, int]
+    num: int
+
+
 class LatentState:
     """What one model with heads knows between its hooks; holds no weights and is not a module.
 
@@ -47,8 +64,9 @@ class LatentState:
         steps: optimizer steps.
         monitoring: what is measured.
         trainer: set by a trainer.
-        kept_attention: mask of a ViT that drops patches, kept for blocks that run again in the backward.
+        kept: of a ViT that drops patches, kept for blocks that run again in the backward.
         checked: identity of the heads that were checked to be trained; a copy or a PEFT wrapper has others.
+        image_batches: batches of images whose sets were checked.
     """
 
     def __init__(self, attachment: Attachment):
@@ -57,8 +75,9 @@ class LatentState:
         self.steps = StepTracker(attachment.model, self.advance, attachment.objective.uses_batch_statistics)
         self.monitoring = Monitoring()
         self.trainer = TrainerLink()
-        self.kept_attention: Tensor | None = None
+        self.kept: Kept | None = None
         self.checked: int | None = None
+        self.image_batches = 0
 
     @property
     def model(self) -> Any:
@@ -93,7 +112,13 @@ class LatentState:
         for kind in self.attachment.heads.teachers:
             update_teacher(self.attachment, kind, self.steps.total)
 
-    def view(self, states: dict[int, Tensor], inputs: ForwardInputs, kind: str | None = None) -> ForwardView:
+    def view(
+        self,
+        states: dict[int, Tensor],
+        inputs: ForwardInputs,
+        kind: str | None = None,
+        local: dict[int, Tensor] | None = None,
+    ) -> ForwardView:
         """A view of these states, the network's own or a teacher's, with everything that the inputs brought along."""
         attachment = self.attachment
         norm = None if attachment.norm is None else teacher_norm(attachment, kind)
@@ -101,7 +126,8 @@ class LatentState:
             if inputs.pixel_values is None:
                 raise ValueError("latent terms of a ViT need pixel_values")
             latent = inputs.latent or {}
-            return attachment.backbone.grid.view(states, norm, inputs.pixel_values, latent, full=kind is not None)
+            pixels, full = inputs.pixel_values, kind is not None
+            return attachment.backbone.grid.view(states, norm, pixels, latent, full=full, local=local or {})
         return ForwardView(
             states=states,
             segments=inputs.segments(attachment.pad_token_id),
@@ -118,7 +144,7 @@ class LatentState:
         select, heads = self.trainer.select, self.attachment.heads
         inputs = forward.inputs if select is None else select(forward.inputs)
         return StepContext(
-            view=self.view(forward.states, inputs),
+            view=self.view(forward.states, inputs, local=forward.local_states),
             teacher_views={kind: self.view(states, inputs, kind) for kind, states in forward.teacher_states.items()},
             heads=heads.terms.calls(),
             teacher_heads={kind: teacher_heads(self.attachment, kind) for kind in forward.teacher_states},

@@ -68,11 +68,9 @@ def teacher_states(attachment: Attachment, forward: Forward, kind: str, args: tu
     switched = _adapters(decoder) if _switches_adapters(attachment, kind) else []
     weights = {} if switched else _weights(attachment, kind)
     if grid is not None:  # the images that teachers look at
-        latent = forward.inputs.latent or {}
-        if args:
-            args = (grid.taught(args[0], latent), *args[1:])
-        else:
-            kwargs = kwargs | {"pixel_values": grid.taught(kwargs["pixel_values"], latent)}
+        pixels = forward.inputs.pixel_values
+        assert pixels is not None
+        args, kwargs = (), kwargs | grid.inputs(grid.taught(pixels, forward.inputs.latent or {}), None)
     forward.teacher = kind
     try:
         with torch.no_grad(), _evaluating(decoder), _switched_off(switched):

@@ -15,4 +15,4 @@ def find_backbone(model: nn.Module, layers_path: str | None = None) -> Backbone:
         layers_path: dotted name of the ModuleList of blocks, where the search fails or should be overruled.
     """
     known = accepted(model)
-    return (find_vit if known.main_input_name == "pixel_values" else find_causal_lm)(known, layers_path)
+    return (find_vit if known.main_input_name.startswith("pixel_values") else find_causal_lm)(known, layers_path)

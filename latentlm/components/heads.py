@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,10 @@ def width(hidden: int | str, dim: int) -> int:
     return wide
 
 
+Activation = Literal["gelu", "relu"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
 @dataclass(frozen=True)
 class Projector:
     """Multi-layer projection ``[*b d] -> [*b dim]``.
@@ -46,6 +50,7 @@ class Projector:
         num_layers: linear layers in all; 1 is a linear projection.
         norm: before every activation; ``batch`` is over the rows of all ranks (BYOL, VICReg, Barlow Twins).
         final_norm: on the output, without weights (SimSiam).
+        activation: between layers; the papers of BYOL, SimCLR, VICReg and Barlow Twins have ``relu``.
     """
 
     dim: int
@@ -53,6 +58,7 @@ class Projector:
     num_layers: int = 2
     norm: Literal["none", "layer", "batch"] = "layer"
     final_norm: Literal["none", "layer", "batch"] = "none"
+    activation: Activation = "gelu"
 
     def __post_init__(self):
         if self.dim < 1 or self.num_layers < 1:
@@ -68,9 +74,9 @@ class Projector:
         wide = width(self.hidden, dim_in)
         layers: list[nn.Module] = []
         for _ in range(self.num_layers - 1):
-            layers += [dense(dim_in, wide), *_norm(self.norm, wide, weights=True), nn.GELU()]
+            layers += [dense(dim_in, wide), *norm_layers(self.norm, wide, weights=True), ACTIVATIONS[self.activation]()]
             dim_in = wide
-        return nn.Sequential(*layers, dense(dim_in, self.dim), *_norm(self.final_norm, self.dim, weights=False))
+        return nn.Sequential(*layers, dense(dim_in, self.dim), *norm_layers(self.final_norm, self.dim, weights=False))
 
 
 @dataclass(frozen=True)
@@ -79,33 +85,45 @@ class Prototypes:
 
         l_k = < z / |z| , c_k / |c_k| >,   z = MLP(h)
 
-    Source:    Caron et al. 2021 (DINO), arXiv:2104.14294. Differs: the last layer is trained from the first step.
+    Source:    Caron et al. 2021 (DINO), arXiv:2104.14294. Differs: none.
 
     Args:
         dim: prototypes.
         hidden: hidden width, a number or ``4x``.
         num_layers: linear layers up to the bottleneck; 0 compares the latents themselves (CAPI).
         bottleneck: width in which latents and prototypes are compared; with 0 layers it is that of the latents.
+        frozen_steps: optimizer steps in which the prototypes stay as they were drawn (DINO: one epoch).
+        norm, activation: between the layers, as of a projector; SwAV and MSN have ``batch``, SwAV ``relu``.
     """
 
     dim: int
     hidden: int | str = "4x"
     num_layers: int = 3
     bottleneck: int = 64
-    per_sample: ClassVar[bool] = True
+    frozen_steps: int = 0
+    norm: Literal["none", "layer", "batch"] = "none"
+    activation: Activation = "gelu"
 
     def __post_init__(self):
-        if self.dim < 2 or self.num_layers < 0 or self.bottleneck < 1:
-            raise ValueError(f"head: needs 2 prototypes, 0 layers and a bottleneck of 1, or more of each; got {self}")
+        if self.dim < 2 or self.num_layers < 0 or self.bottleneck < 1 or self.frozen_steps < 0:
+            raise ValueError(
+                f"head: needs 2 prototypes, 0 layers, a bottleneck of 1 and 0 frozen_steps, or more of each; got {self}"
+            )
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether a row's output is its own: batch norm asks the others."""
+        return self.norm != "batch"
 
     def build(self, dim_in: int) -> nn.Module:
         """The head for latents of width `dim_in`."""
         widths = [dim_in, *[width(self.hidden, dim_in)] * (self.num_layers - 1), self.bottleneck][: self.num_layers + 1]
         layers: list[nn.Module] = []
         for place, (wide_in, wide_out) in enumerate(pairwise(widths)):
-            layers += [nn.GELU()] if place else []
+            if place:
+                layers += [*norm_layers(self.norm, wide_in, weights=True), ACTIVATIONS[self.activation]()]
             layers.append(dense(wide_in, wide_out))
-        return nn.Sequential(*layers, Compare(widths[-1], self.dim))
+        return nn.Sequential(*layers, Compare(widths[-1], self.dim, self.frozen_steps))
 
 
 class Compare(nn.Module):
@@ -114,15 +132,23 @@ class Compare(nn.Module):
     Args:
         dim: width that is compared.
         num: prototypes.
+        frozen_steps: optimizer steps in which they stay as they are.
+
+    Attributes:
+        is_frozen: set before each forward, by the step.
     """
 
-    def __init__(self, dim: int, num: int):
+    def __init__(self, dim: int, num: int, frozen_steps: int = 0):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(num, dim))
+        self.frozen_steps, self.is_frozen = frozen_steps, False
 
     def forward(self, values: Float[Tensor, "*b d"]) -> Float[Tensor, "*b k"]:
         """One cosine for each prototype."""
-        return F.linear(F.normalize(values, dim=-1, eps=1e-6), F.normalize(self.weight, dim=-1).to(values.dtype))
+        weight = F.normalize(self.weight, dim=-1)
+        if self.is_frozen:  # stays in the graph, for which data parallel training waits
+            weight = weight.detach() + 0 * (weight - weight.detach())
+        return F.linear(F.normalize(values, dim=-1, eps=1e-6), weight.to(values.dtype))
 
 
 class BatchNorm(nn.Module):
@@ -154,7 +180,8 @@ class BatchNorm(nn.Module):
         return normed.view(values.shape).to(values.dtype)
 
 
-def _norm(kind: str, dim: int, weights: bool) -> list[nn.Module]:
+def norm_layers(kind: str, dim: int, weights: bool) -> list[nn.Module]:
+    """The norm of that kind, none for ``none``."""
     if kind == "none":
         return []
     return [BatchNorm(dim, weights) if kind == "batch" else nn.LayerNorm(dim, elementwise_affine=weights)]

@@ -7,13 +7,14 @@ guesses. `Transformer` and `LinearOn` take coordinates instead, and their ``s`` 
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentlm.components.heads import dense, width
+from latentlm.components.heads import ACTIVATIONS, Activation, dense, norm_layers, width
 from latentlm.components.transformer_predictor import LinearOn, Transformer
 
 
@@ -78,17 +79,21 @@ class PerTokenLinear:
 
 @dataclass(frozen=True)
 class Mlp:
-    """LayerNorm, then `num_layers` linear layers with GELU between them.
+    """LayerNorm, then `num_layers` linear layers with an activation between them.
 
     Args:
         hidden: width, or a multiple of the input's such as ``2x``.
         num_layers: linear layers in all, at least 2.
         residual: add the input (equal widths only).
+        norm: ``layer`` on the input, or ``batch`` before every activation (BYOL, SimSiam).
+        activation: between layers.
     """
 
     hidden: int | str = "2x"
     num_layers: int = 2
     residual: bool = False
+    norm: Literal["layer", "batch"] = "layer"
+    activation: Activation = "gelu"
 
     def __post_init__(self):
         if self.num_layers < 2:
@@ -98,7 +103,9 @@ class Mlp:
         """The network for these widths."""
         if self.residual and dim_in != dim_out:
             raise ValueError(f"predictor: a residual mlp needs equal widths, not {dim_in} and {dim_out}")
-        network = _mlp(dim_in, width(self.hidden, dim_in), dim_out, self.num_layers)
+        network = _mlp(
+            dim_in, width(self.hidden, dim_in), dim_out, self.num_layers, self.norm == "batch", self.activation
+        )
         return PositionWise(Residual(network) if self.residual else network)
 
 
@@ -199,10 +206,16 @@ class _Rollout(nn.Module):
         return torch.stack(states, 1)
 
 
-def _mlp(dim_in: int, hidden: int, dim_out: int, num_layers: int) -> nn.Sequential:
+def _mlp(
+    dim_in: int, hidden: int, dim_out: int, num_layers: int, batch_norm: bool = False, activation: str = "gelu"
+) -> nn.Sequential:
     widths = [dim_in, *[hidden] * (num_layers - 1), dim_out]
-    layers: list[nn.Module] = [nn.LayerNorm(dim_in)]
+    layers: list[nn.Module] = [] if batch_norm else [nn.LayerNorm(dim_in)]
     for place, (wide_in, wide_out) in enumerate(pairwise(widths)):
-        layers += [nn.GELU()] if place else []
+        if place:
+            layers += [
+                *norm_layers("batch" if batch_norm else "none", wide_in, weights=True),
+                ACTIVATIONS[activation](),
+            ]
         layers.append(dense(wide_in, wide_out))
     return nn.Sequential(*layers)

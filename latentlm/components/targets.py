@@ -143,7 +143,8 @@ class Ema(StateTarget):
         momentum: share of the old weights kept per optimizer step. With 0 nothing is copied: the teacher is the network
             itself, without gradient, on the whole input.
         normalize: per latent, after the tap.
-        final_momentum: momentum at the last step, reached by half a cosine (BYOL: 1); default: `momentum` stays.
+        final_momentum: momentum at the last step (BYOL: 1); default: `momentum` stays.
+        momentum_schedule: how it is reached, by half a cosine or by a line (I-JEPA).
         assign: make assignments of logits over prototypes, centred (DINO) or balanced (SwAV, CAPI).
         online_head: use the network's current head, not a teacher's copy of it (CAPI).
     """
@@ -152,6 +153,7 @@ class Ema(StateTarget):
     momentum: float = 0.999
     normalize: Normalize = "layer"
     final_momentum: float | None = None
+    momentum_schedule: Literal["cosine", "linear"] = "cosine"
     assign: Assign | None = None
     online_head: bool = False
     teacher = "ema"
@@ -169,7 +171,12 @@ class Ema(StateTarget):
     def teacher_config(self) -> TeacherConfig:
         """How the teacher's weights are made."""
         copied = self.tap.head is not None and not self.online_head
-        return TeacherConfig(self.momentum, self.final_momentum, heads=(self.tap.head,) if copied else ())  # type: ignore[arg-type]
+        return TeacherConfig(
+            self.momentum,
+            self.final_momentum,
+            self.momentum_schedule,
+            heads=(self.tap.head,) if copied else (),  # type: ignore[arg-type]
+        )
 
     @property
     def index_sets(self) -> tuple[At, ...]:

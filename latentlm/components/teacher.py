@@ -6,6 +6,7 @@ these weights (`torch.func.functional_call`). Only trained weights are copied: w
 
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class TeacherConfig:
 
     Args:
         momentum: share kept at an update. 1: frozen; 0: the network itself, nothing is copied.
-        final_momentum: momentum at the last step, reached by half a cosine.
+        final_momentum: momentum at the last step.
+        momentum_schedule: how it is reached.
         checkpoint: folder of the checkpoint that it starts from.
         heads: names of the shared heads that are copied as well.
         refresh_every: copy everything again every so many optimizer steps; 0: never.
@@ -28,6 +30,7 @@ class TeacherConfig:
 
     momentum: float = 1.0
     final_momentum: float | None = None
+    momentum_schedule: Literal["cosine", "linear"] = "cosine"
     checkpoint: str | None = None
     heads: tuple[str, ...] = ()
     refresh_every: int = 0
@@ -44,9 +47,11 @@ class TeacherConfig:
         if total is None:
             raise ValueError(
                 "ema: final_momentum needs the number of steps; use LatentTrainer or set "
-                "latent_state(model).steps.total"
+                "latentlm.latent_state(model).steps.total"
             )
-        return self.final_momentum - (self.final_momentum - self.momentum) * (1 + cos(pi * min(step / total, 1))) / 2
+        share = min(step / total, 1)
+        left = 1 - share if self.momentum_schedule == "linear" else (1 + cos(pi * share)) / 2
+        return self.final_momentum - (self.final_momentum - self.momentum) * left
 
 
 class Teacher(nn.Module):

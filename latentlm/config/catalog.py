@@ -28,6 +28,11 @@ def model_names() -> dict[str, Path]:
     return _files("models/*.yaml")
 
 
+def paper_names() -> dict[str, Path]:
+    """Every method with all values of its paper, for a data set of one's own: ``dino_paper`` -> its file."""
+    return _files("papers/*.yaml")
+
+
 def recipe_names() -> dict[str, Path]:
     """Everything that `latentlm train` knows by name: experiments, then methods."""
     return experiment_names() | method_names()
@@ -45,7 +50,7 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
         path = path / "recipe.yaml"
     elif not path.is_file():
         check_recipe(str(name), "recipe")
-        known = recipe_names()
+        known = recipe_names() | paper_names()
         if str(name) not in known:
             raise ConfigError(f"recipe '{name}': no such file and no built-in recipe{suggest(str(name), list(known))}")
         path = known[str(name)]

@@ -17,8 +17,8 @@ def compose(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The plain data of a whole recipe: experiment <- method <- overrides.
 
     `name` is an experiment, a method, a YAML file or a run folder. A method alone is tried on its toy experiment; with
-    ``model.name=`` or ``data.source=`` it starts from ``finetune`` instead. ``objective`` and ``model`` may be names,
-    in a file and as an override.
+    ``model.name=``, or with ``data.source=`` for texts, it starts from ``finetune`` instead. ``objective`` and
+    ``model`` may be names, in a file and as an override.
     """
     pairs = [split(text) for text in overrides]
     check_overrides(pairs)
@@ -36,9 +36,8 @@ def compose(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if isinstance(model := data.get("model"), str):
         data = data | {"model": _named(model, "model", model_names())}
     if isinstance(model := data.get("model"), dict) and any(_names_model(key, value) for key, value in pairs):
-        own = {key.split(".")[1] for key, _ in pairs if key.startswith("model.")}
-        # what belongs to the network from scratch that the name replaces
-        data = data | {"model": {k: v for k, v in model.items() if k not in ("config", "tokenizer") or k in own}}
+        # what belongs to the network from scratch that the name replaces; overrides are applied below
+        data = data | {"model": {k: v for k, v in model.items() if k not in ("config", "tokenizer")}}
     rest = [(key, value) for key, value in pairs if key not in ("objective", "model") or not isinstance(value, str)]
     data = apply(data, rest)
     if isinstance(block := data.get("data"), dict) and "kind" not in block:
@@ -62,13 +61,15 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _base(method: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> str:
     """The experiment that a method is run in."""
-    own = any(_names_model(key, value) or _names_source(key, value) for key, value in pairs)
     data = method.get("data")
+    kind = str(data.get("kind")) if isinstance(data, dict) else "text"
+    # images of one's own train a network from scratch as well, the toy one if no other is named
+    own = any(_names_model(key, value) or (kind != "images" and _names_source(key, value)) for key, value in pairs)
     if not own and isinstance(toy := method.get("try_on"), str):
         if toy not in experiment_names():
             raise ConfigError(f"try_on: no experiment '{toy}'{suggest(toy, list(experiment_names()))}")
         return toy
-    return "finetune" if own else TOY.get(str(data.get("kind")) if isinstance(data, dict) else "text", "facts")
+    return "finetune" if own else TOY.get(kind, "facts")
 
 
 def _names_model(key: str, value: Any) -> bool:

@@ -69,6 +69,8 @@ KEYS = {
     "data.source.items_per_split": ".questions_per_split",
     "data.sentences=listed": "data.source.templates: fixed",
     "data.sentences": "data.source.templates: compositional",
+    "data.source.size": "left out: files are cut as large as the model reads them",
+    "data.source.mode": "left out: files become what the model reads, grey or in colours",
     "objective.data": "objective.lm_weight",
     "objective.monitor": "objective.monitor_every",
     "objective.terms.*.through": ".decode_with (lm_head or norm_and_lm_head)",

@@ -9,17 +9,20 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from latentlm.attach.api import attach, get_latent_model, load_heads, saved_heads
 from latentlm.attach.peft import latent_lora_config
 from latentlm.attach.state import latent_state
+from latentlm.backbones.geometry import CHANNELS, IMAGE, geometry
 from latentlm.backbones.load import load_config, load_weights
+from latentlm.backbones.sine_positions import set_sine_positions
 from latentlm.components.tap import Depth, resolve_depth
 from latentlm.config.schema import ConfigError, suggest
 from latentlm.data import Document, Images, bpe_tokenizer, word_tokenizer
 from latentlm.experiment.recipe import Lora, Model, Recipe, Words
+from latentlm.experiment.vision_model import build_vision_model, of_checkpoint, override
 from latentlm.objective.terms import teachers
 
 # what transformers and PEFT raise of values that they cannot use
@@ -40,7 +43,10 @@ def read_config(recipe: Recipe) -> PreTrainedConfig:
     spec = recipe.model
     if isinstance(recipe.data, Images):
         return _vision_config(recipe)
-    config = _config_from_scratch(spec.config) if spec.name is None else _config_of(spec.name, spec)
+    if spec.name is None:
+        config = _config_from_scratch(spec.config)
+    else:
+        config = override(_config_of(spec.name, spec), spec.config)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not spec.trust_remote_code:
         raise ConfigError(f"model.name: {spec.name} is a {config.model_type}, not a causal language model; use one")
     num_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
@@ -61,20 +67,20 @@ def _check_freeze_above(spec: Model, num_layers: int) -> None:
 def _vision_config(recipe: Recipe) -> Any:
     """The config of a ViT, checked against the objective."""
     spec, objective = recipe.model, recipe.objective
-    config: Any = _config_from_scratch(spec.config, vision=True) if spec.name is None else _config_of(spec.name, spec)
-    if not all(hasattr(config, key) for key in ("image_size", "patch_size", "num_hidden_layers")):
-        raise ConfigError(f"model: {config.model_type} is no ViT, but the data are images; use vit or dinov2")
-    if spec.lora is not None:
-        raise ConfigError("model.lora: is for language models; leave it out with images")
-    _check_freeze_above(spec, config.num_hidden_layers)
+    if spec.name is None:
+        config: Any = _config_from_scratch(spec.config, vision=True)
+    else:
+        config = of_checkpoint(_config_of(spec.name, spec), spec)
+    num_layers = geometry(config, "model" if spec.name is None else spec.name).num_layers
+    _check_freeze_above(spec, num_layers)
     if objective.lm_weight > 0:
         raise ConfigError("objective.lm_weight: a ViT has no next-token loss; set lm_weight: 0 (pixels are a target)")
     if not objective.terms:
         raise ConfigError("objective.terms: there is nothing to train; give a term")
-    for kind, teacher_config in teachers(objective.resolve(config.num_hidden_layers)).items():
+    for kind, teacher_config in teachers(objective.resolve(num_layers)).items():
         if teacher_config.checkpoint is not None:
             other = _config_of(teacher_config.checkpoint, spec, f"target {kind}: checkpoint")
-            keys = ("model_type", "hidden_size", "num_hidden_layers", "image_size", "patch_size", "num_channels")
+            keys = ("model_type", "architecture", "hidden_size", "num_hidden_layers", *IMAGE, "patch_size", *CHANNELS)
             if differ := [key for key in keys if getattr(other, key, None) != getattr(config, key, None)]:
                 raise ConfigError(
                     f"target {kind}: checkpoint {teacher_config.checkpoint} is another network ({differ[0]} "
@@ -106,21 +112,25 @@ def build_model(recipe: Recipe, config: PreTrainedConfig, tokenizer: Any) -> nn.
     spec = recipe.model
     options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "trust_remote_code": spec.trust_remote_code}
     options |= {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
-    auto = AutoModelForCausalLM if tokenizer else AutoModel
     with _told("model"):
-        if spec.name is None:
+        if isinstance(recipe.data, Images):
+            saved = None if spec.name is None else _config_of(spec.name, spec)
+            model = build_vision_model(spec, config, saved, options)
+        elif spec.name is None:
             for key, value in _fitted(tokenizer).items() if tokenizer else ():
                 if key not in spec.config:
                     setattr(config, key, value)
-            model = auto.from_config(config, **options)
+            model = AutoModelForCausalLM.from_config(config, **options)
         else:
-            model = load_weights(auto, spec.name, **options)
+            model = load_weights(AutoModelForCausalLM, spec.name, config=config, **options)
     if tokenizer:
         rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
         if len(tokenizer) > rows:
             raise ConfigError(f"model: {rows} embeddings for the {len(tokenizer)} tokens of the tokenizer; give more")
     place = attach if spec.load_latent_heads else get_latent_model
     place(model, recipe.objective, layers_path=spec.layers_path, seed=recipe.training["seed"])
+    if spec.positions == "sine":
+        set_sine_positions(model, latent_state(model).backbone, geometry(config).shape)
     if spec.load_latent_heads:
         _load_heads(model, str(spec.name))
     if spec.freeze_above is not None:
@@ -153,6 +163,8 @@ def _with_adapters(model: nn.Module, lora: Lora) -> nn.Module:
 
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     options = {"r": lora.r, "lora_alpha": lora.lora_alpha, "lora_dropout": lora.lora_dropout, "target_modules": targets}
+    if latent_state(model).backbone.grid is not None:
+        options["task_type"] = None  # a ViT generates nothing
     with _told("model.lora"):
         return get_peft_model(model, latent_lora_config(**options))  # type: ignore[arg-type]
 

@@ -1,15 +1,21 @@
 """The trainer that a recipe names, on its data and network."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from latentlm.config.schema import ConfigError
 from latentlm.data import Images, VerifiableSource
+from latentlm.data.images import ImageDataset, ImageStream
 from latentlm.experiment.datasets import Prepared
 from latentlm.experiment.held_out import HeldOutTrainer
 from latentlm.experiment.recipe import Recipe
-from latentlm.experiment.training import OWN, TRAINER, build_arguments
+from latentlm.experiment.training import LARS, OWN, TRAINER, build_arguments
+from latentlm.trainers.lars import Lars
+
+MOST_WORKERS = 8  # that decode images, where the recipe does not say how many
 
 
 def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
@@ -20,13 +26,29 @@ def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) 
 def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
     return HeldOutTrainer(
         model=model,
-        args=training_arguments(recipe, folder, len(prepared.dataset)),
+        args=training_arguments(recipe, folder, prepared.dataset),
         train_dataset=prepared.dataset,
         eval_dataset=prepared.held_out,
         data_collator=prepared.collator,
         bytes_per_token=prepared.bytes_per_token,
+        optimizer_cls_and_kwargs=_lars(recipe) if recipe.training.get("optim") == LARS else None,
         **{key: recipe.training[key] for key in TRAINER if key in recipe.training},
     )
+
+
+def _lars(recipe: Recipe) -> tuple[type, dict[str, float]]:
+    """LARS, by ``optim_args`` such as ``momentum=0.9,trust=0.001``."""
+    told = recipe.training.get("optim_args") or ""
+    options: dict[str, float] = {"lr": recipe.training.get("learning_rate", 5e-5)}
+    for part in filter(None, told.replace(" ", "").split(",")):
+        name, _, value = part.partition("=")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            raise ConfigError(f"training.optim_args: {part}; write it as momentum=0.9,trust=0.001") from None
+        if name not in ("momentum", "trust"):
+            raise ConfigError(f"training.optim_args: lars has no {name}; it has momentum and trust")
+    return Lars, options
 
 
 def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
@@ -60,12 +82,27 @@ def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
     )
 
 
-def training_arguments(recipe: Recipe, folder: Path, num_examples: int | None = None) -> Any:
+def _workers(num_shards: int) -> int:
+    """Processes that decode images: as many as there are free cores, for a stream no more than it has files."""
+    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(num, MOST_WORKERS, num_shards)
+
+
+def training_arguments(recipe: Recipe, folder: Path, dataset: Any = None) -> Any:
     """The recipe's arguments as `transformers` or TRL take them, with what follows from the machine and the data."""
     values = {k: v for k, v in recipe.training.items() if k not in OWN}
+    if values.get("optim") == LARS:  # is handed to the trainer itself
+        values = {k: v for k, v in values.items() if k not in ("optim", "optim_args")}
     values["output_dir"] = str(folder / "checkpoints")
-    if num_examples is not None:
-        values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], num_examples)
+    if isinstance(dataset, ImageStream):
+        # a batch holds more than rows, so no process can cut the batch of another into shares
+        values.setdefault("accelerator_config", {"dispatch_batches": False})
+    elif dataset is not None:
+        values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], len(dataset))
+    if isinstance(dataset, ImageDataset | ImageStream) and dataset.is_decoded_late:
+        values.setdefault(
+            "dataloader_num_workers", _workers(dataset.num_shards if isinstance(dataset, ImageStream) else len(dataset))
+        )
     if isinstance(names := values["report_to"], list):  # tensorboard gets its folder from us
         values["report_to"] = [name for name in names if name != "tensorboard"] or "none"
     elif names == "tensorboard":

@@ -152,13 +152,22 @@ class Bar(TrainerCallback):
 
 
 class Epochs(TrainerCallback):
-    """Tells the data which pass this is: with several processes accelerate's loader tells only its sampler."""
+    """Tells the data which pass this is: with several processes accelerate's loader tells only its sampler.
+
+    After a pass the data say what of them could not be read.
+    """
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         """Before the workers of the loader copy the data."""
         tell = getattr(getattr(train_dataloader, "dataset", None), "set_epoch", None)
         if tell is not None:
             tell(int((state.epoch or 0) + 1e-6))
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        """Also where training ends in the middle of a pass."""
+        tell = getattr(getattr(train_dataloader, "dataset", None), "tell_unreadable", None)
+        if tell is not None:
+            tell()
 
 
 class Interrupt(TrainerCallback):

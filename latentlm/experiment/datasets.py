@@ -1,6 +1,7 @@
 """From a recipe's data to what a trainer reads: documents and a tokenizer, or images and their processor."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from transformers import PreTrainedConfig
 
 from latentlm.attach.attention_mask import READ
 from latentlm.attach.leak_checks import mixes_segments, sees_hidden
+from latentlm.backbones.geometry import geometry
 from latentlm.components.units import Unit
 from latentlm.config.schema import ConfigError
 from latentlm.data import (
@@ -28,6 +30,8 @@ from latentlm.data import (
     encode_dataset,
     finders,
 )
+from latentlm.data.images import ImageStream
+from latentlm.data.images import Random as RandomMask
 from latentlm.data.text.chat_turns import headers
 from latentlm.data.text.token_bytes import token_bytes
 from latentlm.experiment.build_model import build_tokenizer
@@ -35,6 +39,7 @@ from latentlm.experiment.callbacks import console
 from latentlm.experiment.held_out import bytes_per_token
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import is_first
+from latentlm.experiment.vision_model import told_of_size, with_preprocessing
 from latentlm.objective.index_sets import places_read, sets_read
 from latentlm.whole_files import write_json
 
@@ -72,32 +77,43 @@ def prepare(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
 
 
 def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
-    if not isinstance(config.image_size, int) or not isinstance(config.patch_size, int):
+    sizes = geometry(config)
+    side, patch = sizes.image[0], sizes.patch[0]
+    if sizes.image != (side, side) or sizes.patch != (patch, patch):
         raise ConfigError("model.config: image_size and patch_size must be one number each")
+    data, lines = with_preprocessing(data, recipe.model, config)
+    lines += _rarely_masked(data, recipe.training["per_device_train_batch_size"])
+    for line in (*told_of_size(recipe.model, config), *lines) if is_first() else ():
+        console.print(line)
     try:
-        collator = data.collator(config.image_size, config.patch_size, config.num_channels, recipe.sets, recipe.taught)
+        collator = data.collator(side, patch, sizes.channels, recipe.sets, recipe.taught)
         dataset = data.dataset(recipe.training["seed"])
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"data.{error}") from error
-    if not len(dataset):
+    num = None if isinstance(dataset, ImageStream) else len(dataset)
+    if num is None and recipe.training["max_steps"] < 1:
+        raise ConfigError("training.max_steps: a stream has no length; say how many steps")
+    if num == 0:
         raise ConfigError("data: there are no images to train on; check the source")
     coupled = recipe.objective.uses_batch_statistics
-    if coupled and min(recipe.training["per_device_train_batch_size"], len(dataset)) < 2:
+    if coupled and min(recipe.training["per_device_train_batch_size"], num or 2) < 2:
         raise ConfigError(
             "training.per_device_train_batch_size: one image has no batch statistics, "
             f"which {coupled[0]} needs; give 2 or more"
         )
-    size = {"height": config.image_size, "width": config.image_size}
-    mean, std = ([*values] * (config.num_channels // len(values)) for values in (data.mean, data.std))
+    size = {"height": side, "width": side}
+    mean, std = ([*values] * (sizes.channels // len(values)) for values in (collator.mean, collator.std))
     processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size}
     processor |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
     processor |= {"image_mean": mean, "image_std": std}
 
     def sample() -> dict:
-        step = max(1, len(dataset) // 64)
-        examples = [dataset[i] for i in range(0, len(dataset), step)][:64]
+        if isinstance(dataset, ImageStream):
+            examples = list(itertools.islice(dataset, 64))
+        else:
+            examples = [dataset[i] for i in range(0, len(dataset), max(1, len(dataset) // 64))][:64]
         return dataclasses.replace(collator, sets=(), mask=None)(examples)
 
     return Prepared(
@@ -108,6 +124,18 @@ def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
         save=lambda folder: write_json(folder / "preprocessor_config.json", processor),
         sample=sample,
     )
+
+
+def _rarely_masked(data: Images, batch: int) -> list[str]:
+    """A line where many batches have no hidden patch at all."""
+    share = data.mask.probability if isinstance(data.mask, RandomMask) else 1.0
+    nothing = (1 - share) ** (batch * data.views.num)
+    if nothing < 0.01:
+        return []
+    return [
+        f"data.mask.probability: {share:g}, so {nothing:.0%} of the batches hide nothing and train no term on hidden "
+        "patches; raise it, or training.per_device_train_batch_size"
+    ]
 
 
 def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from latentlm.config.catalog import experiment_names, method_names, model_names, recipe_names
+from latentlm.config.catalog import experiment_names, method_names, model_names, paper_names, recipe_names
 from latentlm.config.docs import read_docs
 from latentlm.config.json_schema import definition_name, json_schema
 from latentlm.config.reference import REQUIRED, Key, all_parts, find, flow, keys_of, walk
@@ -168,7 +168,8 @@ def _part(part: type, paths: list[str]) -> Group:
 
 def _recipe(name: str) -> Group:
     """The header of a file, which says the method and its equation, and what the file sets."""
-    what = "method" if name in method_names() else "experiment" if name in experiment_names() else "model"
+    kinds = {"method": method_names(), "experiment": experiment_names(), "paper": paper_names(), "model": model_names()}
+    what = next(kind for kind, names in kinds.items() if name in names)
     lines = _files()[name].read_text(encoding="utf-8").splitlines()
     header = [line.removeprefix("#").removeprefix(" ") for line in lines if line.startswith("#")]
     body = "\n".join(line for line in lines if not line.startswith("#"))
@@ -176,7 +177,7 @@ def _recipe(name: str) -> Group:
 
 
 def _files() -> dict[str, Path]:
-    return recipe_names() | model_names()
+    return recipe_names() | paper_names() | model_names()
 
 
 def _listed(word: str, keys: list[Key]) -> Group:

@@ -66,7 +66,10 @@ class Model:
 
     Args:
         name: hub name or folder; `tokenizer` is then not used.
-        config: for a model from scratch: ``model_type`` and the arguments of its transformers config.
+        config: for a model from scratch: ``model_type`` and the arguments of its transformers config. Beside `name`:
+            keys of the checkpoint's config that are to be other than there, such as drop_path_rate, or image_size, to
+            which learned positions are resampled.
+        positions: ``sine`` fixes those of a ViT from scratch (MAE, I-JEPA); by default they are the network's own.
         tokenizer: for a model from scratch, fitted on the training documents.
         lora: train adapters instead of all weights.
         load_latent_heads: continue with the heads that are saved in the folder `name`, trained on the same terms.
@@ -79,6 +82,7 @@ class Model:
 
     name: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    positions: Literal["own", "sine"] = "own"
     tokenizer: Words | Bpe = Words()
     lora: Lora | None = None
     load_latent_heads: bool = False
@@ -93,8 +97,8 @@ class Model:
             raise ValueError(
                 "give 'name' (a hub name or folder), 'config' with a model_type such as llama, or model=tiny_llama"
             )
-        if self.name is not None and self.config:
-            raise ValueError(f"config: has no effect beside name ({self.name}); leave one of them out")
+        if self.positions == "sine" and self.name is not None:
+            raise ValueError("positions: sine is for a network from scratch; leave it out beside name")
         if self.load_latent_heads and self.name is None:
             raise ValueError("load_latent_heads: saved heads are in a folder; give its 'name'")
         if self.freeze_above is not None:

@@ -40,17 +40,18 @@ FREE = (
 
 _ABOVE_ZERO = (
     "learning_rate", "head_learning_rate", "num_train_epochs", "adam_epsilon", "logging_steps", "save_steps",
-    "eval_steps", "temperature",
+    "eval_steps", "temperature", "layer_decay", "max_weight_grad_norm",
 )  # fmt: skip
 _AT_LEAST = {
     "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
-    "save_total_limit": 1, "num_generations": 2, "max_completion_length": 1, "weight_decay": 0, "max_grad_norm": 0,
+    "save_total_limit": 1, "num_generations": 2, "max_completion_length": 1, "weight_decay": 0,
+    "final_weight_decay": 0, "max_grad_norm": 0,
     "warmup_steps": 0, "dataloader_num_workers": 0, "seed": 0, "data_seed": 0, "beta": 0, "eval_delay": 0,
     "neftune_noise_alpha": 0, "eval_accumulation_steps": 1, "torch_empty_cache_steps": 1, "num_iterations": 1,
     "steps_per_generation": 1, "generation_batch_size": 1, "dataloader_prefetch_factor": 1, "ddp_timeout": 1,
 }  # fmt: skip
 _BELOW_ONE = ("adam_beta1", "adam_beta2")
-_SHARE = ("label_smoothing_factor", "top_p", "min_p", "warmup_ratio")
+_SHARE = ("label_smoothing_factor", "top_p", "min_p", "warmup_ratio", "layer_decay")
 _MAX_SEED = 2**32 - 1
 
 
@@ -59,23 +60,32 @@ class Training:
     """Every argument of transformers' TrainingArguments, by the same name; with `trainer: grpo` of TRL's GRPOConfig.
 
     Some defaults differ: `logging_steps` is 10, `save_total_limit` is 2 and `report_to` is none, because every run
-    writes its own metrics.jsonl. Besides them there are three keys of our own.
+    writes its own metrics.jsonl. `optim` may also be ``lars``, whose `optim_args` are momentum and trust. Besides them
+    there are keys of our own.
 
     Args:
         head_learning_rate: of the heads and predictors that are trained with a pretrained network; without it
             `learning_rate`.
+        layer_decay: learning rate of a block as a share of that of the block above it (0.75); heads have it whole.
+        final_weight_decay: weight decay at the last step, reached along half a cosine from `weight_decay` (DINO: 0.4).
+        max_weight_grad_norm: limit of the length of each weight's own gradient (DINO: 3.0); set `max_grad_norm` to 0.
         when_not_finite: ``stop`` ends the run at the first step whose loss or gradient is NaN or infinite; ``skip``
             leaves such steps out, ten in a row at most.
         resume_from_checkpoint: ``true`` continues from the newest checkpoint of the run folder; a path names another.
     """
 
     head_learning_rate: float | None = None
+    layer_decay: float | None = None
+    final_weight_decay: float | None = None
+    max_weight_grad_norm: float | None = None
     when_not_finite: Literal["stop", "skip"] = "stop"
     resume_from_checkpoint: bool | str | None = None
 
 
+LARS = "lars"  # of `optim`, beside transformers' own
 OWN = {name: annotation for name, (annotation, _) in fields_of(Training).items()}
-TRAINER = ("head_learning_rate", "when_not_finite")  # arguments of our trainers, not of transformers'
+# arguments of our trainers, not of transformers'
+TRAINER = ("head_learning_rate", "layer_decay", "final_weight_decay", "max_weight_grad_norm", "when_not_finite")
 
 
 def arguments_class(trainer: str) -> Any:
@@ -98,11 +108,20 @@ def check_training(given: Mapping[str, Any], trainer: str) -> dict[str, Any]:
     for key, value in given.items():
         if key not in types:
             raise ConfigError(f"training: unknown key '{key}' for {known.__name__}{suggest(str(key), list(types))}")
-        checked[key] = _typed(types[key], value, f"training.{key}")
+        own = key == "optim" and value == LARS
+        checked[key] = value if own else _typed(types[key], value, f"training.{key}")
         _check_range(key, checked[key])
     _check_trackers(checked.get("report_to"))
     if checked.get("remove_unused_columns"):
         raise ConfigError("training.remove_unused_columns: the columns are those that the terms read; leave it out")
+    if checked.get("optim") == LARS and trainer == "grpo":
+        raise ConfigError("training.optim: lars is not for grpo; use one of transformers' own")
+    if checked.get("max_weight_grad_norm") is not None and checked.get("max_grad_norm", 1.0):
+        raise ConfigError(
+            "training.max_weight_grad_norm: all weights are clipped together before; set max_grad_norm: 0"
+        )
+    if checked.get("final_weight_decay") is not None and not checked.get("weight_decay"):
+        raise ConfigError("training.final_weight_decay: weight_decay is 0, and so are all groups; set it above 0")
     return {**DEFAULTS, **checked}
 
 
@@ -114,7 +133,7 @@ def lasting(training: Mapping[str, Any], trainer: str) -> dict[str, Any]:
         field.name: field.default_factory() if callable(field.default_factory) else field.default
         for field in dataclasses.fields(arguments_class(trainer))
     }
-    values = {**values, "head_learning_rate": None, **training}
+    values = {**values, **dict.fromkeys(OWN), **training}
     return {key: value for key, value in values.items() if not any(fnmatch(key, free) for free in FREE)}
 
 

@@ -3,9 +3,11 @@
 Beyond the legend: ``k`` prototypes, ``M`` rows of all ranks.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentlm.distributed.collectives import all_reduce_sum
 from latentlm.losses.precision import full_precision
 from latentlm.losses.samples import gathered
 
@@ -24,10 +26,17 @@ def sinkhorn(
     ranks count. Caron et al. 2020 (SwAV), arXiv:2006.09882, sec. 3.1; Darcet et al. 2025 (CAPI), arXiv:2502.08769.
     """
     balanced = logits / temperature
-    for _ in range(iterations):
-        if logits.shape[-2]:
-            mass, _ = gathered(balanced.logsumexp(-2, keepdim=True))
-        else:  # no rows here: the other ranks still wait for this one
-            mass, _ = gathered(balanced)
-        balanced = (balanced - mass.logsumexp(-2, keepdim=True)).log_softmax(-1)
-    return balanced
+    if not iterations:
+        return balanced
+    if logits.shape[-2]:
+        mass, _ = gathered(balanced.logsumexp(-2, keepdim=True))
+    else:  # no rows here: the other ranks still wait for this one
+        mass, _ = gathered(balanced)
+    balanced = (balanced - mass.logsumexp(-2, keepdim=True)).log_softmax(-1)
+    # from here on sums lie between 1 / (M k) and M: factors of rows and prototypes are found without logarithms
+    share = balanced.exp()
+    row, prototype = torch.ones_like(share[..., :1]), torch.ones_like(share[..., :1, :]).mT
+    for _ in range(iterations - 1):
+        prototype = 1 / all_reduce_sum(share.mT @ row)
+        row = 1 / (share @ prototype)
+    return balanced + row.log() + prototype.mT.log()

@@ -1,12 +1,11 @@
 """Regularization as a normality test. Beyond the legend: ``j`` quadrature knots, ``M`` samples of all ranks."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from latentlm.distributed.collectives import all_reduce_sum
 from latentlm.losses.precision import full_precision
@@ -65,11 +64,7 @@ class Sigreg:
             return z.sum()
         knots = self.grid().to(z)
         slices = directions(z.shape[-1], self.num_slices, self.seed, step).to(z)
-        # checkpointed: otherwise backward would keep the cosines of all chunks, and chunking would save nothing
-        sums = [
-            checkpoint(_characteristic, z, part, knots, use_reentrant=False, preserve_rng_state=False)
-            for part in slices.split(self.chunk, dim=1)
-        ]
+        sums = [_Characteristic.apply(z, part, knots) for part in slices.split(self.chunk, dim=1)]
         phi = all_reduce_sum(torch.cat(sums, dim=-3)) / samples  # *g k j 2
         gaussian = (-knots.square() / 2).exp()
         gap = (phi[..., 0] - gaussian).square() + phi[..., 1].square()
@@ -88,9 +83,24 @@ class Sigreg:
         return width * (-knots.square() / 2).exp()
 
 
-def _characteristic(
-    z: Float[Tensor, "*g m d"], directions: Float[Tensor, "d k"], knots: Float[Tensor, "j"]
-) -> Float[Tensor, "*g k j 2"]:
-    """Sum over samples of the real and imaginary part of exp(i t u)."""
-    angles = (z @ directions).unsqueeze(-1) * knots  # *g m k j
-    return torch.stack((angles.cos().sum(-3), angles.sin().sum(-3)), dim=-1)
+class _Characteristic(torch.autograd.Function):
+    """Sum over samples of the real and imaginary part of exp(i t u): ``[*g k j 2]``.
+
+    Only the projections are kept: otherwise backward would hold the cosines of all chunks, and chunking would save
+    nothing. They are computed a second time there, but not a third time as automatic differentiation would.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, directions: Tensor, knots: Tensor) -> Tensor:
+        projected = z @ directions  # *g m k
+        ctx.save_for_backward(projected, directions, knots)
+        angles = projected.unsqueeze(-1) * knots  # *g m k j
+        return torch.stack((angles.cos().sum(-3), angles.sin().sum(-3)), dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        projected, directions, knots = ctx.saved_tensors
+        angles = projected.unsqueeze(-1) * knots
+        real, imaginary = (given.unsqueeze(-4) * knots[:, None]).unbind(-1)  # *g 1 k j
+        slope = angles.cos().mul_(imaginary).sub_(angles.sin_().mul_(real)).sum(-1)
+        return slope @ directions.mT, None, None

@@ -1,6 +1,7 @@
 """Regularization by second moments and by nearest neighbours. Beyond the legend: ``M`` samples of all ranks."""
 
 from dataclasses import dataclass
+from math import log
 from typing import ClassVar, Literal
 
 import torch
@@ -137,8 +138,47 @@ class Koleo:
         with torch.no_grad():
             cosine = unit @ everyone.mT  # *g m M
             own = torch.arange(start, start + z.shape[-2], device=z.device)[:, None]
-            cosine = cosine.scatter(-1, own.expand(*cosine.shape[:-1], 1), -torch.inf)
+            cosine.scatter_(-1, own.expand(*cosine.shape[:-1], 1), -torch.inf)
             nearest = cosine.argmax(-1, keepdim=True)
         neighbour = everyone.gather(-2, nearest.expand_as(unit))
         distance = F.pairwise_distance(unit, neighbour, eps=self.eps)  # *g m
         return -all_reduce_sum((distance + self.eps).log().sum(-1)).mean() / samples
+
+
+@dataclass(frozen=True)
+class MeanEntropy:
+    """Make the average assignment even, so that every prototype is used.
+
+        L(z) = log d - H(q),   q = mean_m softmax(z_m / temperature),   H(q) = -sum_d q_d log q_d
+
+    Shapes:    z [*g m d] -> []; z are logits over d prototypes. m is the sample axis; q is taken per leading index g,
+               the values are averaged.
+    Gradient:  through z.
+    Scale:     0 (all prototypes alike) to log d (one of them).
+    Ranks:     q is the mean over all ranks' samples, uneven counts allowed. Not a sum over micro-batches. No samples
+               anywhere give 0.
+    Source:    Assran et al. 2022 (MSN), arXiv:2204.07141, eq. 2 (mean entropy maximization). Differs: log d is added,
+               so that 0 is the least.
+    Checked:   tests/losses/test_variance_covariance_koleo.py - naive float64 loop; closed forms;
+               tests/losses/test_losses_two_ranks.py - 2 ranks == 1.
+    See also:  `Sinkhorn` (the same by construction, in the target).
+
+    Args:
+        temperature: divides the logits.
+    """
+
+    temperature: float = 0.1
+    per_sample: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.temperature <= 0:
+            raise ValueError(f"MeanEntropy.temperature is {self.temperature}; it must be above 0")
+
+    @full_precision
+    def __call__(self, z: Float[Tensor, "*g m d"], step: int) -> Float[Tensor, ""]:
+        """One value for the set; `step` is for set losses that draw at random."""
+        samples = count(self, z, least=1)
+        if samples == 0:
+            return z.sum()
+        mean = all_reduce_sum((z / self.temperature).softmax(-1).sum(-2)) / samples
+        return log(z.shape[-1]) + torch.special.xlogy(mean, mean).sum(-1).mean()

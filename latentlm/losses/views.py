@@ -3,6 +3,7 @@
 Beyond the legend: ``M`` samples of all ranks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import ClassVar, Literal
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latentlm.distributed.collectives import all_gather_rows, all_reduce_sum
+from latentlm.distributed.collectives import all_gather_rows, all_reduce_sum, world_size
 from latentlm.losses.precision import full_precision
 from latentlm.losses.samples import centred, count, require_views
 
@@ -51,8 +52,8 @@ class Invariance:
         samples = count(self, z, least=1)
         if samples == 0:
             return z.sum()
-        centre = z[: self.num_global or None].mean(0)
-        return all_reduce_sum((z - centre).square().sum(-2)).mean() / samples
+        apart = z - z[: self.num_global or None].mean(0)
+        return all_reduce_sum(_length(apart)) / (samples * len(z) * z.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,22 @@ class BarlowTwins:
         samples = count(self, z)
         if samples == 0:
             return z.sum()
+        unit = self._standardized(z, samples)
+        values = [self._apart(all_reduce_sum(one.mT @ other) / samples) for one, other in combinations(unit, 2)]
+        return torch.stack(values).mean()
+
+    def _standardized(self, z: Float[Tensor, "g m d"], samples: int) -> Sequence[Float[Tensor, "m d"]]:
+        if world_size() == 1 and self.std == "biased":  # the same in one kernel
+            return [F.batch_norm(view, None, None, training=True, eps=self.eps) for view in z]
         deviation = centred(z, samples)
         squares = all_reduce_sum(deviation.square().sum(-2, keepdim=True))
-        unit = deviation / (squares / (samples - (self.std == "unbiased")) + self.eps).sqrt()
-        products = torch.stack([one.mT @ other for one, other in combinations(unit, 2)])
-        correlation = all_reduce_sum(products) / samples  # pairs d d
-        diagonal = correlation.diagonal(dim1=-2, dim2=-1)
-        others = correlation.masked_fill(torch.eye(z.shape[-1], dtype=torch.bool, device=z.device), 0)
-        return ((1 - diagonal).square().sum(-1) + self.redundancy * others.square().sum((-2, -1))).mean()
+        return (deviation / (squares / (samples - (self.std == "unbiased")) + self.eps).sqrt()).unbind()
+
+    def _apart(self, correlation: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
+        """Distance to the identity; in place, because d may be 8192, and nothing else needs the matrix."""
+        diagonal = correlation.diagonal().sub_(1)
+        # the diagonal's share is in the first sum already
+        return self.redundancy * _length(correlation) + (1 - self.redundancy) * _length(diagonal)
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,12 @@ class Mmcr:
         centroids, _ = all_gather_rows(z.mean(0))
         within = all_reduce_sum(_nuclear(z.transpose(0, 1))) / samples
         return self.weight_views * within - _nuclear(centroids)
+
+
+def _length(x: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """Sum of squares, in one pass and with one pass back."""
+    flat = x.flatten()
+    return torch.dot(flat, flat)
 
 
 def _nuclear(x: Float[Tensor, "*b m d"]) -> Float[Tensor, ""]:

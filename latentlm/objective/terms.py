@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentlm.components.predictors import Linear, PerTokenLinear, Predictor, Shared
+from latentlm.components.predictors import Linear, Mlp, PerTokenLinear, Predictor, Shared
 from latentlm.components.tap import Tap
 from latentlm.components.targets import Targets
 from latentlm.components.teacher import TeacherConfig
@@ -132,8 +132,9 @@ class Predict:
     @property
     def per_sample(self) -> bool:
         """Whether the values of a batch are the same when it is computed in parts."""
-        assign = self.target.assign
-        return self.loss.per_sample and (assign is None or assign.per_sample)
+        assign, predictor = self.target.assign, self.predictor
+        over_batch = isinstance(predictor, Mlp) and predictor.norm == "batch"
+        return self.loss.per_sample and not over_batch and (assign is None or assign.per_sample)
 
     @property
     def mask_key(self) -> Hashable:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from latentlm.components.heads import Head
+from latentlm.components.heads import Compare, Head
 from latentlm.components.predictors import Shared
 from latentlm.components.tap import Widths
 from latentlm.components.transformer_predictor import LinearOn
@@ -51,6 +51,7 @@ class Terms(nn.Module):
             built[name] = PredictTerm(name, spec, widths, built) if predicts else RegularizeTerm(name, spec, widths)
         self.terms = nn.ModuleDict({name: built[name] for name in specs})
         self.weights = TermWeights(specs)
+        self._held = [each for each in self.heads.modules() if isinstance(each, Compare) and each.frozen_steps]
 
     def __getitem__(self, name: str) -> Term:
         return self.terms[name]  # type: ignore[return-value]
@@ -79,6 +80,8 @@ class Terms(nn.Module):
         A term of weight 0 is computed as well: data-parallel training waits for the gradients of all heads.
         """
         weights = self.weights(context.step)
+        for prototypes in self._held:
+            prototypes.is_frozen = context.step < prototypes.frozen_steps
         return {name: replace(term(context), weight=weights[name]) for name, term in self.items()}
 
     def advance(self) -> None:

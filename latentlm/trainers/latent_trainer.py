@@ -15,6 +15,8 @@ from latentlm.attach.teacher_forward import start_teacher
 from latentlm.data.text.collate import Collator
 from latentlm.data.text.unit_collator import UnitCollator
 from latentlm.objective.index_sets import sets_read, units_read
+from latentlm.trainers.parameter_groups import depth_scales, scale_rates
+from latentlm.trainers.per_step import ClipEachWeight, WeightDecaySchedule
 from latentlm.trainers.safe_training import SafeTrainingMixin
 from latentlm.trainers.units import with_units
 
@@ -31,12 +33,27 @@ class LatentTrainerMixin(SafeTrainingMixin):
     Args:
         head_learning_rate: of the heads, which start from nothing beside a network that may be trained long ago; the
             schedule scales both. None: that of the network.
+        layer_decay: learning rate of a block as a share of that of the block above it.
+        final_weight_decay: weight decay at the last step, reached along half a cosine.
+        max_weight_grad_norm: limit of each weight's own gradient; goes with ``max_grad_norm=0``.
         when_not_finite: ``stop`` or ``skip``, see `SafeTrainingMixin`.
     """
 
-    def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any):
-        self._head_learning_rate = head_learning_rate
+    def __init__(
+        self,
+        *args: Any,
+        head_learning_rate: float | None = None,
+        layer_decay: float | None = None,
+        final_weight_decay: float | None = None,
+        max_weight_grad_norm: float | None = None,
+        **kwargs: Any,
+    ):
+        self._head_learning_rate, self._layer_decay = head_learning_rate, layer_decay
         super().__init__(*args, **kwargs)
+        if final_weight_decay is not None:
+            self.add_callback(WeightDecaySchedule(final_weight_decay))
+        if max_weight_grad_norm is not None:
+            self.add_callback(ClipEachWeight(max_weight_grad_norm))
         own_loss = callable(self.compute_loss_func)  # where it is a string, TRL only keeps transformers from scaling
         if own_loss or self.args.label_smoothing_factor:
             name = "compute_loss_func" if own_loss else "label_smoothing_factor"
@@ -97,8 +114,11 @@ class LatentTrainerMixin(SafeTrainingMixin):
         return state.objective.lm_weight * loss + latent.to(loss.device)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """The trainer's own, in which the heads may have a rate of theirs."""
+        """The trainer's own, in which heads may have a rate of theirs and blocks shares of it."""
         optimizer = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        if self._layer_decay is not None:
+            state = self._latent
+            scale_rates(optimizer, depth_scales(state.model, state.backbone, self._layer_decay))
         if self._head_learning_rate is not None:
             _set_rate(optimizer, self._latent.model.latent.parameters(), self._head_learning_rate)
         return optimizer

@@ -61,10 +61,10 @@ def test_ones_own_model_or_data_take_plain_training():
     assert own["training"] == {**read_recipe("finetune")["training"], "max_steps": 3}
     assert own["data"] == {"kind": "text", "source": "chats.jsonl"}
     assert compose("llm_jepa")["data"]["source"] == {"kind": "people", "form": "chat"}  # what it is tried on
-    assert (
-        compose("mae", ["model.name=a/vit", "data.source={kind: image_folder, path: x, size: 9}"])["data"]["kind"]
-        == "images"
-    )
+    assert compose("mae", ["model.name=a/vit", "data.source=photos"])["data"]["kind"] == "images"
+    scratch = compose("mae", ["data.source=photos"])
+    assert scratch["model"] == read_recipe(model_names()["tiny_vit"])
+    assert scratch["training"] == read_recipe("scenes")["training"]
     assert "model.name=" in told(compose, "nitp", ["data.source=x.txt"])
     assert "data.source=" in told(compose, "nitp", ["model.name=x/y"])
 

@@ -36,7 +36,7 @@ def pictures() -> list[str]:
         path = Path("pictures", "cat" if number % 2 else "dog", f"{number}.{'jpg' if mode == 'CMYK' else 'png'}")
         path.parent.mkdir(parents=True, exist_ok=True)
         (Image.new("I;16", size) if mode == "I;16" else Image.new("RGB", size, (200, 9, 90)).convert(mode)).save(path)
-    return ["data.source={kind: image_folder, path: pictures, size: 40}"]
+    return ["data.source=pictures"]
 
 
 def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_named(caplog):
@@ -53,7 +53,7 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
         "training.output_dir=run",
     )
     assert told.code == 0, told.err
-    assert "2 of 10 images of pictures cannot be decoded and are left out" in caplog.text
+    assert caplog.text.count("2 of 10 images of pictures cannot be read, others stood in for them") == 1
     assert "half.png" in caplog.text
     assert "empty.jpg" in caplog.text
     assert Path("run/model/preprocessor_config.json").is_file()
@@ -62,7 +62,10 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([*MAE, "model.config.patch_size=5"], "model: image_size 32 is no multiple of patch_size 5; choose one"),
+        (
+            [*MAE, "model.config.patch_size=5"],
+            "model.config: patch_size 5 x 5 does not divide image_size 32 x 32",
+        ),
         ([*MAE, "model.config.num_channels=2"], "model: num_channels 2; images have 1 or 3"),
         ([*MAE, "data.mask.ratio=0.999"], "data.mask.ratio: hides 64 to 64 of 64 patches; leave at least one to see"),
         ([*MAE, "data.mask.ratio=0.001"], "data.mask.ratio: hides 0 to 0 of 64 patches; leave at least one to see"),
@@ -79,14 +82,16 @@ def test_mixed_sizes_and_modes_are_trained_on_and_damaged_files_are_counted_and_
             ["mae", "model.name=./nothing", "data.source={kind: scenes}"],
             "model.name: there is no folder ./nothing; check the path",
         ),
-        ([*MAE, "model.lora={}"], "model.lora: is for language models; leave it out with images"),
         (
-            [*MAE, "model=tiny_vit", "data.source={kind: image_folder, path: ./none, size: 40}"],
-            "data.source.path: there is no folder",
+            [*MAE, "data.source={kind: image_folder, path: ./none, size: 40}"],
+            "data.source.size is now left out: files are cut as large as the model reads them",
         ),
+        ([*MAE, "data.source=./none"], "data.source.path: there is no folder"),
+        ([*MAE, "data.source=none"], "data.source: cannot read none"),
+        ([*MAE, "data.source={kind: image_folder, path: none}"], "data.source.path: there is no folder"),
         (
-            [*MAE, "model=tiny_vit", "data.source={kind: image_folder, path: none, size: 40}"],
-            "data.source: cannot read split train of",
+            [*MAE, "data.source={kind: hf_dataset, path: none, streaming: true}", "training.max_steps=-1"],
+            "data.source: cannot read split train of none",
         ),
         (
             [*MAE, "model=tiny_vit", "data.source={kind: fashion_mnist, path: .}"],

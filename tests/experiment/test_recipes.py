@@ -38,6 +38,7 @@ TWICE = (  # whatever draws random numbers in training, each kind once
 )
 AFTER = {  # the recipe that has to be run before, and what names its network
     "salt": ("mae", "objective.terms.seen_by_mae.target.checkpoint"),
+    "distill_depths": ("mae", "objective.terms.quarters.target.checkpoint"),
     "grpo": ("arithmetic", "model.name"),
 }
 

@@ -1,11 +1,11 @@
-"""Gram against a loop over pairs of positions, closed forms, and what it must not see."""
+"""Losses on the positions of an anchor against loops over them, closed forms, and what they must not see."""
 
 import pytest
 import torch
 from test_variance_covariance_koleo import draw
 from tolerance import assert_as_accurate
 
-from latentlm.losses import Gram
+from latentlm.losses import Cka, Gram, Nearest
 
 MASK = torch.tensor([[True, True, True, False], [True, True, True, True], [False, True, True, False]])
 
@@ -57,3 +57,54 @@ def test_known_answers_and_blind_spots():
     assert Gram()(x, lengths * (x @ rotation), every).max() < 1e-30
     opposite = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])
     assert Gram()(opposite, torch.ones(1, 2, 2), every[:, :2]).max().item() == pytest.approx(2)
+
+
+def naive_cka(pred, target):
+    values = torch.zeros(MASK.shape, dtype=pred.dtype)
+    for a, row in enumerate(MASK):
+        places = row.nonzero().flatten()
+        num = len(places)
+        centre = torch.eye(num, dtype=pred.dtype) - 1 / num
+        one, other = (centre @ (each[a, places] @ each[a, places].T) @ centre for each in (pred, target))
+        alike = (one * other).sum() / (one.square().sum().sqrt() * other.square().sum().sqrt())
+        values[a, places] = 1 - alike
+    return values
+
+
+def test_cka_is_the_equation_and_blind_to_rotation_scale_and_place():
+    pred, target = draw(0, 3, 4, 5), draw(1, 3, 4, 6)
+    torch.testing.assert_close(Cka()(pred, target, MASK), naive_cka(pred, target), rtol=1e-10, atol=1e-12)
+    turned = torch.linalg.qr(draw(2, 5, 5)).Q
+    assert Cka()(pred, 3 * pred @ turned + 7, MASK).abs().max() < 1e-12
+    lone = torch.zeros(1, 4, dtype=torch.bool)
+    lone[0, 2] = True
+    assert Cka()(pred[:1], target[:1], lone).sum() == 0
+
+
+def test_nearest_keeps_the_closest_pairs_and_a_permuted_copy_costs_nothing():
+    pred, target = draw(0, 3, 4, 5), draw(1, 3, 4, 5)
+    want = torch.zeros(MASK.shape, dtype=pred.dtype)
+    for a, row in enumerate(MASK):
+        places = row.nonzero().flatten().tolist()
+        apart = {i: min(((pred[a, i] - target[a, j]).square().sum(), j) for j in places) for i in places}
+        kept = sorted(places, key=lambda i, apart=apart: apart[i][0])[:2]
+        for i in kept:
+            want[a, i] = apart[i][0] / 5 * len(places) / len(kept)
+    torch.testing.assert_close(Nearest(num=2)(pred, target, MASK), want)
+    whole = torch.ones_like(MASK)
+    assert Nearest()(pred, pred[:, [2, 0, 3, 1]], whole).sum() == 0
+    with pytest.raises(ValueError, match=r"Nearest\.num is 0; it must be 1 or more"):
+        Nearest(num=0)
+
+
+@pytest.mark.parametrize("part", [Cka(), Nearest(num=2)], ids=repr)
+def test_what_is_masked_reaches_neither_value_nor_gradient_of_the_others(part):
+    pred, target = draw(0, 3, 4, 5), draw(1, 3, 4, 5)
+    expected = part(pred, target, MASK)
+    pred[~MASK], target[~MASK] = torch.nan, torch.inf
+    pred.requires_grad_()
+    value = part(pred, target, MASK)
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    value.sum().backward()
+    assert pred.grad[~MASK].abs().sum() == 0
+    assert pred.grad.isfinite().all()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tolerance import assert_as_accurate
 from toy_view import report, terms, view
 
-from latentlm.losses import Covariance, Koleo, Variance
+from latentlm.losses import Covariance, Koleo, MeanEntropy, Variance
 from latentlm.objective.objective import total
 
 HADAMARD = torch.tensor(  # four orthogonal columns of +-1 with mean zero
@@ -169,3 +169,17 @@ def test_terms_over_the_same_samples_run_their_head_once_and_are_what_each_is_al
     (first, one), (second, other) = run(3, 0), run(0, 2)
     assert values == [first[0], second[1]]
     torch.testing.assert_close(grads, [a + b for a, b in zip(one, other, strict=True)])
+
+
+def test_mean_entropy_is_the_equation_and_zero_where_prototypes_are_used_alike():
+    z = draw(0, 2, 6, 5)
+    want = 0.0
+    for group in z:
+        mean = torch.stack([(row / 0.5).exp() / (row / 0.5).exp().sum() for row in group]).mean(0)
+        want += (torch.tensor(5.0).double().log() + sum(q * q.log() for q in mean)) / 2
+    torch.testing.assert_close(MeanEntropy(temperature=0.5)(z, 0), want)
+    each_once = 100 * torch.eye(4, dtype=torch.float64)[None]
+    assert MeanEntropy()(each_once, 0).abs() < 1e-12
+    one = torch.zeros(1, 4, 4, dtype=torch.float64)
+    one[..., 0] = 100
+    torch.testing.assert_close(MeanEntropy()(one, 0), torch.tensor(4.0).double().log())

@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import AutoModel
 
 from latentlm.backbones import find_backbone
+from latentlm.backbones.geometry import encoder_config, geometry, image_key
 from latentlm.backbones.load import load_config, load_weights, readable
+from latentlm.backbones.preprocessing import read_preprocessing
 from latentlm_evals.models.hidden_states import check_depths, check_finite, fingerprint, kept, tapped
 from latentlm_evals.models.load import dtype_of
 
@@ -33,8 +35,8 @@ class ImageEncoder:
         self.name, self.model, self.processor, self.cache = name, model.eval(), processor, cache
         self.backbone = find_backbone(model)
         self.num_layers, self.dim = self.backbone.num_layers, self.backbone.dim
-        patch = model.config.patch_size
-        self.patch = (patch, patch) if isinstance(patch, int) else tuple(patch)
+        assert self.backbone.grid is not None  # it reads pixels
+        self.grid, self.patch = self.backbone.grid, self.backbone.grid.patch
 
     def random_init(self, seed: int) -> "ImageEncoder":
         """The same architecture with fresh weights: the null of everything read off the states."""
@@ -77,7 +79,7 @@ class ImageEncoder:
         return kept(self.cache, asked, lambda: self._read(pixels, at, depths, batch_size))
 
     def _array(self, image: Any) -> np.ndarray:
-        pixels, channels = np.asarray(image), self.model.config.num_channels
+        pixels, channels = np.asarray(image), self.grid.channels
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, channels):
             given = f"{pixels.dtype} {list(pixels.shape)}"
@@ -91,9 +93,10 @@ class ImageEncoder:
             batch = images[start : start + batch_size]
             read = self.processor(images=batch, return_tensors="pt", input_data_format="channels_last")
             pixels = read["pixel_values"].to(self.model.device)
-            patches = (pixels.shape[-2] // self.patch[0]) * (pixels.shape[-1] // self.patch[1])
+            rows, columns = self.grid.shape(pixels)
+            patches = rows * columns
             states = tapped(
-                lambda pixels=pixels: self.model(pixel_values=pixels),
+                lambda pixels=pixels: self.model(**self.grid.inputs(pixels, None)),
                 self.backbone.layers,
                 depths,
                 lambda state, patches=patches: self._gather(state, at, patches),
@@ -123,7 +126,8 @@ def load_image_encoder(name: str, path: str, device: torch.device, data: Any) ->
         device: torch device.
         data: of the run that trained it, which says how pixels were standardised; None for other checkpoints.
     """
-    model = load_weights(AutoModel, path, dtype=dtype_of(load_config(path), device), part=True)
+    config = load_config(path)
+    model = load_weights(AutoModel, path, config=encoder_config(config), dtype=dtype_of(config, device), part=True)
     return ImageEncoder(name, model.to(device), _processor(path, model.config, data))
 
 
@@ -131,11 +135,14 @@ def _processor(path: str, config: Any, data: Any) -> Any:
     # imported here, where its word about torchvision is not shown
     from transformers import AutoImageProcessor, ViTImageProcessor
 
-    if not Path(path).is_dir() or (Path(path) / "preprocessor_config.json").is_file():
+    # others read clips, or images cut up
+    plain = image_key(config) == "image_size" or config.model_type == "timm_wrapper"
+    if plain and (not Path(path).is_dir() or (Path(path) / "preprocessor_config.json").is_file()):
         with readable(path):
             return AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
-    size, channels = config.image_size, config.num_channels
-    high, wide = (size, size) if isinstance(size, int) else size
-    mean, std = (list(getattr(data, key, None) or [0.5]) for key in ("mean", "std"))
+    sizes = geometry(config, path)
+    (high, wide), channels = sizes.image, sizes.channels
+    told = read_preprocessing(path) or data
+    mean, std = (list(getattr(told, key, None) or [0.5]) for key in ("mean", "std"))
     mean, std = (value * channels if len(value) == 1 else value for value in (mean, std))
     return ViTImageProcessor(size={"height": high, "width": wide}, image_mean=mean, image_std=std)

@@ -15,6 +15,7 @@ from latentlm.data import Facts
 from latentlm.data.images import Images
 from latentlm.experiment.recipe import load_recipe
 from latentlm.result import Estimate, Result, Task, TaskKey
+from latentlm_evals.models.image_encoder import ImageEncoder
 from latentlm_evals.models.run_dir import is_run, write_result
 from latentlm_evals.models.text_encoder import TextEncoder, load_encoder
 from latentlm_evals.probing.folds import folds, unseen, unusable
@@ -73,7 +74,8 @@ def run(name: str, options: Options) -> Result:
             raise ConfigError(f"data: {options.data} has images, but {name} reads texts; name a recipe with facts")
         found = linguistic(options.limit, options.seed) + own
     elif isinstance(data, Images):
-        found = image_factors(data.source, options.limit, options.seed)
+        reads = encoder if isinstance(encoder, ImageEncoder) else None
+        found = image_factors(data.part, options.limit, options.seed, reads)
     else:
         raise ConfigError(f"data: {name} reads images; name a recipe that has some, such as data=mae")
     if options.cache is not None:

@@ -1,5 +1,7 @@
 """Images as the data parts keep them, uint8 ``[n c h w]``, into the shared image encoder and as it sees them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,9 +9,11 @@ from torch import Tensor
 from latentlm_evals.models.image_encoder import ImageEncoder, Place
 
 
-def states(encoder: ImageEncoder, images: np.ndarray, at: Place) -> Tensor:
+def states(encoder: ImageEncoder, images: np.ndarray, at: Place, depths: Sequence[int] | None = None) -> Tensor:
     """``[n depths d]`` for the mean of the patches or the class token, ``[n depths p d]`` for all patches."""
-    return encoder.states(list(images.transpose(0, 2, 3, 1)), at=at, batch_size=250)
+    # 250 images of 32 x 32 pixels, and fewer the larger they are
+    batch = max(8, min(250, 250 * 32**2 // (images.shape[-1] * images.shape[-2])))
+    return encoder.states(list(images.transpose(0, 2, 3, 1)), at=at, depths=depths, batch_size=batch)
 
 
 def pixels(encoder: ImageEncoder, images: np.ndarray) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor
 from latentlm_evals.models.image_encoder import ImageEncoder, Place
 from latentlm_evals.vision.encode import pixels, states
 
+LARGEST = 32  # side of raw pixels: a linear map of 224 x 224 x 3 would have more weights than anybody has images
+
 Reader = Callable[[np.ndarray], dict[str, Tensor]]
 """Images -> name of the features -> ``[n d]``."""
 
@@ -30,8 +32,8 @@ def _depths(encoder: ImageEncoder, name: str, at: Place) -> Reader:
 
 
 def _raw(encoder: ImageEncoder, train: np.ndarray) -> Reader:
-    """As the images are stored, in [0, 1], but no larger than the network reads them."""
-    size = pixels(encoder, train[:1]).shape[-1]
+    """As the images are stored, in [0, 1], but no larger than the network reads them, nor than `LARGEST`."""
+    size = min(LARGEST, pixels(encoder, train[:1]).shape[-1])
 
     def flat(images: np.ndarray) -> Tensor:
         values = torch.from_numpy(images).float() / 255

@@ -12,8 +12,9 @@ class Options:
     """What is evaluated on which images.
 
     Args:
-        source: images to evaluate on, such as scenes or fashion_mnist; None: those of the run's recipe.
-        num_train, num_test: images to fit readouts on, and to score them on.
+        source: images to evaluate on: a folder with a folder for each class, a hub data set, or a part such as scenes
+            or fashion_mnist; None: those of the run's recipe. Without test images, a fifth of each class is set aside.
+        num_train, num_test: images to fit readouts on, and to score them on, of a folder as many of each class.
         at: mean reads the mean of the patches, cls the class token, both the two beside each other.
         floors: score fresh weights, raw pixels and 64 principal components beside the network.
         attentive: also fit an attentive probe on the top.
@@ -26,7 +27,7 @@ class Options:
         out: result file; None: eval/vision.json in the run folder.
     """
 
-    source: Source | None = None
+    source: str | Source | None = None
     num_train: int = 4000
     num_test: int = 2000
     at: Literal["mean", "cls", "both"] = "mean"

@@ -34,9 +34,19 @@ def table(results_by_run: dict[str, Result]) -> list[Table]:
     ]
     views = [view for view in views if view is not None]
     warnings = sorted({line for result in results_by_run.values() for line in result.warnings})
+    if views and (widest := max(map(_widest, results_by_run.values()))):
+        views[
+            0
+        ].caption = f"95 % intervals over test images: at most +- {100 * widest:.1f}; chance: the commonest class"
     if views and warnings:
-        views[-1].caption = "\n".join(warnings)
+        views[-1].caption = "\n".join([*([str(views[-1].caption)] if views[-1].caption else []), *warnings])
     return views
+
+
+def _widest(result: Result) -> float:
+    """Half of the widest interval of an accuracy."""
+    errors = [task.scores[key].stderr for task in result.tasks.values() for key in PROBES if task.has(key)]
+    return 1.96 * max((error for error in errors if error is not None), default=0.0)
 
 
 def _view(results: dict[str, Result], title: str, columns: dict[str, str]) -> Table | None:
@@ -51,7 +61,7 @@ def _view(results: dict[str, Result], title: str, columns: dict[str, str]) -> Ta
     for key in shown:
         view.add_column(columns[key], justify="right")
     for run, result in results.items():
-        for task in result.tasks.values():
+        for task in (task for task in result.tasks.values() if any(task.has(key) for key in shown)):
             view.add_row(*([run] if len(results) > 1 else []), task.alias, *(_cell(task, key) for key in shown))
         view.add_section()
     return view

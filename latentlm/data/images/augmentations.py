@@ -1,6 +1,7 @@
 """Views of images: crops, flips and colour changes of a whole batch at once, drawn from each example's own numbers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from latentlm.data.counter_rng import uniforms
 
 _LUMA = (0.299, 0.587, 0.114)
 _Range = tuple[float, ...]
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,13 @@ class Views:
     """What the network sees of each image; by default the image as it is, once.
 
     A crop's share of the area is uniform in `scale` and its aspect log-uniform in `ratio`, as far as it fits inside.
-    Then, in this order: flip, brightness, contrast, saturation and hue, grey, blur, solarize. All views have the
-    model's image size; local ones show less of the image. Cuts are sampled bilinearly, so images stored at more than
+    Then, in this order: flip, brightness, contrast, saturation and hue, grey, blur, solarize. Local views show less of
+    the image, at the model's image size or at `local_size`. Cuts are sampled bilinearly, so images stored at more than
     twice the model's size would alias.
 
     Source:    random resized crop and colours of Chen et al. 2020 (SimCLR), arXiv:2002.05709, local crops of Caron et
-               al. 2020, arXiv:2006.09882, solarize of Grill et al. 2020 (BYOL). Differs: one setting for all views;
-               aspects that do not fit are not drawn again; hue is a rotation about the grey axis.
+               al. 2020, arXiv:2006.09882, solarize of Grill et al. 2020 (BYOL). Differs: aspects that do not fit
+               are not drawn again; hue is a rotation about the grey axis; the four changes of colour have one order.
     Checked:   tests/data/images/test_augmentations.py - crop geometry on an image of its own coordinates, every change
                against its
                formula, an example is the same in every batch.
@@ -36,24 +38,30 @@ class Views:
         scale: least and greatest share of the image in a global view.
         local: local views, behind the global ones.
         local_scale: the same for local views.
+        local_size: side of the local views, a multiple of the patch (96); by default the model's image size.
         ratio: least and greatest width / height of a crop.
         flip: probability of a mirror image.
         jitter: strength s of brightness, contrast, saturation (factors in 1 +- 0.8 s) and hue (+- 0.2 s of a turn);
             done with probability 0.8.
-        grayscale, blur, solarize: probabilities; blur is a Gaussian whose deviation is uniform from 0.1 pixel to 1/56
-            of the side, at most 2 pixels.
+        saturation: strength of saturation, where it is another (DINO and BYOL: jitter 0.5, saturation 0.25).
+        grayscale: probability.
+        blur, solarize: probability, or one for each global view and behind them one for all local views (DINO:
+            ``[1.0, 0.1, 0.5]``); blur is a Gaussian whose deviation is uniform from 0.1 pixel to 1/56 of the side, at
+            most 2 pixels.
     """
 
     num: int = 1
     scale: _Range = (1.0, 1.0)
     local: int = 0
     local_scale: _Range = (0.05, 0.4)
+    local_size: int | None = None
     ratio: _Range = (3 / 4, 4 / 3)
     flip: float = 0.0
     jitter: float = 0.0
+    saturation: float | None = None
     grayscale: float = 0.0
-    blur: float = 0.0
-    solarize: float = 0.0
+    blur: float | tuple[float, ...] = 0.0
+    solarize: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         if self.num < 1 or self.local < 0:
@@ -63,58 +71,91 @@ class Views:
             if len(values) != 2 or not 0 < values[0] <= values[1] <= most:
                 raise ValueError(f"{key}: {list(values)}; give the least and the greatest, above 0 and up to {most:g}")
         for key in ("flip", "grayscale", "blur", "solarize"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key}: {getattr(self, key)}; a probability is from 0 to 1")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter: {self.jitter}; set it from 0 to 1")
+            value = getattr(self, key)
+            if not all(0 <= each <= 1 for each in (value if isinstance(value, tuple) else (value,))):
+                raise ValueError(f"{key}: {value}; a probability is from 0 to 1")
+            if isinstance(value, tuple) and len(value) != (num := self.num + bool(self.local)):
+                raise ValueError(f"{key}: {len(value)} probabilities; give {num}, one for each global view"
+                                 f"{' and one for local ones' if self.local else ''}, or a number for all")  # fmt: skip
+        for key in ("jitter", "saturation"):
+            if not 0 <= (getattr(self, key) or 0) <= 1:
+                raise ValueError(f"{key}: {getattr(self, key)}; set it from 0 to 1")
+        if self.saturation is not None and not self.jitter:
+            raise ValueError("saturation: is a part of jitter, which is 0; set jitter")
+        if self.local_size is not None and (self.local < 1 or self.local_size < 1):
+            raise ValueError(f"local_size: {self.local_size}, with {self.local} local views; set both to 1 or more")
 
     @property
     def total(self) -> int:
         """Views of an image, local ones included."""
         return self.num + self.local
 
-    def __call__(self, images: UInt8[Tensor, "b c h w"], keys: np.ndarray, size: int) -> Float[Tensor, "bv c s s"]:
-        """All views, image by image, as numbers in [0, 1]."""
+    def __call__(
+        self, images: UInt8[Tensor, "b c h w"], keys: np.ndarray, size: int, which: slice = ALL
+    ) -> Float[Tensor, "bv c s s"]:
+        """Views of images of one size, image by image, as numbers in [0, 1]; `which`: of the views, all by default."""
         pixels = images.float().div_(255)
-        if self.scale == (1.0, 1.0) and not self.local and not self.flip:
+        if self.scale == (1.0, 1.0) and not self.local and not self.flip and images.shape[-1] == images.shape[-2]:
             views = pixels if pixels.shape[-2:] == (size, size) else _resize(pixels, size)
-            views = views.repeat_interleave(self.num, 0)
+            views = views.repeat_interleave(len(range(self.total)[which]), 0)
         else:
-            views = crop(pixels, self.boxes(keys), size)
-        return self._colours(views, keys)
+            views = crop(pixels, self.boxes(keys, images.shape[-1] / images.shape[-2])[:, which], size)
+        return self.colours(views, keys, which)
 
-    def boxes(self, keys: np.ndarray) -> Float[Tensor, "b v 4"]:
-        """Left, top, width and height of every crop as shares of the image; a mirrored one has a negative width."""
+    def boxes(self, keys: np.ndarray, aspect: float | Sequence[float] = 1.0) -> Float[Tensor, "b v 4"]:
+        """Left, top, width and height of every crop as shares of the image; a mirrored one has a negative width.
+
+        `aspect` is width / height of the images; of the whole of one that is not square the middle is taken.
+        """
         u = uniforms(keys, "crop", self.total * 5).view(len(keys), self.total, 5)
+        shape = torch.as_tensor(aspect, dtype=torch.float32).expand(len(keys))[:, None]
         ranges = torch.tensor([self.scale] * self.num + [self.local_scale] * self.local)
-        area = ranges[:, 0] + u[..., 0] * (ranges[:, 1] - ranges[:, 0])
-        low = area.clamp(min=self.ratio[0]).log()  # a wider or higher one would leave the image
-        high = (1 / area).clamp(max=self.ratio[1]).log()
-        low, high = torch.minimum(low, high.clamp(min=0)), torch.maximum(high, low.clamp(max=0))
-        aspect = (low + u[..., 1] * (high - low)).exp()
-        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        # ratios of shares, as far as an area can have them inside the image: a wider or higher one would leave it
+        least, most = self.ratio[0] / shape, self.ratio[1] / shape
+        nearest = torch.ones_like(shape).clamp(least, most)
+        area = torch.minimum(
+            ranges[:, 0] + u[..., 0] * (ranges[:, 1] - ranges[:, 0]), torch.minimum(nearest, 1 / nearest)
+        )
+        low, high = torch.maximum(area, least).log(), torch.minimum(1 / area, most).log()
+        low = torch.minimum(low, high)
+        stretch = (low + u[..., 1] * (high - low)).exp()
+        width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
         left, top = u[..., 2] * (1 - width), u[..., 3] * (1 - height)
+        whole = (ranges[:, 0] == 1).expand(len(keys), -1)
+        width = torch.where(whole, (1 / shape).clamp(max=1), width)
+        height = torch.where(whole, shape.clamp(max=1), height)
+        left, top = torch.where(whole, (1 - width) / 2, left), torch.where(whole, (1 - height) / 2, top)
         mirrored = u[..., 4] < self.flip
         left, width = torch.where(mirrored, left + width, left), torch.where(mirrored, -width, width)
         return torch.stack([left, top, width, height], -1)
 
-    def _colours(self, views: Tensor, keys: np.ndarray) -> Tensor:
+    def colours(
+        self, views: Float[Tensor, "bv c s s"], keys: np.ndarray, which: slice = ALL
+    ) -> Float[Tensor, "bv c s s"]:
+        """The changes after the cut, view by view."""
+
         def draw(name: str, num: int) -> Tensor:
-            return uniforms(keys, name, self.total * num).view(len(views), num)
+            return uniforms(keys, name, self.total * num).view(len(keys), self.total, num)[:, which].flatten(0, 1)
 
         if self.jitter:
-            views = _jitter(views, draw("jitter", 5), self.jitter)
+            views = _jitter(views, draw("jitter", 5), self.jitter, self.saturation)
         if self.grayscale and views.shape[1] == 3:
             views = torch.where((draw("gray", 1) < self.grayscale).view(-1, 1, 1, 1), luma(views), views)
-        if self.blur:
+        if (blur := self._by_view(self.blur)[which].repeat(len(keys))).any():
             u = draw("blur", 2)
             most = min(2.0, max(0.2, views.shape[-1] / 56))
             blurred = _blur(views, 0.1 + (most - 0.1) * u[:, 1])
-            views = torch.where((u[:, 0] < self.blur).view(-1, 1, 1, 1), blurred, views)
-        if self.solarize:
+            views = torch.where((u[:, 0] < blur).view(-1, 1, 1, 1), blurred, views)
+        if (solarize := self._by_view(self.solarize)[which].repeat(len(keys))).any():
             flipped = torch.where(views >= 0.5, 1 - views, views)
-            views = torch.where((draw("solarize", 1) < self.solarize).view(-1, 1, 1, 1), flipped, views)
+            views = torch.where((draw("solarize", 1)[:, 0] < solarize).view(-1, 1, 1, 1), flipped, views)
         return views
+
+    def _by_view(self, probability: float | tuple[float, ...]) -> Float[Tensor, " v"]:
+        """The probability of every view."""
+        if not isinstance(probability, tuple):
+            probability = (probability,) * (self.num + 1)
+        return torch.tensor([*probability[: self.num], *[probability[-1]] * self.local])
 
 
 def crop(pixels: Float[Tensor, "b c h w"], boxes: Float[Tensor, "b v 4"], size: int) -> Float[Tensor, "bv c s s"]:
@@ -140,8 +181,9 @@ def _resize(pixels: Tensor, size: int) -> Tensor:
     return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
 
 
-def _jitter(views: Tensor, u: Tensor, strength: float) -> Tensor:
-    factors = 1 + 0.8 * strength * (2 * u[:, :3] - 1)
+def _jitter(views: Tensor, u: Tensor, strength: float, saturation: float | None = None) -> Tensor:
+    strengths = torch.tensor([strength, strength, strength if saturation is None else saturation])
+    factors = 1 + 0.8 * strengths * (2 * u[:, :3] - 1)
     brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)
     out = views * brightness
     grey = out if views.shape[1] == 1 else luma(out)

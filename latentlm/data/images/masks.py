@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -152,7 +152,23 @@ class InverseBlock:
         return seen, (order < num[:, None])[:, None]
 
 
-Mask = Random | Blocks | InverseBlock
+@dataclass(frozen=True)
+class Causal:
+    """No patch is hidden, but each sees only those before it in raster order and the class token, as in language.
+
+    Source:    Xu et al. 2025 (NEPA), arXiv:2512.16922. Differs: none.
+    Checked:   tests/backbones/test_causal_vit.py - a later patch changes no earlier state.
+    """
+
+    drop: ClassVar[bool] = False
+
+    def __call__(self, keys: np.ndarray, side: int) -> tuple[Bool[Tensor, "b p"], Bool[Tensor, "b 1 p"]]:
+        """All patches are seen, none is to be guessed from nothing."""
+        seen = torch.ones(len(keys), side**2, dtype=torch.bool)
+        return seen, ~seen[:, None]
+
+
+Mask = Random | Blocks | InverseBlock | Causal
 """The kinds of mask."""
 
 

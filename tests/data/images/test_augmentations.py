@@ -137,3 +137,35 @@ def test_blur_is_a_gaussian():
 def test_impossible_views_are_told(arguments):
     with pytest.raises(ValueError, match=rf"^{next(iter(arguments))}"):
         Views(**arguments)
+
+
+def test_views_have_their_own_probabilities_and_saturation_its_own_strength():
+    keys, pixels = np.arange(6, dtype=np.uint64), draw_pixels(6)
+    views = Views(
+        num=2, local=3, blur=(1.0, 0.0, 0.0), solarize=(0.0, 1.0, 0.0), scale=(1.0, 1.0), local_scale=(1.0, 1.0)
+    )
+    found = views(pixels, keys, 16).unflatten(0, (6, 5))
+    plain = Views(num=2, local=3, scale=(1.0, 1.0), local_scale=(1.0, 1.0))(pixels, keys, 16).unflatten(0, (6, 5))
+    assert (found[:, 0] != plain[:, 0]).any()
+    assert ((found[:, 0] - plain[:, 0]).abs() < 1).all()
+    torch.testing.assert_close(found[:, 1], torch.where(plain[:, 1] >= 0.5, 1 - plain[:, 1], plain[:, 1]))
+    torch.testing.assert_close(found[:, 2:], plain[:, 2:])
+    for wrong, told in [
+        ({"blur": (1.0, 0.1)}, "give 3, one for each global view and one for local ones"),
+        ({"local_size": 8, "local": 0}, "with 0 local views"),
+        ({"saturation": 0.2}, "jitter, which is 0"),
+    ]:
+        with pytest.raises(ValueError, match=told):
+            Views(**({"num": 2, "local": 3} | wrong))
+    u = torch.tensor([[0.5, 0.5, 1.0, 0.5, 0.0]])
+    red = torch.tensor([0.6, 0.4, 0.4]).view(1, 3, 1, 1)
+    torch.testing.assert_close(_jitter(red, u, 0.0, 0.5), _saturated(red, 1.4))
+
+
+def draw_pixels(num):
+    return (torch.rand(num, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+
+
+def _saturated(pixels, factor):
+    grey = (pixels * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    return grey + factor * (pixels - grey)

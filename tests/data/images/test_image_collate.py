@@ -133,7 +133,7 @@ def test_the_data_is_told_which_epoch_it_is():
 
 
 def test_pixels_are_standardised_and_channels_fit_the_model(dataset):
-    image = torch.from_numpy(dataset.pictures.images[:6]).float() / 255
+    image = torch.from_numpy(dataset.images.images[:6]).float() / 255
     grey = _batch(dataset, None, Views())["pixel_values"]
     torch.testing.assert_close(grey, image * 2 - 1)
     colours = _batch(dataset, None, Views(), channels=3)["pixel_values"]

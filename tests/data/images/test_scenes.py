@@ -124,6 +124,6 @@ def test_the_same_in_every_process(train):
 def test_a_recipe_can_name_them():
     dataset = Images(Scenes(num_train=10, num_test=1)).dataset()
     assert len(dataset) == 10
-    assert "chalk" not in dataset.pictures.labels
+    assert "chalk" not in dataset.images.labels
     with pytest.raises(ValueError, match=r"^num_train, num_test, noise, seed"):
         Scenes(num_train=0)

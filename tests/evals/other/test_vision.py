@@ -195,7 +195,8 @@ def test_a_whole_evaluation_of_scenes():
     scored = evaluate(encoder, Scenes(blackboard=True), QUICK)
     result = scored.to_lm_eval()
     names = [f"{kind} {depth}" for kind in ("depth", "random") for depth in range(3)] + ["raw pixels", "pca 64"]
-    assert set(result["results"]) == {f"vision/{name}" for name in names}
+    assert set(result["results"]) == {f"vision/{name}" for name in [*names, "chance"]}
+    assert result["results"]["vision/chance"]["linear,none"] < 0.2
     assert json.loads(json.dumps(result, allow_nan=False))["results"] == result["results"]
     for name in names:
         found = result["results"][f"vision/{name}"]
