@@ -124,6 +124,7 @@ class Forward:
 
     Attributes:
         inputs: what it was given.
+        blocks: depths to store, of the network itself (None) and of each teacher; a teacher without any is not run.
         states: of the blocks that the terms read, by depth.
         teacher_states: the same of each teacher.
         teacher: whose forward is running inside this one; None: the network's own.
@@ -136,6 +137,7 @@ class Forward:
     """
 
     inputs: ForwardInputs
+    blocks: Mapping[str | None, frozenset[int]]
     states: dict[int, Tensor] = field(default_factory=dict)
     teacher_states: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     teacher: str | None = None

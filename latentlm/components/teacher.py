@@ -22,6 +22,7 @@ class TeacherConfig:
         momentum: share kept at an update. 1: frozen; 0: the network itself, nothing is copied.
         final_momentum: momentum at the last step, reached by half a cosine.
         checkpoint: folder of the checkpoint that it starts from.
+        random_seed: its weights are drawn at random with this seed, in place of those of the network.
         heads: names of the shared heads that are copied as well.
         refresh_every: copy everything again every so many optimizer steps; 0: never.
     """
@@ -29,8 +30,14 @@ class TeacherConfig:
     momentum: float = 1.0
     final_momentum: float | None = None
     checkpoint: str | None = None
+    random_seed: int | None = None
     heads: tuple[str, ...] = ()
     refresh_every: int = 0
+
+    @property
+    def copies_all(self) -> bool:
+        """Whether it also has a copy of what is not trained: it is another network."""
+        return self.checkpoint is not None or self.random_seed is not None
 
     @property
     def copies(self) -> bool:

@@ -137,7 +137,8 @@ class LatentTrainerMixin(SafeTrainingMixin):
         terms = state.attachment.heads.terms
         if not batches or not terms:
             return None
-        sums = [terms.counts(state.view({}, self._inputs(batch))) for batch in batches]
+        running = state.running()
+        sums = [terms.counts(state.view({}, self._inputs(batch)), running) for batch in batches]
         counts = torch.stack([torch.stack([each[name] for each in sums]).sum() for name in terms])
         counts = counts.float().to(self.args.device)
         # without labels ranks are averaged as they are; else the trainer may scale by the rank's own count
