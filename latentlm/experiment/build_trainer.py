@@ -23,6 +23,7 @@ def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) ->
         args=training_arguments(recipe, folder, len(prepared.dataset)),
         train_dataset=prepared.dataset,
         eval_dataset=prepared.held_out,
+        entropy=prepared.entropy,
         data_collator=prepared.collator,
         bytes_per_token=prepared.bytes_per_token,
         **{key: recipe.training[key] for key in TRAINER if key in recipe.training},
