@@ -120,8 +120,9 @@ def _copy_of(attachment: Attachment, kind: str, module: nn.Module, prefix: str, 
     like = {name: weight for name, weight in copied.items() if name.swapcase().startswith(prefix)}
     weights = _teacher(attachment, kind).weights(like)
     own = {name.swapcase().removeprefix(prefix): weight for name, weight in weights.items()}
-    dtype = next((weight.dtype for weight in own.values()), values.dtype)
-    return call_with(module, own, (values.to(dtype),))
+    if values.is_floating_point():  # embeddings are given ids
+        values = values.to(next((weight.dtype for weight in own.values()), values.dtype))
+    return call_with(module, own, (values,))
 
 
 def _weights(attachment: Attachment, kind: str) -> dict[str, Tensor]:
