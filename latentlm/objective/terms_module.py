@@ -71,7 +71,7 @@ class Terms(nn.Module):
         return {name: partial(called, head) for name, head in self.heads.items()}
 
     def counts(self, view: ForwardView, running: Collection[str] | None = None) -> dict[str, Tensor]:
-        """How many values each term averages, 0 for those that are not `running`; needs the positions, not the states."""
+        """How many values each term averages, 0 for those not `running`; needs the positions, not the states."""
         nothing = view.segments.new_zeros(())
         on = self.terms if running is None else running
         return {name: term.count(view) if name in on else nothing for name, term in self.items()}
