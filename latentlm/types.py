@@ -78,6 +78,7 @@ class StepContext:
         heads: the shared heads by name.
         teacher_heads: for each teacher the shared heads that it has copies of.
         step: optimizer steps made so far.
+        total_steps: optimizer steps in all, where they are known.
     """
 
     view: ForwardView
@@ -85,6 +86,7 @@ class StepContext:
     heads: Mapping[str, Head] = field(default_factory=dict)
     teacher_heads: Mapping[str, Mapping[str, Head]] = field(default_factory=dict)
     step: int = 0
+    total_steps: int | None = None
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def view_of(self, whose: str) -> ForwardView:
@@ -103,12 +105,13 @@ class TermLoss:
     """What a step has to say about one term: a sum and how many positions it was summed over.
 
     Carrying both makes means exact over micro-batches and ranks; `value` is the local mean. The weight is a
-    tensor where it is adapted during training.
+    tensor where it is adapted during training. A term that `is_off` at this step was not run.
     """
 
     sum: Float[Tensor, ""]
     count: Float[Tensor, ""]
     weight: float | Float[Tensor, ""] = 1.0
+    is_off: bool = False
 
     @property
     def value(self) -> Float[Tensor, ""]:

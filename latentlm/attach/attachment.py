@@ -18,6 +18,7 @@ from latentlm.objective.terms_module import Terms
 from latentlm.types import StepContext, TermLoss
 
 EMBEDDING_STD = 0.02  # as most networks draw their input embeddings
+Blocks = Mapping[str | None, frozenset[int]]
 
 
 class LatentHeads(nn.Module):
@@ -74,6 +75,7 @@ class Attachment:
         model: the causal LM or ViT; heads, PEFT and TRL give it attributes that its class does not have.
         backbone: its parts.
         objective: what is trained.
+        specs: the plain, resolved terms.
         blocks: depths that the terms read, of the network itself (None) and of each teacher.
         norm: name of the final norm in the decoder; None where there is none.
         can_cache: whether a forward can be told to keep no cache.
@@ -84,11 +86,13 @@ class Attachment:
     model: Any
     backbone: Backbone
     objective: Objective
-    blocks: Mapping[str | None, frozenset[int]]
+    specs: Mapping[str, PlainTerm]
+    blocks: Blocks
     norm: str | None
     can_cache: bool
     pad_token_id: int | None = None
     handles: list[RemovableHandle] = field(default_factory=list)
+    _of_terms: dict[frozenset[str], Blocks] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -100,6 +104,7 @@ class Attachment:
             model=model,
             backbone=backbone,
             objective=objective,
+            specs=specs,
             blocks={kind: blocks_read(specs, kind) for kind in (None, *teachers(specs))},
             norm=next((name for name, part in parts if part is backbone.norm), None),
             can_cache="use_cache" in inspect.signature(model.forward).parameters,
@@ -115,6 +120,13 @@ class Attachment:
         if latent.disable_adapters or not latent.active_adapters:
             return latent.original_module
         return latent.modules_to_save[latent.active_adapters[0]]
+
+    def blocks_of(self, terms: frozenset[str]) -> Blocks:
+        """`blocks` of these terms alone; the same object each time, which compiled graphs hold on to."""
+        if terms not in self._of_terms:
+            specs = {name: spec for name, spec in self.specs.items() if name in terms}
+            self._of_terms[terms] = {kind: blocks_read(specs, kind) for kind in self.blocks}
+        return self._of_terms[terms]
 
     def decoder_weight(self, name: str) -> Tensor:
         """A weight of the decoder by its dotted name."""

@@ -124,6 +124,7 @@ class Forward:
 
     Attributes:
         inputs: what it was given.
+        blocks: depths to store, of the network itself (None) and of each teacher; a teacher without any is not run.
         states: of the blocks that the terms read, by depth.
         local_states: the same of local views, which are smaller and run by themselves.
         teacher_states: the same of each teacher.
@@ -138,6 +139,7 @@ class Forward:
     """
 
     inputs: ForwardInputs
+    blocks: Mapping[str | None, frozenset[int]]
     states: dict[int, Tensor] = field(default_factory=dict)
     local_states: dict[int, Tensor] = field(default_factory=dict)
     teacher_states: dict[str, dict[int, Tensor]] = field(default_factory=dict)

@@ -76,7 +76,7 @@ def _store(state: LatentState, forward: Forward, depth: int, values: Tensor) -> 
     forward.compiled = torch.compiler.is_compiling()
     if not forward.compiled:  # a graph that is made once cannot count
         forward.reach(depth)
-    if depth in state.attachment.blocks[forward.teacher]:
+    if depth in forward.blocks[forward.teacher]:
         forward.store(depth, values)
 
 
@@ -87,7 +87,7 @@ def _before_layer(layer: Any, args: tuple, kwargs: dict) -> None:
         return
     if depth == 0:
         _store(state, forward, 0, args[0] if args else kwargs["hidden_states"])
-    if forward.teacher is not None and depth == max(state.attachment.blocks[forward.teacher]):
+    if forward.teacher is not None and depth == max(forward.blocks[forward.teacher]):
         # before the next block rather than after the last one needed: sharded blocks must finish their own hooks
         raise Reached
 
@@ -131,7 +131,7 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         for kind in heads.teachers:
             check_momentum(state.attachment, kind, state.steps.total)
             start_teacher(state.attachment, kind)
-        state.forward = Forward(ForwardInputs.of(named))
+        state.forward = Forward(ForwardInputs.of(named), state.attachment.blocks_of(state.running()))
         if state.backbone.grid is not None and state.image_batches < STEPS:
             state.image_batches += 1
             pixels, latent = state.forward.inputs.pixel_values, state.forward.inputs.latent
@@ -157,7 +157,7 @@ def _before_decoder(decoder: Any, args: tuple, kwargs: dict) -> None:
     state: LatentState = decoder._latent_state
     forward = state.collecting
     if forward is not None and forward.is_own:
-        for kind in state.attachment.heads.teachers:
+        for kind in (kind for kind in state.attachment.heads.teachers if forward.blocks[kind]):
             teacher_states(state.attachment, forward, kind, args, kwargs)
         local_states(state, forward, decoder, kwargs)
 
@@ -169,7 +169,7 @@ def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
     if forward is None or not forward.is_own:
         return
     model, inputs = state.model, forward.inputs
-    if skipped := state.attachment.blocks[None] - forward.states.keys():
+    if skipped := forward.blocks[None] - forward.states.keys():
         raise ValueError(
             f"block {min(skipped)} was left out of this forward (layerdrop?); latent terms need its state: set "
             "layerdrop to 0"

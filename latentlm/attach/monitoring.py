@@ -34,7 +34,8 @@ class Monitoring:
         if not every or latent.step % every or self.probe.looked == latent.step or forward.loss is None:
             return
         self.probe.looked = latent.step
-        self.metrics.latest = measure(latent.terms, context) | teacher_health(attachment, steps.total)
+        slow = teacher_health(attachment, steps.total) if forward.blocks.get("ema") else {}
+        self.metrics.latest = measure(latent.terms, context) | slow
         # else what the blocks above send back never shows, or FSDP takes the first gradient for the end of the backward
         if not (forward.compiled or is_sharded(attachment.model)):
             self.probe.watch(latent.terms, context, losses, forward.loss, means(losses, share, steps.counts))

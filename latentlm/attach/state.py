@@ -10,7 +10,7 @@ from latentlm.attach.attachment import Attachment
 from latentlm.attach.forward_io import Forward, ForwardInputs
 from latentlm.attach.monitoring import Monitoring
 from latentlm.attach.optimizer_steps import StepTracker
-from latentlm.attach.teacher_forward import teacher_heads, teacher_norm, update_teacher
+from latentlm.attach.teacher_forward import teacher_embed, teacher_heads, teacher_norm, update_teacher
 from latentlm.backbones import Backbone, readout
 from latentlm.objective.objective import Objective
 from latentlm.types import ForwardView, StepContext
@@ -108,9 +108,23 @@ class LatentState:
 
     def advance(self) -> None:
         """After an optimizer step: the heads count it and the teachers follow."""
-        self.attachment.heads.advance()
-        for kind in self.attachment.heads.teachers:
-            update_teacher(self.attachment, kind, self.steps.total)
+        attachment, heads = self.attachment, self.attachment.heads
+        heads.advance()
+        gone = heads.terms.weights.gone(heads.step, self.steps.total)
+        still = attachment.blocks_of(frozenset(attachment.specs) - gone)
+        for kind in (kind for kind in heads.teachers if still[kind]):
+            update_teacher(attachment, kind, self.steps.total)
+
+    def running(self) -> frozenset[str]:
+        """Terms that are run at this step; refused where nothing at all would be trained."""
+        weights, step, total = self.attachment.heads.terms.weights, self.attachment.heads.step, self.steps.total
+        running = weights.running(step, total)
+        if self.attachment.specs and not running and self.objective.lm_weight == 0:
+            raise ValueError(
+                f"objective: lm_weight is 0 and no term is on at step {step}, so nothing is trained; let one start "
+                "at 0 and stay"
+            )
+        return running
 
     def view(
         self,
@@ -134,7 +148,7 @@ class LatentState:
             sets=inputs.sets,
             inputs=inputs.input_ids,
             labels=inputs.next_labels(),
-            embed=attachment.model.get_input_embeddings(),
+            embed=teacher_embed(attachment, kind),
             norm=norm,
             readout=readout(attachment.model),
         )
@@ -149,6 +163,7 @@ class LatentState:
             heads=heads.terms.calls(),
             teacher_heads={kind: teacher_heads(self.attachment, kind) for kind in forward.teacher_states},
             step=heads.step,
+            total_steps=self.steps.total,
         )
 
     def share(self, inputs: ForwardInputs) -> Tensor | float:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from latentlm.attach.attachment import Attachment
 from latentlm.attach.forward_io import Forward
 from latentlm.backbones.load import load_weights
-from latentlm.components.teacher import Teacher, trained
+from latentlm.components.teacher import Teacher, TeacherConfig, trained
 from latentlm.distributed.fsdp import alike, call_with, norm
 from latentlm.monitor.verdicts import SLOW
 
@@ -33,16 +34,16 @@ def check_momentum(attachment: Attachment, kind: str, total: int | None) -> None
 
 def start_teacher(attachment: Attachment, kind: str) -> None:
     """Let a teacher take its first copies; those that it has only follow to the device."""
-    if _switches_adapters(attachment, kind):
+    if _copies_nothing(attachment, kind):
         return
     teacher, weights = _teacher(attachment, kind), _copied(attachment, kind)
-    folder = teacher.config.checkpoint
-    teacher.start(weights if folder is None or teacher.has(weights) else _loaded(attachment, folder, weights))
+    other = teacher.config.copies_all and not teacher.has(weights)
+    teacher.start(_of_another(attachment, teacher.config, weights) if other else weights)
 
 
 def update_teacher(attachment: Attachment, kind: str, total: int | None) -> None:
     """Let a teacher follow after an optimizer step."""
-    if not _switches_adapters(attachment, kind):
+    if not _copies_nothing(attachment, kind):
         _teacher(attachment, kind).update(_copied(attachment, kind), attachment.heads.step, total)
 
 
@@ -65,8 +66,9 @@ def teacher_states(attachment: Attachment, forward: Forward, kind: str, args: tu
     forward.teacher_states[kind] = {}
     if "use_cache" in kwargs:
         kwargs = kwargs | {"use_cache": False}
-    switched = _adapters(decoder) if _switches_adapters(attachment, kind) else []
-    weights = {} if switched else _weights(attachment, kind)
+    copies_all, nothing = _teacher(attachment, kind).config.copies_all, _copies_nothing(attachment, kind)
+    switched = _adapters(decoder) if copies_all or nothing else []
+    weights = {} if nothing else _weights(attachment, kind)
     if grid is not None:  # the images that teachers look at
         pixels = forward.inputs.pixel_values
         assert pixels is not None
@@ -92,9 +94,18 @@ def teacher_norm(attachment: Attachment, kind: str | None) -> Callable:
     """The final norm, of the network itself (None) or with a teacher's weights."""
     assert attachment.norm is not None
     norm = attachment.backbone.decoder.get_submodule(attachment.norm)
-    if kind is None or _switches_adapters(attachment, kind):
+    if kind is None or _copies_nothing(attachment, kind):
         return norm
     return partial(_copy_of, attachment, kind, norm, f"{attachment.norm}.")
+
+
+def teacher_embed(attachment: Attachment, kind: str | None) -> Callable:
+    """The input embeddings of a language model: those of the network itself, but for a random network its own."""
+    embed = attachment.model.get_input_embeddings()
+    if kind != "random":
+        return embed
+    name = next(name for name, part in attachment.backbone.decoder.named_modules() if part is embed)
+    return partial(_copy_of, attachment, kind, embed, f"{name}.")
 
 
 def _teacher(attachment: Attachment, kind: str) -> Teacher:
@@ -107,8 +118,9 @@ def _copy_of(attachment: Attachment, kind: str, module: nn.Module, prefix: str, 
     like = {name: weight for name, weight in copied.items() if name.swapcase().startswith(prefix)}
     weights = _teacher(attachment, kind).weights(like)
     own = {name.swapcase().removeprefix(prefix): weight for name, weight in weights.items()}
-    dtype = next((weight.dtype for weight in own.values()), values.dtype)
-    return call_with(module, own, (values.to(dtype),))
+    if values.is_floating_point():  # embeddings are given ids
+        values = values.to(next((weight.dtype for weight in own.values()), values.dtype))
+    return call_with(module, own, (values,))
 
 
 def _weights(attachment: Attachment, kind: str) -> dict[str, Tensor]:
@@ -128,7 +140,10 @@ def _copied(attachment: Attachment, kind: str) -> dict[str, Tensor]:
         return {}
     # a ViT is its own decoder and has the heads inside
     above = [*backbone.layers[max(attachment.blocks[kind]) :], attachment.model.latent]
-    weights = trained(backbone.decoder, above, every=config.checkpoint is not None)
+    weights = trained(backbone.decoder, above, every=config.copies_all)
+    if config.copies_all:
+        added = _added(backbone.decoder)
+        weights = {name: weight for name, weight in weights.items() if id(weight) not in added}
     for head in config.heads:
         weights |= {f"{HEAD}{head}.{n}": weight for n, weight in heads.terms.heads[head].named_parameters()}
     if any(hasattr(weight, "ds_shape") for weight in weights.values()):
@@ -137,26 +152,54 @@ def _copied(attachment: Attachment, kind: str) -> dict[str, Tensor]:
     return {name.swapcase(): weight for name, weight in weights.items()}
 
 
-def _loaded(attachment: Attachment, folder: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights of another checkpoint."""
-    # compared and kept in the network's own type, whatever that of the files
-    network = type(attachment.backbone.decoder)
-    other = dict(load_weights(network, folder, dtype=torch.float32, part=True).named_parameters())
-    found = {name: other.get(name.swapcase()) for name in like}
+def _of_another(attachment: Attachment, config: TeacherConfig, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights of another network of this architecture, from a checkpoint or drawn at random."""
+    if config.checkpoint is not None:
+        # compared and kept in the network's own type, whatever that of the files
+        network = type(attachment.backbone.decoder)
+        other = dict(load_weights(network, config.checkpoint, dtype=torch.float32, part=True).named_parameters())
+    else:
+        other = _drawn(attachment, config)
+    found = {
+        name: other.get(name.swapcase().replace(".base_layer.", ".").replace(".original_module.", ".")) for name in like
+    }
     for name, weight in found.items():
         if weight is None or weight.shape != like[name].shape:
             have = "none" if weight is None else tuple(weight.shape)
+            what = f"frozen: {config.checkpoint}" if config.checkpoint else "random: what its config makes"
             raise ValueError(
-                f"target frozen: {folder} is not a checkpoint of this network ({name.swapcase()} is {have}, not "
+                f"target {what} is not a checkpoint of this network ({name.swapcase()} is {have}, not "
                 f"{tuple(like[name].shape)}); name one with the same config"
             )
     return {n: alike(w.detach().to(like[n].device, like[n].dtype), like[n]) for n, w in found.items() if w is not None}
 
 
-def _switches_adapters(attachment: Attachment, kind: str) -> bool:
+def _drawn(attachment: Attachment, config: TeacherConfig) -> dict[str, Tensor]:
+    """Weights of a fresh network and of fresh heads; the global random state is left alone."""
+    decoder = attachment.backbone.decoder
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(config.random_seed or 0)
+        other: dict[str, Tensor] = dict(type(decoder)(deepcopy(decoder.config)).named_parameters())
+        for name in config.heads:
+            head = attachment.objective.heads[name].build(attachment.backbone.dim)
+            other |= {f"{HEAD}{name}.{key}": weight for key, weight in head.named_parameters()}
+    return other
+
+
+def _copies_nothing(attachment: Attachment, kind: str) -> bool:
     """Under PEFT the network as it was is the one without adapters: nothing need be copied, unless it is renewed."""
-    renewed = _teacher(attachment, kind).config.refresh_every
-    return kind == "frozen" and not renewed and bool(_adapters(attachment.backbone.decoder))
+    config = _teacher(attachment, kind).config
+    own = kind == "frozen" and not config.refresh_every and not config.copies_all
+    return own and bool(_adapters(attachment.backbone.decoder))
+
+
+def _added(decoder: nn.Module) -> set[int]:
+    """Identities of the weights that adapters have added to the decoder's own."""
+    found: set[int] = set()
+    for layer in _adapters(decoder):
+        own = layer.original_module if hasattr(layer, "original_module") else layer.get_base_layer()
+        found |= {id(weight) for weight in layer.parameters()} - {id(weight) for weight in own.parameters()}
+    return found
 
 
 def _adapters(decoder: nn.Module) -> list[Any]:

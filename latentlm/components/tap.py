@@ -102,6 +102,8 @@ class Tap:
         fuse: how several depths are combined: averaged (data2vec) or concatenated (V-JEPA 2.1).
         of: whose states: the ``network``'s, or those of its EMA teacher (``ema``). The latter have no gradient, so that
             only the heads and predictors on them are trained (CAPI's clusters).
+        into: ``head`` keeps the gradient in the head and the predictor: of a source, so that the network learns nothing
+            from this term (a probe that is trained with it; SOLO's and Megatron's isolated heads).
     """
 
     depth: Depth | tuple[Depth, ...]
@@ -111,6 +113,7 @@ class Tap:
     head: str | None = None
     fuse: Literal["mean", "concat"] = "mean"
     of: Literal["network", "ema"] = "network"
+    into: Literal["network", "head"] = "network"
 
     def __post_init__(self):
         if not self.depths:
@@ -153,6 +156,14 @@ class Tap:
 
     def read(self, view: ForwardView, keep: Bool[Tensor, " a"], heads: Mapping[str, Callable]) -> Latents:
         """Latents of the anchors in `keep`. Only these are gathered, so heads run on nothing else."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.into == "network"):
+            latents = self._read(view, keep)
+        if self.head is None:
+            return latents
+        return replace(latents, values=_through_head(heads[self.head], latents.values, latents.mask))
+
+    def _read(self, view: ForwardView, keep: Bool[Tensor, " a"]) -> Latents:
+        """What is read of the network, before any head."""
         length = view.segments.shape[1]
         where = flat(inside(self.at, index(self.at, view), length), length)[keep]
         mask = where >= 0
@@ -169,8 +180,6 @@ class Tap:
             values = view.norm(values)
         if self.pool != "none":
             values, mask, where = _pool(values, mask, where, self.pool)
-        if self.head is not None:
-            values = _through_head(heads[self.head], values, mask)
         return Latents(values, mask, where)
 
 

@@ -24,7 +24,7 @@ class Target(Protocol):
     Members:
         tap: the states that are read; None for a target made of the input alone.
         positions: positions of the target; None where it has none, such as a set of ids.
-        teacher: ``ema`` or ``frozen`` where states of a teacher are read, else None.
+        teacher: ``ema``, ``frozen`` or ``random`` where states of a teacher are read, else None.
         teacher_config: how that teacher's weights are made; None without a teacher.
         assign: makes assignments of its values; None: they are used as they are.
         has_gradient: whether gradient flows into the target.

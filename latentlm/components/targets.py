@@ -19,6 +19,7 @@ from latentlm.components.target_protocol import InputTarget
 from latentlm.components.teacher import TeacherConfig
 from latentlm.components.token_embeddings import TokenEmbeddings
 from latentlm.components.units import Unit
+from latentlm.config.schema import kind_of
 from latentlm.types import ForwardView, Latents, StepContext
 
 Normalize = Literal["none", "layer", "l2"]
@@ -248,6 +249,60 @@ class Frozen(StateTarget):
 
 
 @dataclass(frozen=True)
+class Random(StateTarget):
+    """Latents of a network of the same architecture with weights drawn at random and never trained: a random code.
+
+        target = h_random[tap],   random: ``type(network)(config)`` after ``torch.manual_seed(seed)``
+
+    A control: what a term gains with it as well, it does not owe to anything a teacher has learned. ``teacher: random``
+    on a term puts it in the place of that term's own target.
+
+    All weights up to the deepest target are kept, those that the network does not train (LoRA) as well: in memory and
+    in checkpoints it costs one more network of that depth, and while it is drawn another whole one on the CPU.
+
+    Shapes:    [a n d], the width of the tap.
+    Gradient:  none.
+    Scale:     that of the untrained residual stream unless `normalize` is set.
+    Ranks:     local; the weights are the same on all ranks.
+    Source:    control of this project; random network distillation, arXiv 1810.12894, predicts such a code.
+    Checked:   tests/components/test_random_teacher.py - states of a freshly drawn network, full and LoRA; resumed the
+               same.
+
+    Args:
+        tap: what is predicted, in the random network; a head is drawn at random as well.
+        normalize: per latent, after the tap.
+        seed: of the weights.
+        assign: as of the target that it replaces.
+    """
+
+    tap: Tap
+    normalize: Normalize = "layer"
+    seed: int = 0
+    assign: Assign | None = None
+    teacher = "random"
+    has_gradient = False
+
+    def __post_init__(self):
+        _check_tap("random", self.tap, self.assign)
+
+    @property
+    def teacher_config(self) -> TeacherConfig:
+        """How its weights come about."""
+        return TeacherConfig(random_seed=self.seed, heads=() if self.tap.head is None else (self.tap.head,))
+
+    @property
+    def index_sets(self) -> tuple[At, ...]:
+        """Positions of the tap, and those among which assignments are made."""
+        return _sets(self.tap, self.assign)
+
+    @torch.no_grad()
+    def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
+        """Latents of the anchors kept, from the teacher's view."""
+        heads = context.teacher_heads.get("random", {})
+        return _from(context.teacher_views["random"], self.tap, keep, heads, self.normalize)
+
+
+@dataclass(frozen=True)
 class Tokens(InputTarget):
     """The data: the token id that each position has to predict.
 
@@ -377,13 +432,27 @@ class Pixels(InputTarget):
         return Latents(found, where >= 0, where)
 
 
-Targets = Online | Ema | Frozen | TokenEmbeddings | Tokens | Pixels
+Targets = Online | Ema | Frozen | Random | TokenEmbeddings | Tokens | Pixels
 """The targets that a recipe can name."""
+
+
+def random_code(target: Targets) -> Random | TokenEmbeddings:
+    """The same target, read of a random network."""
+    if isinstance(target, TokenEmbeddings):
+        return replace(target, of="random")
+    if isinstance(target, Tokens | Pixels):
+        raise ValueError(
+            f"teacher: random replaces the network whose latents are predicted, and a target {kind_of(type(target))} "
+            "has none; leave it out"
+        )
+    return target if isinstance(target, Random) else Random(target.tap, target.normalize, assign=target.assign)
 
 
 def _check_tap(kind: str, tap: Tap, assign: Assign | None) -> None:
     if tap.of != "network":
         raise ValueError(f"{kind}: the target itself says whose states it reads; leave 'of' out of its tap")
+    if tap.into != "network":
+        raise ValueError(f"{kind}: the target itself says whether it has gradient; leave 'into' out of its tap")
     if assign is not None and assign.per_position_of is not None and tap.pool != "none":
         raise ValueError(
             f"{kind}: assign per_position_of '{assign.per_position_of}' needs single positions; use pool: none"

@@ -24,6 +24,7 @@ class TeacherConfig:
         final_momentum: momentum at the last step.
         momentum_schedule: how it is reached.
         checkpoint: folder of the checkpoint that it starts from.
+        random_seed: its weights are drawn at random with this seed, in place of those of the network.
         heads: names of the shared heads that are copied as well.
         refresh_every: copy everything again every so many optimizer steps; 0: never.
     """
@@ -32,8 +33,14 @@ class TeacherConfig:
     final_momentum: float | None = None
     momentum_schedule: Literal["cosine", "linear"] = "cosine"
     checkpoint: str | None = None
+    random_seed: int | None = None
     heads: tuple[str, ...] = ()
     refresh_every: int = 0
+
+    @property
+    def copies_all(self) -> bool:
+        """Whether it also has a copy of what is not trained: it is another network."""
+        return self.checkpoint is not None or self.random_seed is not None
 
     @property
     def copies(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from latentlm.components.positions import At, check_ids, ids_of
 from latentlm.components.tap import Widths
 from latentlm.components.target_protocol import InputTarget
+from latentlm.components.teacher import TeacherConfig
 from latentlm.components.units import Unit
 from latentlm.types import ForwardView, Latents, StepContext
 
@@ -38,12 +39,25 @@ class TokenEmbeddings(InputTarget):
         ordered: false leaves the maps out, so that the order of the tokens does not count.
         pool: ``none`` makes each token a separate target. Then it is not enough to predict the one token that tells the
             span from others.
+        of: whose input embeddings: the ``network``'s, or as a control those of a ``random`` one, drawn as the target
+            `Random` says and never trained.
     """
 
     ids: str | Unit
     seed: int = 0
     ordered: bool = True
     pool: Literal["sum", "none"] = "sum"
+    of: Literal["network", "random"] = "network"
+
+    @property
+    def teacher(self) -> str | None:  # type: ignore[override]
+        """The random network, where its embeddings are meant."""
+        return None if self.of == "network" else "random"
+
+    @property
+    def teacher_config(self) -> TeacherConfig | None:  # type: ignore[override]
+        """How its weights come about."""
+        return None if self.of == "network" else TeacherConfig(random_seed=0)
 
     def __post_init__(self):
         check_ids("token_embeddings", self.ids)
@@ -70,9 +84,10 @@ class TokenEmbeddings(InputTarget):
     @torch.no_grad()
     def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Codes of the anchors kept."""
-        assert context.view.embed is not None
+        embed = context.view_of(self.of).embed
+        assert embed is not None
         ids = ids_of(self.ids, context.view).flatten(0, 1)[keep]
-        embedded = context.view.embed(ids.clamp(min=0))  # a n e
+        embedded = embed(ids.clamp(min=0))  # a n e
         embedded = embedded.to(torch.promote_types(embedded.dtype, torch.float32))
         if self.ordered:
             places, signs = signed_permutations(ids.shape[1], embedded.shape[-1], self.seed)

@@ -10,6 +10,7 @@ from latentlm.data.questions import Question, find_spans
 from latentlm.data.synthetic import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 from latentlm.data.synthetic.arithmetic import Arithmetic, Problem
 from latentlm.data.synthetic.facts import Facts
+from latentlm.data.synthetic.grammar import Grammar
 from latentlm.data.synthetic.people import People
 from latentlm.data.text.augment import Augmentation, augment_documents, augment_examples
 from latentlm.data.text.collate import Collator, Packing
@@ -41,6 +42,7 @@ __all__ = [
     "Example",
     "Facts",
     "Family",
+    "Grammar",
     "IdentityBridge",
     "Images",
     "Instructions",

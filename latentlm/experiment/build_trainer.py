@@ -29,6 +29,7 @@ def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) ->
         args=training_arguments(recipe, folder, prepared.dataset),
         train_dataset=prepared.dataset,
         eval_dataset=prepared.held_out,
+        entropy=prepared.entropy,
         data_collator=prepared.collator,
         bytes_per_token=prepared.bytes_per_token,
         optimizer_cls_and_kwargs=_lars(recipe) if recipe.training.get("optim") == LARS else None,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import nn
@@ -23,6 +24,7 @@ from latentlm.data import (
     Annotated,
     Collator,
     Document,
+    Grammar,
     Images,
     Text,
     augment_documents,
@@ -57,6 +59,7 @@ class Prepared:
         sample: a batch from all over the data without lone spans or masks, the same for every objective.
         held_out: examples that are not trained on, where the recipe has some.
         bytes_per_token: of those, by the prefix of their metrics, where the tokenizer tells it.
+        entropy: what a perfect model would lose on each token of those, in nats, by prefix, where that is known.
     """
 
     dataset: Any
@@ -67,6 +70,7 @@ class Prepared:
     sample: Callable[[], dict]
     held_out: Any = None
     bytes_per_token: Mapping[str, float] = field(default_factory=dict)
+    entropy: Mapping[str, float] = field(default_factory=dict)
 
 
 def prepare(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
@@ -180,7 +184,19 @@ def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
         sample=partial(_sample, dataset, collator),
         held_out=kept,
         bytes_per_token={"eval": size} if size else {},
+        entropy=_entropy(data, held_out, kept),
     )
+
+
+def _entropy(data: Text, documents: list[Document], examples: Any) -> dict[str, float]:
+    """Of the tokens of a grammar's held-out sentences, where a token is a symbol; their end is certain."""
+    grammar = data.part
+    if not documents or not isinstance(grammar, Grammar):
+        return {}
+    if any(len(ids) != grammar.length + 1 for ids in examples["input_ids"]):
+        return {}
+    known = grammar.surprise(np.array([grammar.read(document.text) for document in documents]))
+    return {"eval": float(known[:, 1:].sum()) / (len(documents) * grammar.length)}
 
 
 def _check_spans(recipe: Recipe, data: Text, documents: list[Document]) -> None:

@@ -40,14 +40,22 @@ class HeldOutTrainer(LatentTrainer):
     Args:
         *args: of the trainer.
         bytes_per_token: of the held-out texts, by the prefix of their metrics, such as ``eval``.
+        entropy: what a perfect model would lose on each of those tokens, where that is known, by prefix;
+            ``eval_above_entropy`` is what is left.
         **kwargs: of the trainer.
     """
 
     _sums: torch.Tensor
 
-    def __init__(self, *args: Any, bytes_per_token: Mapping[str, float] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        bytes_per_token: Mapping[str, float] | None = None,
+        entropy: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
-        self._bytes_per_token = bytes_per_token or {}
+        self._bytes_per_token, self._entropy = bytes_per_token or {}, entropy or {}
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """Add up the loss of a batch and its tokens."""
@@ -71,4 +79,6 @@ class HeldOutTrainer(LatentTrainer):
             output.metrics.update({f"{prefix}_loss": loss / count, f"{prefix}_bits_per_token": bits})
             if size := self._bytes_per_token.get(prefix):
                 output.metrics[f"{prefix}_bits_per_byte"] = bits / size
+            if prefix in self._entropy:
+                output.metrics[f"{prefix}_above_entropy"] = loss / count - self._entropy[prefix]
         return output

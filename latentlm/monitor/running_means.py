@@ -22,9 +22,10 @@ class Metrics:
         have[0], have[1] = have[0] + value.detach(), have[1] + count
 
     def report(self, reports: dict[str, TermLoss]) -> None:
-        """Add all terms of a forward."""
+        """Add all terms of a forward; one that is off has no value, and adds nothing to the loss."""
         for name, report in reports.items():
-            self.add(f"{name}/value", report.sum, report.count)
+            if not report.is_off:
+                self.add(f"{name}/value", report.sum, report.count)
             self.add(f"{name}/weighted", report.weight * report.sum, report.count)
 
     def means(self, device: torch.device, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:

@@ -124,8 +124,9 @@ def measure(terms: Terms, context: StepContext) -> dict[str, float | str]:
     leaves the length of a guess free.
     """
     found: dict[str, float | str] = {}
+    running = terms.weights.running(context.step, context.total_steps)
     for name, term in terms.items():
-        if isinstance(term, PredictTerm) and term.spec.decode_with != "none":
+        if name not in running or (isinstance(term, PredictTerm) and term.spec.decode_with != "none"):
             continue
         with torch.no_grad():
             seen = _pairs(term, context) if isinstance(term, PredictTerm) else _set(term, context)

@@ -35,10 +35,10 @@ def places_read(term: WrittenTerm) -> tuple[list[At], list[At]]:
     if isinstance(term, Levels):
         if not isinstance(term.align, Next):
             own.append(term.align.source)
-            (own if term.target.teacher == "online" else of_teachers).append(term.align.target)
+            (own if term.target.teacher == "online" and term.teacher is None else of_teachers).append(term.align.target)
         return own, of_teachers
     (own if term.source.of == "network" else of_teachers).append(term.source.at)
     if isinstance(term, Predict):
         own += [] if term.distance_to is None else [term.distance_to]
-        (own if term.target.teacher is None else of_teachers).extend(term.target.index_sets)
+        (own if term.predicted.teacher is None else of_teachers).extend(term.target.index_sets)
     return own, of_teachers

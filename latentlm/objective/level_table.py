@@ -10,10 +10,11 @@ from typing import Literal
 from latentlm.components.positions import At, Next, Now
 from latentlm.components.predictors import Linear, Predictor
 from latentlm.components.tap import Block, Depth, Tap, read_depth, resolve_depth
-from latentlm.components.targets import Ema, Frozen, Normalize, Online, Pixels, Tokens
+from latentlm.components.targets import Ema, Frozen, Normalize, Online, Pixels, Tokens, random_code
 from latentlm.components.transformer_predictor import LinearOn, Transformer
 from latentlm.losses import Mse, NextToken, PairLoss, RowLoss, SmoothL1
-from latentlm.objective.terms import Predict, Weight, schedule
+from latentlm.objective.terms import Predict
+from latentlm.objective.weight import Weight, schedule
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,9 @@ class Levels:
         loss: of the latent levels; tokens have cross-entropy and pixels mse.
         pixels: ``patch`` normalises the pixels of each patch to zero mean and unit variance.
         weight: of the whole ladder.
+        into: ``head`` keeps the gradient of all cells in their predictors, see `Tap`.
+        shuffle: control arm: the latent cells get the targets of other pairs, see `Predict`.
+        teacher: control arm: ``random``, whatever `target` says: the latent cells predict a random code, see `Predict`.
     """
 
     sources: tuple[Depth, ...]
@@ -164,6 +168,9 @@ class Levels:
     loss: PairLoss | RowLoss = SmoothL1()
     pixels: Literal["none", "patch"] = "patch"
     weight: float | Weight = 1.0
+    into: Literal["network", "head"] = "network"
+    shuffle: bool = False
+    teacher: Literal["random"] | None = None
 
     def __post_init__(self):
         if not self.sources or not self.targets:
@@ -176,7 +183,8 @@ class Levels:
             raise ValueError("levels: shared_trunk goes with predictor transformer; set shared_trunk: false")
         for depth in (*self.sources, *(target for target in self.targets if target != "data")):
             read_depth(depth)
-        Predict(Tap(1), self.target.at(Tap(1)), self.loss, weight=self.weight)  # refuses what no cell can have
+        # refuses what no cell can have
+        Predict(Tap(1, into=self.into), self.target.at(Tap(1)), self.loss, self.predictor, weight=self.weight)
 
     @property
     def per_sample(self) -> bool:
@@ -212,21 +220,20 @@ class Levels:
         sources, targets = self._levels(num_layers)
         matrix, terms = self._matrix(sources, targets), {}
         for source, row in zip(sources, matrix, strict=True):
-            predictor = self.predictor
+            predictor, tap = self.predictor, Tap(source, at=here, into=self.into)
             for target, share in zip(targets, row, strict=True):
                 if share == 0:
                     continue
                 weight = schedule(self.weight).times(share / len(self.sources))
                 common = {"predictor": predictor, "weight": weight}
                 if target is None and isinstance(self.align, MaskedPatches):
-                    cell = Predict(Tap(source, at=here), Pixels(self.align.target, self.pixels), Mse(), **common)
+                    cell = Predict(tap, Pixels(self.align.target, self.pixels), Mse(), **common)
                 elif target is None:
-                    cell = Predict(
-                        Tap(source, at=here), Tokens(here), NextToken(), decode_with="norm_and_lm_head", **common
-                    )
+                    cell = Predict(tap, Tokens(here), NextToken(), decode_with="norm_and_lm_head", **common)
                 else:
-                    tap = Tap(target, at=there)
-                    cell = Predict(Tap(source, at=here), self.target.at(tap), self.loss, **common)
+                    goal = self.target.at(Tap(target, at=there))
+                    goal = goal if self.teacher is None else random_code(goal)
+                    cell = Predict(tap, goal, self.loss, shuffle=self.shuffle, **common)
                 label = f"{name}/{source}_to_{'data' if target is None else target}"
                 terms[label] = cell
                 predictor = LinearOn(label) if self.shared_trunk and isinstance(predictor, Transformer) else predictor

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentlm.distributed.fsdp import call_with
 from latentlm.losses import AnchorLoss, RowLoss
 from latentlm.objective.terms import Predict
 from latentlm.types import ForwardView
@@ -30,7 +31,7 @@ def values_through(term: Predict, guess: Tensor, goal: Tensor, view: ForwardView
     if term.decode_with == "norm_and_lm_head":
         if view.norm is None:
             raise ValueError("decode_with: this model has no final norm; use decode_with: lm_head")
-        guess = called(view.norm, guess)
+        guess = called(_fixed(view.norm) if term.source.into == "head" else view.norm, guess)
         with torch.no_grad():
             goal = goal if is_data else called(view.norm, goal)
 
@@ -43,6 +44,13 @@ def values_through(term: Predict, guess: Tensor, goal: Tensor, view: ForwardView
     if isinstance(term.loss, RowLoss):  # every position against all others
         return value(guess, goal)[0]
     return _Pieces.apply(guess, goal.detach(), value, guess.requires_grad and torch.is_grad_enabled())  # type: ignore[return-value]
+
+
+def _fixed(norm: Callable) -> Callable:
+    """The network's norm, which learns nothing from this."""
+    assert isinstance(norm, nn.Module)
+    weights = {name: weight.detach() for name, weight in norm.named_parameters()}
+    return lambda values: call_with(norm, weights, (values.to(next(norm.parameters(), values).dtype),))
 
 
 class _Pieces(torch.autograd.Function):

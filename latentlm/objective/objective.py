@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from latentlm.components.heads import Head
 from latentlm.objective.level_table import Levels
-from latentlm.objective.terms import PlainTerm, Predict, Regularize, schedule, teachers
+from latentlm.objective.terms import PlainTerm, Predict, Regularize, teachers
 from latentlm.objective.unit_levels import UnitLevels
+from latentlm.objective.weight import schedule
 from latentlm.types import TermLoss
 
 TINY = 1e-6  # in place of a count of 0

@@ -153,6 +153,7 @@ class PredictTerm(nn.Module):
                     f"terms.{self.name}: dynamics starts from one position, but source has several; use pool"
                 )
             conditions = _embeddings(view, target.index)
+            conditions = conditions.detach() if self.spec.source.into == "head" else conditions
         if self.spec.slots is not None and source.values.shape[1] != 1:
             raise ValueError(
                 f"terms.{self.name}: per_token_linear reads one position, but source has several; use pool"

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from latentlm.distributed.collectives import all_reduce_sum
-from latentlm.objective.terms import PlainTerm, schedule
+from latentlm.objective.terms import PlainTerm
+from latentlm.objective.weight import schedule
 
 RATE = 0.3  # share of the newest measurement in a multiplier set by grad_ratio
 
@@ -38,11 +39,35 @@ class TermWeights(nn.Module):
         if self.ratios:
             self.register_buffer("balance", torch.tensor([[self.schedules[name].value, 0.0] for name in self.ratios]))
 
-    def forward(self, step: int) -> dict[str, float | Tensor]:
-        """Weights at an optimizer step, by term; the same for all of its forwards."""
+    def forward(self, step: int, total: int | None = None) -> dict[str, float | Tensor]:
+        """Weights at an optimizer step, by term; the same for all of its forwards.
+
+        Args:
+            step: optimizer steps made so far.
+            total: optimizer steps in all, where they are known.
+        """
         values: dict[str, float | Tensor] = {name: each.value for name, each in self.schedules.items()}
         values |= dict(zip(self.ratios, self.balance[:, 0], strict=True)) if self.ratios else {}
-        return {name: value * self.schedules[name].on(step) for name, value in values.items()}
+        return {name: value * self._on(name, step, total) for name, value in values.items()}
+
+    def running(self, step: int, total: int | None = None) -> frozenset[str]:
+        """Terms that have to be run at an optimizer step: those that are on, or whose ratio is measured until then."""
+        return frozenset(
+            name
+            for name, each in self.schedules.items()
+            if self._on(name, step, total) or (name in self.ratios and step < each.span(total)[0])
+        )
+
+    def gone(self, step: int, total: int | None = None) -> frozenset[str]:
+        """Terms that will not come on again."""
+        ends = {name: each.span(total)[1] for name, each in self.schedules.items()}
+        return frozenset(name for name, end in ends.items() if end is not None and step >= end)
+
+    def _on(self, name: str, step: int, total: int | None) -> float:
+        try:
+            return self.schedules[name].on(step, total)
+        except ValueError as error:
+            raise ValueError(f"objective.terms.{name}.{error}") from error
 
     @torch.no_grad()
     def rebalance(self) -> None:

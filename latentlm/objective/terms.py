@@ -2,63 +2,20 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from latentlm.components.predictors import Linear, Mlp, PerTokenLinear, Predictor, Shared
+from latentlm.components.predictors import Identity, Linear, Mlp, PerTokenLinear, Predictor, Shared
 from latentlm.components.tap import Tap
-from latentlm.components.targets import Targets
+from latentlm.components.targets import Targets, random_code
 from latentlm.components.teacher import TeacherConfig
 from latentlm.components.transformer_predictor import LinearOn, Transformer
 from latentlm.config.schema import kind_of
 from latentlm.losses import AnchorLoss, DataLoss, NextToken, PairLoss, RowLoss, SetLoss
+from latentlm.objective.weight import Weight, schedule
 from latentlm.types import ForwardView
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A term's multiplier over training.
-
-    Args:
-        value: the multiplier after the ramp.
-        start: optimizer step at which the term starts.
-        ramp: steps over which it rises linearly from 0.
-        grad_ratio: choose the multiplier such that, at the source state, the gradient of this term is this many times
-            that of everything else, even when the term is nearly solved. It is measured every `monitor_every` steps;
-            `value` is used until the first measurement, and always where nothing below the source is trained.
-    """
-
-    value: float = 1.0
-    start: int = 0
-    ramp: int = 0
-    grad_ratio: float | None = None
-
-    def __post_init__(self):
-        if not 0 <= self.value < inf:
-            raise ValueError(f"weight: {self.value}; set it to 0 or more, and finite")
-        if self.start < 0 or self.ramp < 0:
-            raise ValueError(f"weight: start and ramp must be 0 or more, got {self.start} and {self.ramp}")
-        if self.grad_ratio is not None and (self.grad_ratio <= 0 or self.value <= 0):
-            raise ValueError("weight: grad_ratio and the value it starts from must be above 0")
-
-    def on(self, step: int) -> float:
-        """Share of the multiplier at an optimizer step, 0..1."""
-        if step < self.start:
-            return 0.0
-        return min(1.0, (step - self.start + 1) / self.ramp) if self.ramp else 1.0
-
-    def times(self, share: float) -> "Weight":
-        """The same schedule, scaled."""
-        ratio = None if self.grad_ratio is None else self.grad_ratio * share
-        return replace(self, value=self.value * share, grad_ratio=ratio)
-
-
-def schedule(weight: float | Weight) -> Weight:
-    """A weight as a schedule."""
-    return weight if isinstance(weight, Weight) else Weight(weight)
 
 
 @dataclass(frozen=True)
@@ -79,6 +36,8 @@ class Predict:
             train; ``norm_and_lm_head`` applies the network's final norm first.
         shuffle: for a control: every guess gets the target of another pair, half a batch away. Only what all targets
             share can then be predicted.
+        teacher: for a control: ``random`` has the target read of a network with random weights that are never trained,
+            whatever network its kind names, so only a random code of it can be predicted, see the target `Random`.
         reduction: ``per_position``: all pairs have equal weight; ``per_example``: all examples have, however many pairs
             they have.
         distance_to: name of a set. The loss of a pair is multiplied by ``1 / sqrt(d)``, with d the distance from the
@@ -92,11 +51,13 @@ class Predict:
     weight: float | Weight = 1.0
     decode_with: Literal["none", "lm_head", "norm_and_lm_head"] = "none"
     shuffle: bool = False
+    teacher: Literal["random"] | None = None
     reduction: Literal["per_position", "per_example"] = "per_position"
     distance_to: str | None = None
 
     def __post_init__(self):
-        target, is_ids = self.target, self.target.needs_lm_head
+        target = self.predicted
+        is_ids = target.needs_lm_head
         if self.distance_to is not None and (target.positions is None or self.pooled):
             raise ValueError("distance_to: goes with targets at single positions; use pool: none and no ids")
         if is_ids != isinstance(self.loss, NextToken):
@@ -111,8 +72,19 @@ class Predict:
             raise ValueError(
                 f"loss: {self.loss} compares latents of whole anchors; use decode_with: none, shuffle: false"
             )
+        if self.source.into == "head":
+            _check_into_head(self, trains=not isinstance(self.predictor, Identity) or self.source.head is not None)
+            if target.has_gradient:
+                raise ValueError(
+                    "source.into: head keeps the network out, but the target trains it; set stop_grad: true"
+                )
         if target.has_gradient and schedule(self.weight).grad_ratio is not None:
             raise ValueError("weight: grad_ratio cannot be measured where the target has gradient; give a number")
+
+    @property
+    def predicted(self) -> Targets:
+        """The target, or the random code that `teacher` puts in its place."""
+        return self.target if self.teacher is None else random_code(self.target)
 
     @property
     def pooled(self) -> bool:
@@ -143,10 +115,10 @@ class Predict:
 
     def resolve(self, num_layers: int) -> "Predict":
         """The same term of a network of `num_layers` blocks, every depth a number of blocks."""
-        source, target = self.source.resolve(num_layers), self.target.resolve(num_layers)
+        source, target = self.source.resolve(num_layers), self.predicted.resolve(num_layers)
         if target.tap == source and target.teacher is None and target.assign is None and not self.shuffle:
             raise ValueError("the target is its own source, the same state at the same positions; name another of them")
-        return replace(self, source=source, target=target)
+        return replace(self, source=source, target=target, teacher=None)
 
     def mask(self, view: ForwardView) -> Tensor:
         """Pairs that exist, ``[a n]``; needs no states."""
@@ -186,6 +158,10 @@ class Regularize:
     sample_axis: Literal["positions", "examples"]
     weight: float | Weight = 1.0
 
+    def __post_init__(self):
+        if self.source.into == "head":
+            _check_into_head(self, trains=self.source.head is not None)
+
     @property
     def per_sample(self) -> bool:
         """Whether the value of a batch is the mean of its parts'."""
@@ -204,6 +180,19 @@ class Regularize:
 PlainTerm = Predict | Regularize
 
 
+def _check_into_head(term: PlainTerm, trains: bool) -> None:
+    """What a term that leaves the network alone must have."""
+    if not trains:
+        raise ValueError("source.into: head trains the head alone, and there is none; name one, or leave into out")
+    if schedule(term.weight).grad_ratio is not None:
+        raise ValueError(
+            "weight: grad_ratio is measured at the source, which has no gradient (into: head); give a number"
+        )
+
+
+_SAME = {"ema": "momentum and final_momentum", "frozen": "checkpoint and refresh_every", "random": "seed"}
+
+
 def teachers(terms: Mapping[str, PlainTerm]) -> dict[str, TeacherConfig]:
     """Teachers that the terms need, and how their weights are made."""
     found: dict[str, TeacherConfig] = {}
@@ -214,8 +203,9 @@ def teachers(terms: Mapping[str, PlainTerm]) -> dict[str, TeacherConfig]:
             continue
         before = found.get(kind, config)
         if replace(before, heads=()) != replace(config, heads=()):
-            same = "momentum and final_momentum" if kind == "ema" else "checkpoint and refresh_every"
-            raise ValueError(f"terms.{name}: one network has one {kind} teacher; give all such targets the same {same}")
+            raise ValueError(
+                f"terms.{name}: one network has one {kind} teacher; give all such targets the same {_SAME[kind]}"
+            )
         found[kind] = replace(config, heads=tuple(sorted({*before.heads, *config.heads})))
     for name, term in terms.items():
         if term.source.of not in ("network", *found):
@@ -228,6 +218,8 @@ def blocks_read(terms: Mapping[str, PlainTerm], teacher: str | None) -> frozense
     found: set[int] = set()
     for term in terms.values():
         found |= set(term.source.blocks) if term.source.of == (teacher or "network") else set()
-        tap = term.target.tap if isinstance(term, Predict) and term.target.teacher == teacher else None
-        found |= set() if tap is None else set(tap.blocks)
+        if isinstance(term, Predict) and term.target.teacher == teacher:
+            tap = term.target.tap
+            # a teacher that is read without a state is stopped at its input
+            found |= set(tap.blocks) if tap is not None else {0} if teacher is not None else set()
     return frozenset(found)

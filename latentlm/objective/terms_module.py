@@ -1,10 +1,11 @@
 """All terms of an objective as a module: shared heads, terms by name, and their weights."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from latentlm.components.heads import Compare, Head
@@ -70,19 +71,31 @@ class Terms(nn.Module):
         """The shared heads as functions, for a `StepContext`."""
         return {name: partial(called, head) for name, head in self.heads.items()}
 
-    def counts(self, view: ForwardView) -> dict[str, Tensor]:
-        """How many values each term averages; needs the positions, not the states."""
-        return {name: term.count(view) for name, term in self.items()}
+    def counts(self, view: ForwardView, running: Collection[str] | None = None) -> dict[str, Tensor]:
+        """How many values each term averages, 0 for those not `running`; needs the positions, not the states."""
+        nothing = view.segments.new_zeros(())
+        on = self.terms if running is None else running
+        return {name: term.count(view) if name in on else nothing for name, term in self.items()}
 
     def forward(self, context: StepContext) -> dict[str, TermLoss]:
-        """Sum, count and weight of every term.
-
-        A term of weight 0 is computed as well: data-parallel training waits for the gradients of all heads.
-        """
-        weights = self.weights(context.step)
+        """Sum, count and weight of every term; one that is off is not run."""
         for prototypes in self._held:
             prototypes.is_frozen = context.step < prototypes.frozen_steps
-        return {name: replace(term(context), weight=weights[name]) for name, term in self.items()}
+        when = context.step, context.total_steps
+        weights, running = self.weights(*when), self.weights.running(*when)
+        return {
+            name: replace(term(context), weight=weights[name]) if name in running else self._off(term, context.view)
+            for name, term in self.items()
+        }
+
+    def _off(self, term: Term, view: ForwardView) -> TermLoss:
+        """Nothing, with every weight that the term may train in its graph.
+
+        Data parallel training waits for the gradient of each of them, and would wait for ever.
+        """
+        nothing = torch.zeros((), device=view.segments.device)
+        parts = [weight.flatten()[:0].sum() for part in (term, self.heads) for weight in part.parameters()]
+        return TermLoss(sum(parts, nothing), nothing, 0.0, is_off=True)
 
     def advance(self) -> None:
         """After an optimizer step: update running centres, and multipliers that are measured."""

@@ -12,7 +12,8 @@ from latentlm.components.targets import Tokens
 from latentlm.components.units import Unit
 from latentlm.losses import InfoNce, NextToken, PairLoss, RowLoss
 from latentlm.objective.level_table import LevelTarget
-from latentlm.objective.terms import Predict, Weight, schedule
+from latentlm.objective.terms import Predict
+from latentlm.objective.weight import Weight, schedule
 
 Predicts = Literal["next", "previous", "parts", "parent", "data"]
 
@@ -63,8 +64,11 @@ class UnitLevels:
         loss: of states.
         data: tokens of the next unit as a ``bag``, or in their ``order``.
         most: places, where parts or tokens are predicted in order.
-        shuffle: control: every guess gets the target of another unit.
-        weight: of the whole table.
+        shuffle: for a control: every guess gets the target of another unit.
+        teacher: for a control: ``random``, whatever `target` says: a random code of the other unit is predicted, see
+            `Predict`.
+        into: ``head`` keeps the gradient of the table in its predictors, see `Tap`.
+        weight: of the whole table, a number or a schedule; a level with a schedule of its own keeps that.
     """
 
     levels: tuple[UnitLevel, ...]
@@ -75,7 +79,9 @@ class UnitLevels:
     data: Literal["bag", "order"] = "bag"
     most: int = 8
     shuffle: bool = False
-    weight: float = 1.0
+    teacher: Literal["random"] | None = None
+    into: Literal["network", "head"] = "network"
+    weight: float | Weight = 1.0
 
     def __post_init__(self):
         grains = [level.grain for level in self.levels]
@@ -86,8 +92,8 @@ class UnitLevels:
                 raise ValueError(f"unit_levels: {level.grain} is the smallest grain and has no parts; leave parts out")
             if "parent" in level.predicts and place == len(self.levels) - 1:
                 raise ValueError(f"unit_levels: {level.grain} is the largest grain and has no parent; leave parent out")
-        if self.most < 1 or self.weight < 0:
-            raise ValueError(f"unit_levels: most {self.most} and weight {self.weight}; set 1 or more, and 0 or more")
+        if self.most < 1:
+            raise ValueError(f"unit_levels: most {self.most}; set it to 1 or more")
         self.cells("unit_levels")  # refuses what no cell can have
 
     @property
@@ -109,8 +115,9 @@ class UnitLevels:
 
     def _cell(self, place: int, relation: Predicts) -> Predict:
         level = self.levels[place]
-        source = Tap(level.depth, at=Unit(level.grain))
-        weight = schedule(level.weight).times(self.weight)
+        source = Tap(level.depth, at=Unit(level.grain), into=self.into)
+        own, table = level.weight, schedule(self.weight)
+        weight = own.times(table.value) if isinstance(own, Weight) else table.times(schedule(own).value)
         if relation == "data":
             whole = Unit(level.grain, offset=1, pick="all")
             predictor = Linear() if self.data == "bag" else PerTokenLinear(self.most)
@@ -120,7 +127,7 @@ class UnitLevels:
             )  # fmt: skip
         predictor: Predictor = PerTokenLinear(self.most) if relation == "parts" else self.predictor
         target = self.target.at(Tap(self._depth(place, relation), at=self._related(place, relation)))
-        return Predict(source, target, self.loss, predictor, weight, shuffle=self.shuffle)
+        return Predict(source, target, self.loss, predictor, weight, shuffle=self.shuffle, teacher=self.teacher)
 
     def _related(self, place: int, relation: Predicts) -> Unit:
         grain = self.levels[place].grain

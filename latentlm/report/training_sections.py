@@ -38,6 +38,8 @@ def overview(runs: Sequence[RunRecord], headlines: Iterable[Mapping[str, Sequenc
         columns["last loss (sum)"] = [number(run.last("loss")) for run in runs]
         if any("eval_loss" in run.curves for run in runs):
             columns["last held-out loss"] = [number(run.last("eval_loss")) for run in runs]
+        if any("eval_above_entropy" in run.curves for run in runs):
+            columns["above the entropy"] = [number(run.last("eval_above_entropy")) for run in runs]
     for headline in headlines:
         columns |= headline
     rows = [[run.dot, *(column[k] for column in columns.values())] for k, run in enumerate(runs)]

@@ -13,7 +13,8 @@ from latentlm.components.predictors import Linear
 from latentlm.components.tap import Tap
 from latentlm.components.targets import Ema, Frozen, Online
 from latentlm.objective.level_table import Levels, LevelWeights
-from latentlm.objective.terms import Predict, Weight
+from latentlm.objective.terms import Predict
+from latentlm.objective.weight import Weight
 
 
 def ladder(text, layers=4):

@@ -9,7 +9,8 @@ from latentlm.attach.state import latent_state
 from latentlm.monitor.gradients import GradientProbe
 from latentlm.objective.level_table import Levels
 from latentlm.objective.objective import means, total
-from latentlm.objective.terms import Predict, Weight, schedule
+from latentlm.objective.terms import Predict
+from latentlm.objective.weight import schedule
 
 TERM = """
 monitor_every: 1
@@ -21,15 +22,6 @@ terms:
     loss: mse
     weight: {value: %s, grad_ratio: %s}
 """
-
-
-def test_a_schedule_by_hand():
-    weight = Weight(2.0, start=3, ramp=4)
-    assert [2 * weight.on(step) for step in range(9)] == [0, 0, 0, 0.5, 1, 1.5, 2, 2, 2]
-    assert [Weight(2.0, start=2).on(step) for step in range(4)] == [0, 0, 1, 1]
-    assert [Weight(2.0).on(step) for step in range(2)] == [1, 1]
-    assert schedule(0.5) == Weight(0.5)
-    assert Weight(2.0, 3, 4, 0.4).times(0.5) == Weight(1.0, 3, 4, 0.2)
 
 
 def test_a_term_follows_its_schedule():
@@ -211,7 +203,7 @@ def test_what_cannot_be_is_refused():
     raises("lm_weight: 0.0\n" + good, r"terms\.a\.weight: grad_ratio has nothing to hold to; set lm_weight above 0")
     raises(TERM % (1.0, -0.1), "must be above 0")
     raises(TERM % (0.0, 0.1), "must be above 0")
-    raises(good.replace("value: 1.0", "start: -1"), "start and ramp must be 0 or more")
+    raises(good.replace("value: 1.0", "start: -1"), r"terms\.a\.weight.*start -1; set it to 0 steps or more")
     raises(good.replace("monitor_every: 1", "monitor_every: -1"), "monitor_every: must be 0")
     ladder = (
         "terms: {a: {kind: levels, sources: [1], targets: [1], target: {stop_grad: false}, weight: {grad_ratio: 1}}}"

@@ -11,6 +11,7 @@ from latentlm import get_latent_model, with_units
 from latentlm.attach.state import latent_state
 from latentlm.config.catalog import method_names
 from latentlm.objective.index_sets import units_read
+from latentlm.objective.weight import Weight
 
 TABLE = """
 terms:
@@ -151,3 +152,15 @@ def test_next_units_read_alone_equal_a_loop():
     expected = 0.05 * F.cross_entropy(cosines, torch.arange(len(cosines)))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     assert latent_state(model).objective.terms["ladder"].weight == 0.1
+
+
+def test_a_table_has_one_schedule_one_control_and_one_place_for_its_gradient():
+    whole = "    weight: {value: 0.1, stop: 0.5}\n    teacher: random\n    into: head\n"
+    cells = objective(TABLE.replace("    weight: 0.1\n", whole)).resolve(4)
+    weights = {name.partition("/")[2]: cell.weight for name, cell in cells.items()}
+    assert weights["sentence_next"] == Weight(0.05, stop=0.5)
+    assert weights["turn_next"] == Weight(0.2, start=3)  # a level keeps a schedule of its own
+    assert {cell.source.into for cell in cells.values()} == {"head"}
+    targets = {name.partition("/")[2]: type(cell.target).__name__ for name, cell in cells.items()}
+    assert targets.pop("sentence_data") == "Tokens"
+    assert set(targets.values()) == {"Random"}

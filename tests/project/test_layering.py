@@ -28,7 +28,7 @@ RUNG = {name: height for height, line in enumerate(LADDER.split("\n")) for name 
 EVALUATIONS = """
 lazy statistics
 models probes
-answers coherence pass_at_k probing reversal
+answers coherence grammar pass_at_k probing reversal
 lm_eval_tasks vision
 """
 EVALUATION_RUNG = {name: height for height, line in enumerate(EVALUATIONS.split("\n")) for name in line.split()}

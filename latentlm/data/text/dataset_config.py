@@ -13,6 +13,7 @@ from latentlm.data.published.thinking_bias import ThinkingBias
 from latentlm.data.synthetic import Binding, Chain, Family, IdentityBridge, Retrieval, StarGraph
 from latentlm.data.synthetic.arithmetic import Arithmetic
 from latentlm.data.synthetic.facts import Facts
+from latentlm.data.synthetic.grammar import Grammar
 from latentlm.data.synthetic.people import People
 from latentlm.data.text.augment import Augmentation, unmet_need
 from latentlm.data.text.augment.base import Needs
@@ -43,7 +44,7 @@ QuestionSource = (  # data with questions
     | Arithmetic
 )
 VerifiableSource = Arithmetic  # data that can check an answer
-TextSource = QuestionSource | People | Corpus
+TextSource = QuestionSource | People | Corpus | Grammar
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Text:
         span_pairs: which spans are related, and how they are read.
         augment: augmentations, applied in this order.
         validation: held out, for the next-token loss on texts that are not trained on: a share of the documents, a
-            file, or a split of the source.
+            file, a split of the source, or ``held_out``: the sentences that a grammar keeps back.
     """
 
     source: str | TextSource
@@ -139,6 +140,8 @@ class Text:
         train = _read(self.part)
         if self.validation is None:
             return train, []
+        if self.validation == "held_out" and isinstance(self.part, Grammar):
+            return train, self.part.held_out_documents()
         if isinstance(self.validation, str):
             return train, _read(self._named(self.validation))
         order = random.Random(f"validation/{seed}").sample(range(len(train)), len(train))
@@ -152,7 +155,8 @@ class Text:
         if Path(validation).suffix in FORMATS or Path(validation).exists():
             return Corpus(validation)
         if not isinstance(self.part, Corpus):
-            raise ValueError(f"validation: {validation} is not a file, and a generated set has no splits; give a share")
+            instead = "use held_out" if isinstance(self.part, Grammar) else "give a share"
+            raise ValueError(f"validation: {validation} is not a file, and a generated set has no splits; {instead}")
         return replace(self.part, split=validation)
 
 
