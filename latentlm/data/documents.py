@@ -1,7 +1,7 @@
 """A document as every data part gives it: a text or a conversation, and the spans that are marked in it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Span = tuple[int, int]  # character offsets, [start, end)
@@ -73,9 +73,10 @@ class Document:
         """The edit of one span; nothing is changed where there is none."""
         return self.edits[number] if self.edits else SpanEdit()
 
-    def edit_all(self) -> list[SpanEdit]:
-        """An edit for every span."""
-        return [self.edit(number) for number in range(len(self.spans))]
+    def edited(self, change: Callable[[int, str, SpanEdit], SpanEdit]) -> "Document":
+        """The same document with other edits: ``change(number, text, edit)`` gives that of each span."""
+        numbers = range(len(self.spans))
+        return replace(self, edits=[change(k, self.span_text(k), self.edit(k)) for k in numbers])
 
 
 def conversation(messages: Sequence[Message], **rest: Any) -> Document:

@@ -40,15 +40,12 @@ class Continuation(TextAugmentation):
         if not anywhere:
             return documents
 
-        def extended(number: int, edit: SpanEdit) -> SpanEdit:
-            return (
-                replace(edit, suffix=rng.choice(by_number.get(number, anywhere))) if rng.random() < self.prob else edit
-            )
+        def extended(number: int, text: str, edit: SpanEdit) -> SpanEdit:
+            if rng.random() >= self.prob:
+                return edit
+            return replace(edit, suffix=rng.choice(by_number.get(number, anywhere)))
 
-        return [
-            replace(document, edits=[extended(number, edit) for number, edit in enumerate(document.edit_all())])
-            for document in documents
-        ]
+        return [document.edited(extended) for document in documents]
 
 
 def _words_between_spans(documents: list[Document]) -> tuple[dict[int, list[str]], list[str]]:

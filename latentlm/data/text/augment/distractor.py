@@ -37,17 +37,9 @@ class Distractor(TextAugmentation):
             for number in range(len(document.spans)):
                 by_number.setdefault(number, []).append(document.span_text(number))
 
-        def with_decoy(text: str, drawn: str, edit: SpanEdit) -> SpanEdit:
+        def with_decoy(number: int, text: str, edit: SpanEdit) -> SpanEdit:
+            drawn = rng.choice(by_number[number])
             wrong = rng.random() < self.prob and drawn.lower() != text.lower()
             return replace(edit, decoy=drawn) if wrong else edit
 
-        return [
-            replace(
-                document,
-                edits=[
-                    with_decoy(document.span_text(number), rng.choice(by_number[number]), edit)
-                    for number, edit in enumerate(document.edit_all())
-                ],
-            )
-            for document in documents
-        ]
+        return [document.edited(with_decoy) for document in documents]

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from latentlm.data.documents import Document
+from latentlm.data.documents import Document, SpanEdit
 from latentlm.data.text.augment.base import Needs, TextAugmentation, check_share
 
 
@@ -32,12 +32,11 @@ class SpanCrop(TextAugmentation):
 
     def documents(self, documents: list[Document], rng: random.Random) -> list[Document]:
         """Documents with `skip` in their edits."""
-        return [replace(document, edits=self._edits(document, rng)) for document in documents]
 
-    def _edits(self, document: Document, rng: random.Random) -> list:
-        edits = document.edit_all()
-        for number, edit in enumerate(edits):
-            words = [match.start() for match in re.finditer(r"\S+", document.span_text(number))]
-            if len(words) >= 4 and rng.random() < self.prob:
-                edits[number] = replace(edit, skip=words[rng.randint(1, len(words) // 2)])
-        return edits
+        def cropped(number: int, text: str, edit: SpanEdit) -> SpanEdit:
+            words = [match.start() for match in re.finditer(r"\S+", text)]
+            if len(words) < 4 or rng.random() >= self.prob:
+                return edit
+            return replace(edit, skip=words[rng.randint(1, len(words) // 2)])
+
+        return [document.edited(cropped) for document in documents]

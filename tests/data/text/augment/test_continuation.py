@@ -38,6 +38,6 @@ def test_the_words_follow_a_span_of_that_number_in_some_document():
 def test_a_number_that_never_comes_first_takes_any_words():
     document = Document("Ada Reed is the cook .", [(0, 8), (12, 20)])  # the description is always last
     for changed in augment_documents([document] * 50, [Continuation(1.0)]):
-        assert [edit.suffix for edit in changed.edit_all()] == [" is", " is"]
+        assert [edit.suffix for edit in changed.edits] == [" is", " is"]
     lonely = [Document("Ada Reed", [(0, 8)]), Document("nobody")]
     assert augment_documents(lonely, [Continuation(1.0)]) == lonely
