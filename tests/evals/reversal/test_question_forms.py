@@ -1,8 +1,7 @@
 """scripts/question_forms.py: forms of questions, rates and differences with a known answer."""
 
 import json
-import subprocess
-import sys
+import runpy
 
 from latentlm_evals.reversal.question_forms import FORMS, TASK, difference, form, rate, read
 from paths import ROOT
@@ -44,7 +43,7 @@ def test_a_difference_is_taken_question_by_question():
     assert "-" not in shown
 
 
-def test_the_command_prints_a_table_and_refuses_what_it_cannot_compare(tmp_path):
+def test_the_command_prints_a_table_and_refuses_what_it_cannot_compare(tmp_path, monkeypatch, capsys):
     files = []
     for name, rows in {"a": samples(3, {0}), "b": samples(3, {0, 1}), "c": samples(2, {0})}.items():
         files.append(tmp_path / name)
@@ -53,13 +52,20 @@ def test_the_command_prints_a_table_and_refuses_what_it_cannot_compare(tmp_path)
     assert len(read(a, TASK)) == 9
 
     def run(*words):
-        script = ROOT / "evals/latentlm_evals/reversal/question_forms.py"
-        return subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True, check=False)
+        """Exit code, what is printed, and what is said of a mistake."""
+        monkeypatch.setattr("sys.argv", ["question_forms", *map(str, words)])
+        code = None
+        try:
+            runpy.run_path(str(ROOT / "evals/latentlm_evals/reversal/question_forms.py"), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
 
-    assert "6 of 9: 66.7" in run(a, b).stdout
-    assert "hold other questions" in run(a, c).stderr
-    assert "no questions of reversal/x" in run(a, "--task", "reversal/x").stderr
+    code, told, _ = run(a, b)
+    assert code is None
+    assert "6 of 9: 66.7" in told
+    assert "hold other questions" in run(a, c)[2]
+    assert "no questions of reversal/x" in run(a, "--task", "reversal/x")[2]
     for wrong in (tmp_path, tmp_path / "none"):
-        refused = run(wrong)
-        assert refused.returncode == 2
-        assert len(refused.stderr.splitlines()) == 1
+        code, _, line = run(wrong)
+        assert (code, len(line.splitlines())) == (2, 1)
