@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from latentlm.backbones.load import load_config
+from latentlm.data.text.chat_spans import render
 from latentlm.data.text.encoding_report import DocumentError, some
 from latentlm.export.export import ADAPTER
 from latentlm_evals.answers.rows import Asked, Asking, Message
@@ -145,13 +145,7 @@ def _render(
     add_generation_prompt: bool,
 ) -> str:
     options = {"tools": list(tools)} if tools else {}
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, **options
-        )
-    except (TemplateError, TypeError, KeyError) as error:
-        raise DocumentError(f"the chat template refuses it ({' '.join(str(error).split())[:100]})") from error
-    return str(text)
+    return render(messages, tokenizer, add_generation_prompt=add_generation_prompt, **options)
 
 
 def _turn_end(tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
