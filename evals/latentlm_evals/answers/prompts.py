@@ -4,12 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from latentlm.backbones.load import load_config
+from latentlm.data.text.chat_spans import render
 from latentlm.data.text.encoding_report import DocumentError, some
 from latentlm.export.export import ADAPTER
 from latentlm_evals.answers.rows import Asked, Asking, Message
@@ -145,14 +144,8 @@ def _render(
     *,
     add_generation_prompt: bool,
 ) -> str:
-    options: dict[str, Any] = {"tools": list(tools)} if tools else {}
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, **options
-        )
-    except (TemplateError, TypeError, KeyError) as error:
-        raise DocumentError(f"the chat template refuses it ({' '.join(str(error).split())[:100]})") from error
-    return str(text)
+    options = {"tools": list(tools)} if tools else {}
+    return render(messages, tokenizer, add_generation_prompt=add_generation_prompt, **options)
 
 
 def _turn_end(tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:

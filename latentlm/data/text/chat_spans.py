@@ -9,8 +9,8 @@ from latentlm.data.text.encoding_report import DocumentError
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 
 
-def render(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
-    """The conversation as text, special tokens included.
+def render(messages: Sequence[Message], tokenizer: Tokenizer, **options: Any) -> str:
+    """The conversation as text, special tokens included; `options` are those of `apply_chat_template`.
 
     Raises:
         DocumentError: the template refuses the conversation. It is a program from elsewhere, so whatever it raises is
@@ -19,7 +19,7 @@ def render(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
     if tokenizer.chat_template is None:
         raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DocumentError(
