@@ -185,9 +185,9 @@ class ImageCollator:
 
     def _standardised(self, views: Float[Tensor, "bv k s s"]) -> Float[Tensor, "bv c s s"]:
         if views.shape[1] != self.channels:
-            views = luma(views) if self.channels == 1 else views.expand(-1, 3, -1, -1)
+            views = luma(views) if self.channels == 1 else views.repeat(1, 3, 1, 1)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (views - mean) / std
+        return views.sub_(mean).div_(std)  # in place: a copy of all pixels costs as much as a change of colour
 
     def _cut(self, image: Any, key: np.ndarray) -> tuple[list[Tensor], Float[Tensor, "1 v 4"]]:
         """Views of one image, cut as soon as it is decoded: it need not be kept."""

@@ -69,7 +69,7 @@ def _converted(image: Any, mode: Mode) -> Any:
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         shown = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:

@@ -195,7 +195,8 @@ def cut(
     for (left, top, width, height), size in zip(boxes, sizes, strict=True):
         edges = np.clip([min(left, left + width), top, max(left, left + width), top + height], 0, 1)
         box = tuple((edges * np.tile(whole.size, 2)).tolist())
-        view = np.array(whole.resize((size, size), Image.Resampling.BICUBIC, box))
+        view = np.asarray(whole.resize((size, size), Image.Resampling.BICUBIC, box))
         view = view[:, ::-1] if width < 0 else view
-        found.append(torch.from_numpy(np.ascontiguousarray(view[None] if mode == "L" else view.transpose(2, 0, 1))))
+        # one copy, to what torch may write to
+        found.append(torch.from_numpy(np.array(view[None] if mode == "L" else view.transpose(2, 0, 1), order="C")))
     return found
