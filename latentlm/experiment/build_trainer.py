@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset
 
-from latentlm.data import Images, VerifiableSource
+from latentlm.data import Images, Mixture, VerifiableSource
 from latentlm.experiment.datasets import Prepared
 from latentlm.experiment.held_out import HeldOutTrainer
 from latentlm.experiment.recipe import Recipe
@@ -20,13 +21,18 @@ def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) 
 def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
     return HeldOutTrainer(
         model=model,
-        args=training_arguments(recipe, folder, len(prepared.dataset)),
+        args=training_arguments(recipe, folder, _length(prepared.dataset)),
         train_dataset=prepared.dataset,
         eval_dataset=prepared.held_out,
         data_collator=prepared.collator,
         bytes_per_token=prepared.bytes_per_token,
         **{key: recipe.training[key] for key in TRAINER if key in recipe.training},
     )
+
+
+def _length(dataset: Any) -> int | None:
+    """Examples; None of a stream."""
+    return None if isinstance(dataset, IterableDataset) else len(dataset)
 
 
 def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
@@ -75,6 +81,9 @@ def training_arguments(recipe: Recipe, folder: Path, num_examples: int | None = 
     values.setdefault("dataloader_pin_memory", accelerator and not values["use_cpu"])
     # a smaller last batch of images would change the statistics of losses over the batch, and one image has none
     values.setdefault("dataloader_drop_last", isinstance(recipe.data, Images))
+    if isinstance(recipe.data, Mixture) and recipe.data.streaming:
+        # batches have rows of different lengths, which one process cannot cut up for the others
+        values.setdefault("accelerator_config", {"dispatch_batches": False})
     if not isinstance(recipe.data, Images) and recipe.data.validation is not None:
         values.setdefault("eval_strategy", "epoch")
         values.setdefault("per_device_eval_batch_size", values["per_device_train_batch_size"])
