@@ -5,7 +5,7 @@ Letters: ``b`` batch rows, ``g`` groups in a row, ``n`` positions in a group, ``
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Bool, Float, Int, Shaped
@@ -43,6 +43,7 @@ class ForwardView:
         pixels: gives the input values of each position, where the network reads those.
         places: where in its segment each position lies, as coordinates.
         tapped: the states as the blocks gave them, where `states` are laid out anew; gradients arrive there.
+        unread: positions at which no latents are read.
     """
 
     states: dict[int, Float[Tensor, "b t d"]]
@@ -56,13 +57,27 @@ class ForwardView:
     pixels: Callable[[], Float[Tensor, "b t e"]] | None = None
     places: Shaped[Tensor, "t k"] | None = None
     tapped: dict[int, Tensor] = field(default_factory=dict)
+    unread: Bool[Tensor, "b t"] | None = None
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def for_term(self, name: str) -> "ForwardView":
+        """Without what a term does not read: the collator names those positions ``unread/TERM`` ``[b t]``."""
+        key = unread_key(name)
+        if key not in self.sets:
+            return self
+        sets = {other: value for other, value in self.sets.items() if other != key}
+        return replace(self, sets=sets, unread=self.sets[key], _cache={})
 
     def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once for this view: several terms look at the same positions."""
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
+
+
+def unread_key(term: str) -> str:
+    """Name of the set of positions that a term does not read; the cells of a table are read like the whole table."""
+    return f"unread/{term.partition('/')[0]}"
 
 
 Head = Callable[[Tensor], Tensor]
@@ -92,6 +107,18 @@ class StepContext:
     def view_of(self, whose: str) -> ForwardView:
         """The network's own view (``network``), or a teacher's."""
         return self.view if whose == "network" else self.teacher_views[whose]
+
+    def for_term(self, name: str) -> "StepContext":
+        """What a term may read of it: everything, unless the data say that it reads only a part."""
+        key = unread_key(name)
+        if key not in self.view.sets:
+            return self
+
+        def make() -> StepContext:
+            teachers = {kind: view.for_term(name) for kind, view in self.teacher_views.items()}
+            return replace(self, view=self.view.for_term(name), teacher_views=teachers, _cache={})
+
+        return self.cached(key, make)
 
     def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once in this step: the cells of a level table read the same few states."""

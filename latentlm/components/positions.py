@@ -84,6 +84,15 @@ def index(at: At, view: ForwardView) -> Int[Tensor, "b g n"]:
     return at(view)
 
 
+def seen(at: At, view: ForwardView) -> Int[Tensor, "b g n"]:
+    """The same without positions that are not read in this view."""
+    found = index(at, view)
+    if view.unread is None:
+        return found
+    hidden = view.unread.gather(1, found.clamp(min=0).flatten(1)).view(found.shape)
+    return found.masked_fill(hidden, -1)
+
+
 def check_ids(kind: str, ids: str | Unit) -> None:
     """Refuse single tokens of a unit where the whole unit is meant."""
     if isinstance(ids, Unit) and ids.pick != "all":

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from latentlm.components.positions import At, Now, flat, index, inside
+from latentlm.components.positions import At, Now, flat, inside, seen
 from latentlm.types import ForwardView, Latents
 
 
@@ -151,7 +151,7 @@ class Tap:
 
     def mask(self, view: ForwardView) -> Bool[Tensor, "a n"]:
         """Anchors and positions that exist; needs no states."""
-        mask = index(self.at, view).flatten(0, 1) >= 0
+        mask = seen(self.at, view).flatten(0, 1) >= 0
         return mask if self.pool == "none" else mask.any(1, keepdim=True)
 
     def read(self, view: ForwardView, keep: Bool[Tensor, " a"], heads: Mapping[str, Callable]) -> Latents:
@@ -165,7 +165,7 @@ class Tap:
     def _read(self, view: ForwardView, keep: Bool[Tensor, " a"]) -> Latents:
         """What is read of the network, before any head."""
         length = view.segments.shape[1]
-        where = flat(inside(self.at, index(self.at, view), length), length)[keep]
+        where = flat(inside(self.at, seen(self.at, view), length), length)[keep]
         mask = where >= 0
         # not state[where]: its backward sorts or walks element by element
         states = [view.states[block].flatten(0, 1) for block in self.blocks]

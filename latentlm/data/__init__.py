@@ -2,6 +2,7 @@
 
 from latentlm.data.documents import Document, SpanEdit, conversation
 from latentlm.data.images import Images
+from latentlm.data.mixture import Mixture, Part
 from latentlm.data.published.instructions import Instructions
 from latentlm.data.published.name_description import NameDescription
 from latentlm.data.published.parent_child import ParentChild
@@ -24,7 +25,7 @@ from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
 from latentlm.data.text.unit_collator import UnitCollator
 from latentlm.data.text.units import Chunk, Sentence, UnitRule, finders
 
-Data = Text | Images
+Data = Text | Images | Mixture
 
 __all__ = [
     "SETS",
@@ -46,9 +47,11 @@ __all__ = [
     "IdentityBridge",
     "Images",
     "Instructions",
+    "Mixture",
     "NameDescription",
     "Packing",
     "ParentChild",
+    "Part",
     "People",
     "Phrases",
     "Problem",

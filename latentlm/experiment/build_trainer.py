@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from latentlm.config.schema import ConfigError
-from latentlm.data import Images, VerifiableSource
+from latentlm.data import Images, Mixture, VerifiableSource
 from latentlm.data.images import ImageDataset, ImageStream
 from latentlm.experiment.datasets import Prepared
 from latentlm.experiment.held_out import HeldOutTrainer
@@ -98,7 +98,7 @@ def training_arguments(recipe: Recipe, folder: Path, dataset: Any = None) -> Any
     if isinstance(dataset, ImageStream):
         # a batch holds more than rows, so no process can cut the batch of another into shares
         values.setdefault("accelerator_config", {"dispatch_batches": False})
-    elif dataset is not None:
+    elif dataset is not None and not isinstance(dataset, IterableDataset):
         values["per_device_train_batch_size"] = min(values["per_device_train_batch_size"], len(dataset))
     if isinstance(dataset, ImageDataset | ImageStream) and dataset.is_decoded_late:
         values.setdefault(
@@ -113,6 +113,9 @@ def training_arguments(recipe: Recipe, folder: Path, dataset: Any = None) -> Any
     values.setdefault("dataloader_pin_memory", accelerator and not values["use_cpu"])
     # a smaller last batch of images would change the statistics of losses over the batch, and one image has none
     values.setdefault("dataloader_drop_last", isinstance(recipe.data, Images))
+    if isinstance(recipe.data, Mixture) and recipe.data.streaming:
+        # batches have rows of different lengths, which one process cannot cut up for the others
+        values.setdefault("accelerator_config", {"dispatch_batches": False})
     if not isinstance(recipe.data, Images) and recipe.data.validation is not None:
         values.setdefault("eval_strategy", "epoch")
         values.setdefault("per_device_eval_batch_size", values["per_device_train_batch_size"])

@@ -26,6 +26,7 @@ from latentlm.data import (
     Document,
     Grammar,
     Images,
+    Mixture,
     Text,
     augment_documents,
     augment_examples,
@@ -74,7 +75,8 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
-    """The data of a recipe, checked against the network's config."""
+    """Images, or texts of one source, checked against the network's config."""
+    assert not isinstance(recipe.data, Mixture)
     return (
         _images(recipe, recipe.data, config) if isinstance(recipe.data, Images) else _text(recipe, recipe.data, config)
     )
@@ -143,34 +145,39 @@ def _rarely_masked(data: Images, batch: int) -> list[str]:
 
 
 def _text(recipe: Recipe, data: Text, config: PreTrainedConfig) -> Prepared:
-    seed = recipe.training["seed"]
-    documents, held_out = _documents(data, seed)
+    documents, held_out = read_text(recipe, data)
+    return encode_text(recipe, data, documents, held_out, build_tokenizer(recipe.model, documents), config)
+
+
+def read_text(recipe: Recipe, data: Text) -> tuple[list[Document], list[Document]]:
+    """Documents to train on, with spans and augmentations, and those held out."""
+    documents, held_out = _documents(data, recipe.training["seed"])
     with _told("data.span_pairs"):
         documents = data.span_pairs.mark(documents)
     _check_spans(recipe, data, documents)
     with _told("data.augment"):
-        documents = augment_documents(documents, data.augment)
-    tokenizer = build_tokenizer(recipe.model, documents)
-    documents = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
-    options = {"max_length": data.max_length, "long_documents": data.long_documents, "loss_on": data.loss_on}
-    grains, alone = recipe.units
-    encoded = partial(encode_dataset, tokenizer=tokenizer, **options)
+        return augment_documents(documents, data.augment), held_out
+
+
+def encode_text(
+    recipe: Recipe,
+    data: Text,
+    documents: list[Document],
+    held_out: list[Document],
+    tokenizer: Any,
+    config: PreTrainedConfig,
+) -> Prepared:
+    """Documents of `read_text` as a trainer reads them."""
+    seed = recipe.training["seed"]
+    shown = track(documents, "encoding", console=console, transient=True, disable=not console.is_terminal)
+    options = encoder_options(recipe, data, tokenizer)
+    plain = {key: options[key] for key in ("tokenizer", "max_length", "long_documents", "loss_on")}
     with _told("data"):
-        dataset = encoded(
-            documents,
-            sets=recipe.sets,
-            source_context=data.span_pairs.source_context,
-            token_spans=bool(data.needing("token_spans")),
-            grains=finders(grains, data.units),
-        )
-        kept = encoded(held_out, sets=()) if held_out else None
+        dataset = encode_dataset(shown, **options)
+        kept = encode_dataset(held_out, **plain) if held_out else None
     _check_neighbours(recipe, dataset)
     size = None if kept is None else bytes_per_token(kept, token_bytes(tokenizer))
-    bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
-    frame = {"headers": headers(tokenizer), "bos": bos} if alone else {}
-    collator = Collator(
-        tokenizer.pad_token_id, recipe.sets, data.packing, data.row_length, grains=grains, alone=alone, **frame
-    )
+    collator = build_collator(recipe, data, tokenizer)
     for examples in filter(None, (dataset, kept)):
         _check_lengths(config, collator, examples)
     with _told("data.augment"):
@@ -197,6 +204,30 @@ def _entropy(data: Text, documents: list[Document], examples: Any) -> dict[str, 
         return {}
     known = grammar.surprise(np.array([grammar.read(document.text) for document in documents]))
     return {"eval": float(known[:, 1:].sum()) / (len(documents) * grammar.length)}
+
+
+def encoder_options(recipe: Recipe, data: Text, tokenizer: Any) -> dict[str, Any]:
+    """Arguments of `Encoder`."""
+    return {
+        "tokenizer": tokenizer,
+        "max_length": data.max_length,
+        "long_documents": data.long_documents,
+        "sets": recipe.sets,
+        "source_context": data.span_pairs.source_context,
+        "token_spans": bool(data.needing("token_spans")),
+        "loss_on": data.loss_on,
+        "grains": finders(recipe.units[0], data.units),
+    }
+
+
+def build_collator(recipe: Recipe, data: Text | Mixture, tokenizer: Any) -> Collator:
+    """With what the objective of the recipe reads."""
+    grains, alone = recipe.units
+    bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+    frame = {"headers": headers(tokenizer), "bos": bos} if alone else {}
+    return Collator(
+        tokenizer.pad_token_id, recipe.sets, data.packing, data.row_length, grains=grains, alone=alone, **frame
+    )
 
 
 def _check_spans(recipe: Recipe, data: Text, documents: list[Document]) -> None:

@@ -13,7 +13,7 @@ from latentlm.components.tap import Depth, read_depth
 from latentlm.components.units import UnitsAlone
 from latentlm.config.compose import compose
 from latentlm.config.schema import ConfigError, dump, kind_of, parse, suggest
-from latentlm.data import SETS, Data, Images, Text, TextSource, VerifiableSource
+from latentlm.data import SETS, Data, Images, Mixture, Part, Text, TextSource, VerifiableSource
 from latentlm.experiment.training import check_training
 from latentlm.objective.index_sets import places_read, sets_read, units_read
 from latentlm.objective.objective import Objective
@@ -114,7 +114,7 @@ class Recipe:
     Args:
         objective: the terms, or in a file the name of a method.
         model: the network, or in a file the name of one in recipes/models.
-        data: texts or images.
+        data: texts, images, or a mixture of texts.
         training: arguments of TrainingArguments (of GRPOConfig for ``grpo``) and ``head_learning_rate``.
         trainer: ``supervised`` reads the data as they are; ``grpo`` samples completions with the network and rewards
             those that the data's own check finds right (arXiv 2402.03300, with the mean of arXiv 2503.14476).
@@ -127,6 +127,9 @@ class Recipe:
     trainer: Literal["supervised", "grpo"] = "supervised"
 
     def __post_init__(self):
+        if isinstance(self.data, Mixture):
+            self._check_parts(self.data)
+            return
         have = self._check_spans()
         self._check_units()
         for name, term in self.objective.terms.items():
@@ -142,7 +145,7 @@ class Recipe:
     def _check_spans(self) -> tuple[str, ...]:
         """Named sets that the data give; refuses settings of spans where there are none."""
         data = self.data
-        if isinstance(data, Images):
+        if not isinstance(data, Text):
             return data.sets
         for key in data.of_spans:
             if not data.sets:
@@ -154,6 +157,33 @@ class Recipe:
                 f"use {' or '.join(READ)}"
             )
         return data.sets
+
+    def _check_parts(self, data: Mixture) -> None:
+        """Whether every part of a mixture can be trained on with the terms that read it, and every term has a part."""
+        terms = self.objective.terms
+        for number, part in enumerate(data.parts):
+            for name in part.terms or ():
+                if name not in terms:
+                    what = suggest(name, list(terms)) if terms else "; the objective has none"
+                    raise ConfigError(f"data.parts[{number}].terms: no term '{name}'{what}")
+            if part.terms == () and self.objective.lm_weight == 0:
+                raise ConfigError(f"data.parts[{number}].terms: without one, and with lm_weight 0, it trains nothing")
+            try:
+                self.of_part(part)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"data.parts[{number}] ({part.label}): {error}; or say in its terms which terms read it"
+                ) from error
+        for name in terms:
+            if all(part.terms is not None and name not in part.terms for part in data.parts):
+                raise ConfigError(f"objective.terms.{name}: no part of the data has it among its terms")
+
+    def of_part(self, part: Part) -> "Recipe":
+        """The recipe of one part of a mixture, with the terms that read it."""
+        assert isinstance(self.data, Mixture)
+        terms = self.objective.terms
+        kept = {name: term for name, term in terms.items() if part.terms is None or name in part.terms}
+        return replace(self, data=self.data.text(part), objective=replace(self.objective, terms=kept))
 
     def _check_units(self) -> None:
         """Whether the data can have the grains that terms read."""
@@ -187,8 +217,9 @@ class Recipe:
 
     @property
     def source(self) -> TextSource | Images:
-        """Where the data come from: the set of texts, or the images themselves."""
-        return self.data.part if isinstance(self.data, Text) else self.data
+        """Where the data come from: the set of texts, or the images themselves; of a mixture its first part's."""
+        data = self.data.text(self.data.parts[0]) if isinstance(self.data, Mixture) else self.data
+        return data.part if isinstance(data, Text) else data
 
     @property
     def output_dir(self) -> Path:
@@ -232,10 +263,12 @@ def build_recipe(data: dict[str, Any], name: str | Path, overrides: Sequence[str
 
 def _check_trainer(recipe: Recipe, training: dict[str, Any]) -> None:
     """What the arguments ask of the other blocks."""
-    held_out = isinstance(recipe.data, Text) and recipe.data.validation is not None
+    held_out = not isinstance(recipe.data, Images) and recipe.data.validation is not None
     if not held_out and (training.get("eval_strategy", "no") != "no" or training.get("load_best_model_at_end")):
         key = "load_best_model_at_end" if training.get("load_best_model_at_end") else "eval_strategy"
         raise ConfigError(f"training.{key}: nothing is held out to evaluate on; set data.validation (texts only)")
+    if isinstance(recipe.data, Mixture):
+        _check_mixture(recipe.data, recipe.trainer, training)
     if recipe.trainer != "grpo":
         return
     if not isinstance(recipe.source, VerifiableSource):
@@ -253,6 +286,16 @@ def _check_trainer(recipe: Recipe, training: dict[str, Any]) -> None:
     for name, term in recipe.objective.terms.items():
         if sets := sets_read(term):
             raise ConfigError(f"objective.terms.{name}: reads {sets[0]}, which completions do not have; leave it out")
+
+
+def _check_mixture(data: Mixture, trainer: str, training: dict[str, Any]) -> None:
+    if trainer == "grpo":
+        raise ConfigError("data.kind: grpo writes its own texts, from the problems of one source; use kind: text")
+    if data.streaming and training.get("max_steps", -1) <= 0:
+        raise ConfigError("training.max_steps: a stream has no length; say how many steps to train")
+    if training.get("load_best_model_at_end") and not training.get("metric_for_best_model"):
+        names = [part.label for part in data.parts if part.validation is not None]
+        raise ConfigError(f"training.metric_for_best_model: which part counts? Give eval_{names[0]}_loss, for one")
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

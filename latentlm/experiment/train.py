@@ -15,7 +15,8 @@ from latentlm.config.schema import ConfigError
 from latentlm.experiment.build_model import build_model, read_config
 from latentlm.experiment.build_trainer import build_trainer, training_arguments
 from latentlm.experiment.callbacks import Bar, Epochs, Interrupt, Lines, console
-from latentlm.experiment.datasets import Prepared, prepare
+from latentlm.experiment.datasets import Prepared
+from latentlm.experiment.mixtures import prepare_data
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import (
     add_seconds,
@@ -50,7 +51,7 @@ def _train(recipe: Recipe, folder: Path) -> Path:
     training_arguments(recipe, folder)  # before anything is loaded
     config = read_config(recipe)
     set_seed(recipe.training["seed"])
-    prepared = prepare(recipe, config)
+    prepared = prepare_data(recipe, config)
     model = build_model(recipe, config, prepared.tokenizer)
     prepared.check(model)
     bar = Bar(recipe.objective, folder)

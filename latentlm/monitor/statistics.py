@@ -138,7 +138,7 @@ def measure(terms: Terms, context: StepContext) -> dict[str, float | str]:
 
 
 def _pairs(term: PredictTerm, context: StepContext) -> tuple[dict[str, float], int] | None:
-    spec = term.spec
+    spec, context = term.spec, context.for_term(term.name)
     guess, goal = term.pairs(context)
     if guess.shape[0] < 4:
         return None

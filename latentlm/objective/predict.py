@@ -56,7 +56,7 @@ class PredictTerm(nn.Module):
         self, context: StepContext
     ) -> tuple[Float[Tensor, "a n d"], Shaped[Tensor, "a n *e"], Bool[Tensor, "a n"]]:
         """Guesses and targets of all anchors with a pair, and a mask of the pairs."""
-        spec, key = self.spec, self.spec.mask_key
+        spec, key, context = self.spec, self.spec.mask_key, context.for_term(self.name)
         pair = context.cached(key, lambda: spec.mask(context.view))
         keep = context.cached((key, "any"), lambda: pair.any(1))
         target: Latents = context.cached((key, spec.target), lambda: self._target(context, keep, pair[keep]))
@@ -83,12 +83,12 @@ class PredictTerm(nn.Module):
 
     def count(self, view: ForwardView) -> Tensor:
         """How many values the term will average, from the positions alone."""
-        mask = self.spec.mask(view)
+        mask = self.spec.mask(view.for_term(self.name))
         return (mask.any(1) if self.spec.reduction == "per_example" else mask).sum()
 
     def forward(self, context: StepContext) -> TermLoss:
         """Sum of the losses and their number."""
-        spec = self.spec
+        spec, context = self.spec, context.for_term(self.name)
         if isinstance(spec.loss, AnchorLoss):
             guess, goal, pair = self.gather(context)
             values = spec.loss(guess, goal, pair)[pair]

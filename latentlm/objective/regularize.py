@@ -27,7 +27,7 @@ class RegularizeTerm(nn.Module):
 
     def gather(self, context: StepContext) -> Float[Tensor, "*g m d"]:
         """The samples."""
-        spec = self.spec
+        spec, context = self.spec, context.for_term(self.name)
         mask = spec.mask(context.view)
         keep = mask.any(1)
         # the pieces of VICReg shape the same latents: the head runs once for all of them
@@ -39,7 +39,7 @@ class RegularizeTerm(nn.Module):
 
     def count(self, view: ForwardView) -> Tensor:
         """1 if there are samples, else 0: the loss of a set is one number."""
-        return self.spec.mask(view).sum().clamp(max=1)
+        return self.spec.mask(view.for_term(self.name)).sum().clamp(max=1)
 
     def forward(self, context: StepContext) -> TermLoss:
         """The value of the set."""

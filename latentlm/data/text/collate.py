@@ -11,6 +11,7 @@ from torch import Tensor
 from latentlm.components.units import UnitsAlone
 from latentlm.data.text.encode import SETS
 from latentlm.data.text.examples import Example, SpanPair
+from latentlm.types import unread_key
 
 Packing = Literal["packed", "padding_free", "none"]
 
@@ -50,6 +51,7 @@ class _Row:
     segments: list[tuple[Sequence[int], Sequence[int]]] = field(default_factory=list)  # ids, labels
     pairs: list[_PlacedPair] = field(default_factory=list)
     hidden: list[tuple[int, Sequence[int]]] = field(default_factory=list)  # segment, (first, stop, since)
+    parts: list[int] = field(default_factory=list)  # of a mixture, for each segment
     units: dict[str, list[_PlacedUnit]] = field(default_factory=dict)
     predictors: list[tuple[int, int, int]] = field(default_factory=list)  # segment, first, stop
 
@@ -59,6 +61,7 @@ class _Row:
     def extend(self, other: "_Row") -> None:
         before = len(self.segments)
         self.segments += other.segments
+        self.parts += other.parts
         self.hidden += [(segment + before, part) for segment, part in other.hidden]
         for placed in other.pairs:
             target = None if placed.target_segment is None else placed.target_segment + before
@@ -69,7 +72,7 @@ class _Row:
 
     def split(self) -> "list[_Row]":
         """Every segment in its own row."""
-        rows = [_Row([segment]) for segment in self.segments]
+        rows = [_Row([segment], parts=[part]) for segment, part in zip(self.segments, self.parts, strict=True)]
         for segment, part in self.hidden:
             rows[segment].hidden.append((0, part))
         for placed in self.pairs:
@@ -101,7 +104,7 @@ class Collator:
                latent.units/GRAIN, latent.alone/GRAIN [b t] and latent.roles/GRAIN [b u], see components/units.py;
                latent.predictor_tokens [b t], the number of the trained token that stands at a position, -1 elsewhere;
                latent.hidden [b n 3], if an example hides something: tokens first to stop - 1 are not seen from position
-               since on.
+               since on; latent.unread/TERM [b t], of each term that does not read some part of a mixture.
     Checked:   tests/data/text/test_text_collate.py - every source end, conservation of tokens, none == packed, padding
                is inert.
 
@@ -110,6 +113,7 @@ class Collator:
         sets: index sets to emit; without any, isolated spans are left out.
         packing: see above.
         row_length: tokens in a packed row.
+        unread: terms that do not read a part of a mixture, by its number.
         grains: units to emit.
         alone: which of them are also read alone, each as a segment of its own behind its document, whose next tokens
             are not labelled.
@@ -121,6 +125,7 @@ class Collator:
     sets: tuple[str, ...] = ()
     packing: Packing = "packed"
     row_length: int | None = None
+    unread: Mapping[int, Sequence[str]] = field(default_factory=dict)
     grains: tuple[str, ...] = ()
     alone: tuple[UnitsAlone, ...] = ()
     headers: Mapping[int, Sequence[int]] = field(default_factory=dict)
@@ -193,6 +198,7 @@ class Collator:
             target = segment(pair.isolated_target) if "target_last" in self.sets else None
             row.pairs.append(_PlacedPair(pair, source, target))
         self._add_units(row, example)
+        row.parts = [example.part] * len(row.segments)
         return row
 
     def _add_units(self, row: _Row, example: Example) -> None:
@@ -269,9 +275,23 @@ class Collator:
             ],
         }
         latent = {"segments": segments, **{name: _ragged(sets[name]) for name in self.sets}}
+        latent |= self._unread(rows, segments)
         latent |= self._units(rows, segments)
         hidden = [[[start[segment] + at for at in part] for segment, part in row.hidden] for row, start in _each(rows)]
         return {**batch, "latent": latent | ({"hidden": _ragged(hidden)} if any(hidden) else {})}
+
+    def _unread(self, rows: list[_Row], segments: Tensor) -> dict[str, Tensor]:
+        """Where each term does not read."""
+        found = {
+            unread_key(name): torch.zeros_like(segments, dtype=torch.bool)
+            for names in self.unread.values()
+            for name in names
+        }
+        for r, (row, starts) in enumerate(_each(rows)) if found else ():
+            for segment, part in enumerate(row.parts):
+                for name in self.unread.get(part, ()):
+                    found[unread_key(name)][r, starts[segment] : starts[segment + 1]] = True
+        return found
 
     def _units(self, rows: list[_Row], segments: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -43,12 +43,14 @@ class Corpus:
         subset: configuration of a hub data set.
         split: e.g. ``train`` or ``train[:1%]``; a file has only ``train``.
         max_documents: how many to take from the start; None: all.
+        streaming: rows are read one by one, without a copy of all of them on disk.
     """
 
     path: str
     subset: str | None = None
     split: str = "train"
     max_documents: int | None = None
+    streaming: bool = False
 
     def __post_init__(self) -> None:
         if self.max_documents is not None and self.max_documents < 1:
@@ -61,10 +63,14 @@ class Corpus:
 
     def documents(self) -> list[Document]:
         """One for each row, in the order of the source."""
-        data = _load(self.path, self.subset, self.split)
-        columns, read = _reader(data.column_names, self.path)
-        optional = [column for column in ("spans", "related", "target_span_ids") if column in data.column_names]
-        rows = _take(data, [*columns, *optional], self.max_documents, self.path)
+        if self.streaming:
+            data, read = self.stream()
+            rows = list(data)
+        else:
+            data = _load(self.path, self.subset, self.split)
+            columns, read = _reader(data.column_names, self.path)
+            optional = [column for column in ("spans", "related", "target_span_ids") if column in data.column_names]
+            rows = _take(data, [*columns, *optional], self.max_documents, self.path)
         documents, unusable = [], []
         for number, row in enumerate(rows):
             try:
@@ -79,6 +85,19 @@ class Corpus:
         if unusable:
             logger.warning("%d of %d rows of %s left out: %s", len(unusable), len(rows), self.path, some(unusable))
         return documents
+
+    def stream(self) -> tuple[Any, "Reader"]:
+        """The rows as a `datasets.IterableDataset`, and what makes a document of one."""
+        data = _load(self.path, self.subset, self.split, streaming=True)
+        try:
+            first = next(iter(data), None)
+        except Exception as error:  # of every format and of the network, each its own
+            reason = _bad_line(Path(self.path)) or " ".join(str(error.__cause__ or error).split())[:200]
+            raise ValueError(f"source: cannot read {self.path} ({reason}); check its format") from error
+        if first is None:
+            raise ValueError(f"source: {self.path} is empty; choose another source or split")
+        _, read = _reader(list(first), self.path)
+        return (data if self.max_documents is None else data.take(self.max_documents)), read
 
     def rows(self) -> list[Row]:
         """All columns of each row, as they are."""
@@ -188,7 +207,7 @@ def _pairs_of_numbers(pairs: object, must: str) -> list[Any]:
     raise DocumentError(f"{must}, got {str(pairs)[:60]}")
 
 
-def _load(source: str, subset: str | None, split: str) -> Dataset:
+def _load(source: str, subset: str | None, split: str, streaming: bool = False) -> Dataset:
     path = Path(source)
     suffix = path.suffix.lower()
     if path.is_file() and suffix not in FORMATS:
@@ -202,14 +221,14 @@ def _load(source: str, subset: str | None, split: str) -> Dataset:
 
     try:
         if path.is_file():
-            return _load_file(path, split)
-        return load_dataset(source, subset, split=split)
+            return _load_file(path, split, streaming)
+        return load_dataset(source, subset, split=split, streaming=streaming)
     except (OSError, ValueError, DatasetsError, StopIteration) as error:  # the last one: a file without rows
         reason = _bad_line(path) or " ".join(str(error.__cause__ or error).split())[:200] or "no rows"
         raise ValueError(f"source: cannot read split {split} of {source} ({reason}); check its format") from error
 
 
-def _load_file(path: Path, split: str) -> Dataset:
+def _load_file(path: Path, split: str, streaming: bool) -> Dataset:
     from datasets import load_dataset
 
     with path.open("rb") as file:
@@ -217,7 +236,10 @@ def _load_file(path: Path, split: str) -> Dataset:
     kind = FORMATS[path.suffix.lower()]
     if start != _MARK:
         # escaped: a path is not a pattern
-        return load_dataset(kind, data_files={"train": glob.escape(str(path.resolve()))}, split=split)
+        files = {"train": glob.escape(str(path.resolve()))}
+        return load_dataset(kind, data_files=files, split=split, streaming=streaming)
+    if streaming:
+        raise ValueError("it begins with a byte order mark, which a stream does not skip; save it without one")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         copy.write_bytes(path.read_bytes()[len(_MARK) :])

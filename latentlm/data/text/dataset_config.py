@@ -143,7 +143,7 @@ class Text:
         if self.validation == "held_out" and isinstance(self.part, Grammar):
             return train, self.part.held_out_documents()
         if isinstance(self.validation, str):
-            return train, _read(self._named(self.validation))
+            return train, _read(self.named(self.validation))
         order = random.Random(f"validation/{seed}").sample(range(len(train)), len(train))
         count = round(self.validation * len(train))
         if not 0 < count < len(train):
@@ -151,7 +151,8 @@ class Text:
         held_out = set(order[:count])
         return [train[i] for i in range(len(train)) if i not in held_out], [train[i] for i in sorted(held_out)]
 
-    def _named(self, validation: str) -> Corpus:
+    def named(self, validation: str) -> Corpus:
+        """A file, or a split of the source."""
         if Path(validation).suffix in FORMATS or Path(validation).exists():
             return Corpus(validation)
         if not isinstance(self.part, Corpus):

@@ -50,6 +50,7 @@ class Example:
         units: tokens of each unit and its role, ``[first, stop, role]``, by grain.
         read_units: whether its units are also read alone, where a term asks for that.
         hidden: ``(first, stop, since)``: the tokens first to stop - 1 cannot be attended to from `since` on.
+        part: number of the part of a mixture that it is from.
     """
 
     input_ids: Sequence[int]
@@ -58,6 +59,7 @@ class Example:
     spans: Sequence[Sequence[int]] = ()
     answer: Sequence[int] = (0, 0)
     hidden: Sequence[Sequence[int]] = ()
+    part: int = 0
     units: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     read_units: bool = True
 
@@ -65,7 +67,7 @@ class Example:
     def from_row(cls, row: Mapping[str, Any]) -> "Example":
         """Of a row of a data set; everything but the ids and labels may be missing, other columns are not read."""
         pairs = tuple(SpanPair(**pair) for pair in row.get("span_pairs") or ())
-        optional = ("spans", "answer", "hidden", "units", "read_units")
+        optional = ("spans", "answer", "hidden", "units", "read_units", "part")
         rest = {key: row[key] for key in optional if row.get(key) is not None}
         return cls(row["input_ids"], row["labels"], pairs, **rest)
 
