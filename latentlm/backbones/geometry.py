@@ -111,7 +111,7 @@ def _of_timm(config: Any) -> Geometry:
 
     name = config.architecture
     try:
-        import timm
+        import timm  # pyright: ignore[reportMissingImports] - optional
 
         with torch.device("meta"):  # no weights: only its sizes are read
             inner: Any = timm.create_model(name, pretrained=False, **(config.model_args or {}))

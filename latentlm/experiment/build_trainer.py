@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset
 
 from latentlm.config.schema import ConfigError
 from latentlm.data import Images, Mixture, VerifiableSource

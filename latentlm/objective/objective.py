@@ -70,11 +70,12 @@ class Objective:
         plain: dict[str, PlainTerm] = {}
         for name, term in self.terms.items():
             try:
-                tables = Levels | UnitLevels
-                cells = term.expand(name, num_layers) if isinstance(term, tables) else {name: term.resolve(num_layers)}
+                if isinstance(term, Levels | UnitLevels):
+                    plain |= term.expand(name, num_layers)
+                else:
+                    plain[name] = term.resolve(num_layers)
             except ValueError as error:
                 raise ValueError(f"objective.terms.{name}: {error}") from error
-            plain |= cells
         try:
             teachers(plain)
         except ValueError as error:

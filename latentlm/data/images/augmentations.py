@@ -184,7 +184,7 @@ def _resize(pixels: Tensor, size: int) -> Tensor:
 def _jitter(views: Tensor, u: Tensor, strength: float, saturation: float | None = None) -> Tensor:
     strengths = torch.tensor([strength, strength, strength if saturation is None else saturation])
     factors = 1 + 0.8 * strengths * (2 * u[:, :3] - 1)
-    brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)
+    brightness, contrast, colour = factors.view(-1, 3, 1, 1, 1).unbind(1)
     out = views * brightness
     grey = out if views.shape[1] == 1 else luma(out)
     out = (out - grey.mean((-2, -1), keepdim=True)) * contrast + grey.mean((-2, -1), keepdim=True)
@@ -192,7 +192,7 @@ def _jitter(views: Tensor, u: Tensor, strength: float, saturation: float | None 
         turn = 2 * math.pi * 0.2 * strength * (2 * u[:, 3] - 1)
         out = (_turn(turn) @ out.flatten(2)).view_as(out)
         grey = luma(out)
-        out = grey + saturation * (out - grey)
+        out = grey + colour * (out - grey)
     return torch.where((u[:, 4] < 0.8).view(-1, 1, 1, 1), out.clamp(0, 1), views)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentlm.data.documents import Document
+from latentlm.data.questions import Question
 from latentlm.data.synthetic.words import check
 from latentlm.data.text.encode import SETS
 
@@ -70,6 +71,10 @@ class Grammar:
     def sets(self) -> tuple[str, ...]:
         """Named sets its documents can give."""
         return SETS
+
+    def questions(self) -> list[Question]:
+        """It asks nothing; `latentlm eval grammar` scores what is known of it."""
+        return []
 
     @property
     def length(self) -> int:

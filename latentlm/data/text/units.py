@@ -104,7 +104,7 @@ class Sentence:
 
     def __call__(self, tokens: TokenText) -> list[UnitSpan]:
         """The units of a document."""
-        from sentencex import segment
+        from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
 
         parts, start = [], 0
         for part in segment(self.language, tokens.text):
