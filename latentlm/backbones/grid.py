@@ -133,7 +133,7 @@ class Grid:
         pixels: Float[Tensor, "r c h w"],
         latent: dict[str, Tensor],
         full: bool,
-        local: dict[int, Float[Tensor, "s seen_t d"]],
+        local: dict[int, Float[Tensor, "l local_t d"]],
     ) -> ForwardView:
         """A view of one run: rows are images, segments their views.
 

@@ -51,7 +51,9 @@ def build(family: str):
 
 def attach(family: str):
     objective = {"lm_weight": 0, "monitor_every": 0, **yaml.safe_load(TERMS)}
-    return get_latent_model(build(family), objective).train()
+    model = get_latent_model(build(family), objective).train()
+    latent_state(model).image_batches = STEPS  # some batches here are odd on purpose
+    return model
 
 
 def batch(kept: tuple[int, ...] = (6, 6), drop: bool = True) -> dict:

@@ -58,6 +58,7 @@ def test_parts_are_drawn_by_weight_and_every_row_has_its_turn():
     assert Counter(whole.part.tolist())[1] >= 900
 
 
+@pytest.mark.filterwarnings("ignore:a second backward")
 def test_a_term_reads_its_part_only():
     """Loss and gradient of the term in a mixed batch are those of the batch without the other part."""
     terms = {
@@ -109,6 +110,7 @@ REPLAY = "{source: b.jsonl, name: replay, terms: [], validation: c.jsonl}"
 PARTS = f"data.parts=[{{source: a.jsonl, validation: 0.25}}, {REPLAY}]"
 
 
+@pytest.mark.filterwarnings("ignore:run/model")  # its heads start again, and that is told
 def test_a_mixture_is_trained_and_validated_by_part():
     texts("a.jsonl", 40, "number"), texts("b.jsonl", 60, "word"), texts("c.jsonl", 10, "word")
     words = [TINY, "model.tokenizer={kind: bpe, vocab_size: 280}", "data.kind=mixture", PARTS, "data.weights=[3, 1]",

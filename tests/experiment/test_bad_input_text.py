@@ -279,7 +279,7 @@ def test_evaluations_that_cannot_start(folder, no_weights):
         "eval",
         "reversal",
         "plain",
-        line="plain: has no recipe.yaml to take test items from; give data=RECIPE or suite=NAME",
+        line="plain: has no recipe.yaml to take test questions from; give data=RECIPE or suite=NAME",
     )
 
 

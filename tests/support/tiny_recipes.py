@@ -40,6 +40,8 @@ def tiny(name: str) -> list[str]:
     if name in OF_CHATS + OF_PROSE:
         source = {"kind": "people", "num": 16, "form": "chat" if name in OF_CHATS else "prose"}
         model["max_position_embeddings"] = 128
+    if name == "grammar":
+        source = {"kind": "grammar", "sentences": 64, "held_out": 16}
     if name == "arithmetic":
         source = {"kind": "arithmetic", "num_train": 32, "num_test": 8, "highest": 9}
     return [

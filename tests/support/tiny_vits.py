@@ -6,6 +6,8 @@ import yaml
 from torch import Tensor, nn
 
 from latentlm import get_latent_model
+from latentlm.attach.state import latent_state
+from latentlm.monitor.image_batches import STEPS
 
 SIDE = 4
 PATCHES = SIDE * SIDE
@@ -39,11 +41,9 @@ def vit(family: str = "ViT", seed: int = 0, head: str = "Model") -> nn.Module:
 
 def attach(text: str, family: str = "ViT", seed: int = 0, dtype=torch.float32) -> nn.Module:
     """The model in training mode with the terms of an objective given as YAML."""
-    return (
-        get_latent_model(vit(family, seed), {"lm_weight": 0, "monitor_every": 0, **yaml.safe_load(text)})
-        .to(dtype)
-        .train()
-    )
+    model = get_latent_model(vit(family, seed), {"lm_weight": 0, "monitor_every": 0, **yaml.safe_load(text)})
+    latent_state(model).image_batches = STEPS  # some batches here are odd on purpose
+    return model.to(dtype).train()
 
 
 def images(rows: int = 3, views: int = 1, kept: int | None = None, blocks: int = 1, seed: int = 0, drop=True) -> dict:

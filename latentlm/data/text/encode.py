@@ -168,7 +168,10 @@ class Encoder:
         marked["span"] = [UnitSpan(first, last + 1) for first, last in sorted(tokens.values())]
         if turned:
             marked["turn"] = turn_units(written, turns)
-        return replace(found, units=find_units(token_text(ids, tokenizer, marked), self.grains))
+        said = token_text(ids, tokenizer, marked)
+        if not chat and said.text != text:  # a tokenizer that forgets line breaks would have no paragraphs
+            said = TokenText(text, offsets, marked)
+        return replace(found, units=find_units(said, self.grains))
 
     def _labelled(self, document: Document, ids: list[int], written: TokenText, turns: Turns) -> list[bool]:
         """Which tokens are to be predicted."""

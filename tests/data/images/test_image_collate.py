@@ -44,7 +44,7 @@ def test_every_set_points_where_it_should(dataset, mask):
     assert every.flatten().tolist() == list(range(3 * (1 + p)))
     if mask is None:
         names = {"cls", "cls_global", "cls_1", "cls_2", "matched_patches_1", "matched_patches_2", "patches"}
-        assert set(latent) == {"views", *names}
+        assert set(latent) == {"views", "patches_1", "patches_2", *names}
         return
     for i in range(6):
         for w in range(3):
@@ -207,7 +207,7 @@ def test_a_recipe_says_it_in_a_few_words():
     part = parse(Images, text, "data")
     assert part == Images(Digits(), Views(2, (0.3, 1.0)), Blocks())
     assert parse(Images, dump(part), "data") == part
-    paired = ("cls_1", "cls_2", "matched_patches_1", "matched_patches_2")
+    paired = ("cls_1", "cls_2", "matched_patches_1", "matched_patches_2", "patches_1", "patches_2")
     assert part.sets == ("cls", "cls_global", *paired, "patches", "visible", "masked")
     assert Images(Digits()).sets == ("cls", "cls_global", "patches")
     assert len(Images(Digits(), max_images=7).dataset()) == 7
