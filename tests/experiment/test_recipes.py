@@ -24,7 +24,8 @@ from latentlm.experiment.build_model import read_config
 from latentlm.experiment.compare_runs import first_difference, read
 from latentlm.experiment.recipe import load_recipe, save_recipe
 from latentlm.experiment.train import train
-from latentlm.objective.terms import Predict, schedule
+from latentlm.objective.terms import Predict
+from latentlm.objective.weight import schedule
 
 RECIPES = [name for name in recipe_names() if name != "finetune"]  # names no model and no data
 SMOKE = [name for name in RECIPES if name.startswith("smoke_")]
@@ -80,9 +81,9 @@ def test_a_recipe_trains_and_logs_its_terms(name, trained):
     terms = recipe.objective.resolve(read_config(recipe).num_hidden_layers)
     expected = {"data", *terms} if recipe.objective.lm_weight else {*terms}
     assert sorted(losses(run)) == [1, 2, 3, 4]
-    late = {name for name, term in terms.items() if schedule(term.weight).start}  # a term that is off is not run
-    for row in losses(run).values():
-        assert expected - late <= {key.removesuffix("/value") for key in row if key != "loss"} <= expected
+    for step, row in losses(run).items():
+        off = {name for name, term in terms.items() if not schedule(term.weight).on(step - 1, 4)}  # not run, no value
+        assert {key.removesuffix("/value") for key in row if key != "loss"} == expected - off
         assert all(math.isfinite(value) for value in row.values())
     saved = load_recipe(run)
     training = saved.training | {"output_dir": recipe.training["output_dir"]}
