@@ -133,7 +133,7 @@ def nearness(at: At, view: ForwardView) -> Float[Tensor, "b t"]:
     Neighbours are at distance 1, and so counts a position of the set itself; 0 where its view has none of them.
     """
     if view.places is None:
-        raise ValueError("near: needs positions with coordinates, which this network has not; leave it out")
+        raise ValueError("distance_to: needs positions with coordinates, which this network has not; leave it out")
     places = view.places.float()
     own = (places < 0).all(-1).cumsum(0)  # a view begins with its class token, which has no place
     there = index(at, view).flatten(1)  # b s

@@ -21,11 +21,11 @@ from latentlm.config.catalog import recipe_names
 from latentlm.config.schema import dump, kind_of
 from latentlm.data import Facts
 from latentlm.experiment.build_model import read_config
-from latentlm.experiment.compare_runs import first_difference, read
 from latentlm.experiment.recipe import load_recipe, save_recipe
 from latentlm.experiment.train import train
 from latentlm.objective.terms import Predict
 from latentlm.objective.weight import schedule
+from latentlm.report.compare_runs import first_difference, read
 
 RECIPES = [name for name in recipe_names() if name != "finetune"]  # names no model and no data
 SMOKE = [name for name in RECIPES if name.startswith("smoke_")]

@@ -228,14 +228,16 @@ def test_texts_and_conversations_from_local_files(tmp_path):
     bpe = ["model.tokenizer.kind=bpe", "model.tokenizer.vocab_size=300"]
     tiny = [TINY.replace("embeddings: 64", "embeddings: 256"), "training.max_steps=2"]
     train("nitp", *tiny, *bpe, "data.source=texts.txt", "training.output_dir=run")
-    told = train("nitp", *tiny, *bpe, "data.source=chat.jsonl", "training.output_dir=chat", code=2)
+    train("nitp", *tiny, *bpe, "data.source=chat.jsonl", "training.output_dir=fitted")  # with a template of its own
+    chats = ["model.name=run/model", "data.source=chat.jsonl", "training.output_dir=chat", *tiny[1:]]
+    told = train("nitp", *chats, code=2)
     assert "tokenizer: it has no chat template for messages" in told
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<eos>\n{% endfor %}"
     tokenizer = AutoTokenizer.from_pretrained("run/model")
     tokenizer.chat_template = template
     tokenizer.pad_token = None
     tokenizer.save_pretrained("run/model")
-    train("nitp", "model.name=run/model", "data.source=chat.jsonl", "training.output_dir=chat", *tiny[1:])
+    train("nitp", *chats)
     assert AutoTokenizer.from_pretrained("chat/model").pad_token == "<eos>"  # it had none
 
 

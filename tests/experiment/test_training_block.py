@@ -36,7 +36,7 @@ def test_every_option_reaches_the_trainer():
     }  # fmt: skip
     del words["group_by_length"]
     recipe = load_recipe("smoke_text", ["training.max_steps=-1", *(f"training.{k}={v}" for k, v in words.items())])
-    args = training_arguments(recipe, Path("run"), 100)
+    args = training_arguments(recipe, Path("run"), range(100))
     assert {name: getattr(args, name) for name in words} == words
     assert args.output_dir == "run/checkpoints"
 

@@ -98,7 +98,7 @@ def test_every_hierarchy_reads_its_units_alone():
         ("predicts: [next, previous, parts]", "the largest grain and has no parent"),
         ("predicts: [next, data, parent]", "the smallest grain and has no parts"),
         ("grain: turn", "each of a grain of its own"),
-        ("most: 3", "set 1 or more"),
+        ("most: 3", "most 0; set it to 1 or more"),
         ("predicts: [next, data, parent], weight: 0.5", "predicts nothing"),
     ],
 )

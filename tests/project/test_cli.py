@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from run_cli import FEW, TINY, latentlm
 
-from latentlm.config.catalog import experiment_names, method_names, model_names
+from latentlm.config.catalog import experiment_names, method_names, model_names, paper_names
 
 TRAIN = ["train", "smoke_text", "training.max_steps=3"]
 
@@ -44,9 +44,9 @@ def test_no_command_shows_the_help():
 def test_recipes_are_listed_with_what_they_are():
     lines = latentlm("recipes").out.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert listed == [*method_names(), *experiment_names(), *model_names()]
+    assert listed == [*method_names(), *experiment_names(), *paper_names(), *model_names()]
     heads = [line.partition(":")[0] for line in lines if not line.startswith("  ")]
-    assert heads == ["methods for text", "methods for images", "experiments", "models"]
+    assert heads == ["methods for text", "methods for images", "experiments", "papers", "models"]
     assert all(len(line) > 40 for line in lines if line.startswith("  "))
 
 

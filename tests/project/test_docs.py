@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, DataCollatorForLanguageModeling, 
 import latentlm
 from latentlm.attach.api import as_objective
 from latentlm.cli import app
-from latentlm.config.catalog import recipe_names
+from latentlm.config.catalog import paper_names, recipe_names
 from latentlm.config.command_line import parse_options, split_words
 from latentlm.data import bpe_tokenizer
 from latentlm.experiment.recipe import load_recipe
@@ -83,7 +83,7 @@ def check_latentlm(words: list[str], whole: bool) -> None:
         return
     given = command.make_context(words[0], words[1:]).params
     if words[0] == "train":
-        is_name = given["recipe"] in recipe_names()
+        is_name = given["recipe"] in recipe_names() | paper_names()
         assert is_name or given["recipe"].isupper() or "runs/" in given["recipe"] or given["recipe"].endswith(".yaml")
         load_recipe(given["recipe"] if is_name else "reversal", given["overrides"] or [])
     if words[0] == "eval":
@@ -91,7 +91,7 @@ def check_latentlm(words: list[str], whole: bool) -> None:
         runs, pairs = split_words([word for word in given["words"] or [] if word != "..."])
         assert given["name"].isupper() or given["name"] in evals
         assert runs or not whole or pairs == [("help", None)], "no run is named"
-        if given["name"] in evals:
+        if given["name"] in evals and pairs != [("help", None)]:
             values = [(key, value) for key, value in pairs if key != "help" and not (value or "").isupper()]
             parse_options(evals[given["name"]].load().Options, values)
 

@@ -37,7 +37,7 @@ class Draws:
 
     which is a draw from the softmax of the logits at that temperature (the Gumbel-max trick).
 
-    Checked:   tests/evals/answers/test_decoding.py - frequencies, and no matter which batch.
+    Checked:   tests/evals/answers/test_answer_decoding.py - frequencies, and no matter which batch.
 
     Args:
         temperature: above 0.

@@ -1,6 +1,6 @@
 """Are two runs the same? Says "equal", or the first step and key at which they part.
 
-    python -m latentlm.experiment.compare_runs A B [--tolerance 1e-4]        (run folders or metrics.jsonl files)
+    python -m latentlm.report.compare_runs A B [--tolerance 1e-4]        (run folders or metrics.jsonl files)
 
 A value differs when |a - b| > tolerance * max(1, |a|, |b|); without a tolerance it must be the same to the last bit.
 Times are left out. The exit code is 0 for equal runs, 1 for others.
