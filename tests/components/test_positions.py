@@ -79,7 +79,7 @@ def test_nearness_is_told_by_the_distance_in_the_same_view():
     for found, expected in zip(nearness("at", seen).tolist(), wanted, strict=True):
         for value, number in zip(found, expected, strict=True):
             assert number is None or value == pytest.approx(number)
-    with pytest.raises(ValueError, match="near: needs positions with coordinates"):
+    with pytest.raises(ValueError, match="distance_to: needs positions with coordinates"):
         nearness("at", view([[0, 0]], {"at": [[[1]]]}))
 
 
