@@ -199,7 +199,7 @@ def export_data(
 
 @app.command()
 def recipes() -> None:
-    """List the built-in methods, experiments, papers and models."""
+    """List the methods, experiments, papers and models."""
     from latentlm.config.catalog import experiment_names, method_names, model_names, paper_names
 
     groups = {"methods for text": {}, "methods for images": {}}

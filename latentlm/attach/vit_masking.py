@@ -98,7 +98,7 @@ def _bias(part: Any, args: tuple, output: Tensor) -> Tensor | None:
     return grid.biased(output, kept.patches, kept.shape[0] * kept.shape[1])
 
 
-def _attend(layer: Any, args: tuple[Any, ...], kwargs: dict) -> tuple[tuple, dict] | None:
+def _attend(layer: Any, args: Any, kwargs: dict) -> tuple[tuple, dict] | None:
     # also when no forward is running: with activation checkpointing the block runs again in the backward
     state: LatentState = layer._latent_state
     kept, grid = state.kept, state.backbone.grid
