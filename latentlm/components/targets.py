@@ -426,7 +426,7 @@ class Pixels(InputTarget):
         values = context.cached("pixels", context.view.pixels).flatten(0, 1)
         found = values.index_select(0, where.clamp(min=0).flatten()).unflatten(0, where.shape)
         found = found.to(torch.promote_types(found.dtype, torch.float32))
-        if self.normalize == "patch":
+        if self.normalize == "patch" and found.numel():
             variance, mean = torch.var_mean(found, -1, keepdim=True)
             found = (found - mean) / (variance + self.eps).sqrt()
         return Latents(found, where >= 0, where)

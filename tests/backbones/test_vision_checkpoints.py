@@ -145,7 +145,7 @@ def test_pyramids_are_refused_before_any_weight_is_made():
             read_config(of)
 
 
-@pytest.mark.filterwarnings("ignore:latent.masked: no image")  # such a batch is told as well
+@pytest.mark.filterwarnings("ignore:latent.masked")  # such a batch is told as well
 def test_batches_in_which_nothing_may_be_hidden_are_told(tmp_path, capsys):
     vit_run = ["data.mask={kind: random, ratio: 0.5, probability: 0.1}", f"training.output_dir={tmp_path / 'run'}"]
     train(recipe(vit(tmp_path / "ckpt"), *vit_run, "training.per_device_train_batch_size=2"))
