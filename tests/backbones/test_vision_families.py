@@ -13,6 +13,7 @@ from latentlm import get_latent_model
 from latentlm.attach.api import from_pretrained
 from latentlm.attach.state import latent_state
 from latentlm.backbones import find_backbone
+from latentlm.monitor.image_batches import STEPS
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 16, "patch_size": 4}
 STILL = {"drop_path_rate": 0.0}
