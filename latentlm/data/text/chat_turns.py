@@ -141,9 +141,14 @@ def written_turns(messages: Sequence[Message], text: str, tokenizer: Tokenizer) 
 
 def special_tokens(ids: Sequence[int], tokenizer: Tokenizer) -> list[bool]:
     """Which of the ids are special tokens."""
-    added = {token for token, text in tokenizer.added_tokens_decoder.items() if text.special}
-    special = added | set(tokenizer.all_special_ids)
+    special = _special_ids(tokenizer, len(tokenizer), tuple(tokenizer.all_special_ids))
     return [token in special for token in ids]
+
+
+@lru_cache(maxsize=8)
+def _special_ids(tokenizer: Tokenizer, size: int, named: tuple[int, ...]) -> frozenset[int]:
+    # asked for every document, and a tokenizer lists all of its added tokens anew each time
+    return frozenset(named) | {token for token, text in tokenizer.added_tokens_decoder.items() if text.special}
 
 
 def template_mask(messages: Sequence[Message], ids: Sequence[int], tokenizer: Tokenizer) -> list[bool] | None:

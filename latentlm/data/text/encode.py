@@ -132,7 +132,9 @@ class Encoder:
         with_spans, with_turns = bool(self.sets or self.token_spans), turned and (self.loss_on != "all" or self.grains)
         with_offsets = bool(with_spans or with_turns or self.grains)
         if with_offsets and not tokenizer.is_fast:
-            raise ValueError("tokenizer: units and loss_on need character offsets; load it with use_fast=True")
+            raise ValueError(
+                "tokenizer: units and loss_on need character offsets; load it with use_fast=True, or loss_on: all"
+            )
         if chat and tokenizer.chat_template is None:
             raise ValueError("tokenizer: it has no chat template for messages; set tokenizer.chat_template")
         try:
@@ -193,10 +195,8 @@ class Encoder:
         said = list(answers(written, turns, frame, special))
         chosen = {token for tokens in (said[-1:] if last else said) for token in tokens}
         labelled = [token in chosen for token in range(len(ids))]
-        appended = written.offsets[-1] == (
-            len(written.text),
-            len(written.text),
-        )  # eos, where nothing else ends the text
+        end = len(written.text)
+        appended = written.offsets[-1] == (end, end)  # eos, where nothing else ends the text
         if turns and turns[-1][1] == "assistant" and (appended or document.messages is None):
             labelled[-1] = True
         return labelled

@@ -1,5 +1,7 @@
 """Units for batches that any other collator has made: found in the ids, and read alone in the same forward."""
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,11 +15,12 @@ from latentlm.components.units import ROLES, UnitsAlone
 from latentlm.data.text.chat_turns import headers, special_tokens, turns_of
 from latentlm.data.text.collate import Collator
 from latentlm.data.text.examples import Example
-from latentlm.data.text.units import UnitRule, UnitSpan, find_units, finders, token_text
+from latentlm.data.text.units import NEEDS, UnitRule, UnitSpan, find_units, finders, token_text
 
 Tokenizer = Any  # transformers' PreTrainedTokenizerBase: too slow to import for checking a recipe
 Segments = Callable[[Mapping[str, Any]], Tensor]
 IGNORE = -100
+LOOKS = 4  # batches after which a grain that none had is told
 OWN = ("input_ids", "labels", "attention_mask", "position_ids", "latent")  # made anew
 FLASH = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 
@@ -64,6 +67,7 @@ class UnitCollator:
             [self._example(batch["input_ids"][r, a:b].tolist(), labels[r, a:b].tolist()) for a, b in runs]
             for r, runs in enumerate(parts)
         ]
+        self._tell_missing([example for row in examples for example in row])
         made = self._own.rows(examples)
         if "labels" not in batch:
             del made["labels"]
@@ -80,6 +84,30 @@ class UnitCollator:
             headers=headers(self.tokenizer),
             bos=() if bos is None else (bos,),
         )
+
+    @cached_property
+    def _found(self) -> Counter[str]:
+        """Units of each grain so far that a term can read, and batches."""
+        return Counter()
+
+    def _tell_missing(self, examples: list[Example]) -> None:
+        """Say once where there are none: the terms over them would train nothing in silence."""
+        if self._found["batches"] >= LOOKS:
+            return
+        wanted = {each.grain: each for each in self.alone}
+        for example in examples:
+            for grain, units in example.units.items():
+                read = wanted.get(grain, UnitsAlone(grain))
+                self._found[grain] += sum(read.has(number, role) for number, (_, _, role) in enumerate(units))
+        self._found["batches"] += 1
+        missing = [grain for grain in self.grains if not self._found[grain]]
+        if self._found["batches"] == LOOKS and missing:
+            how = f"; they are marked by {NEEDS[missing[0]]}" if missing[0] in NEEDS else ""
+            warnings.warn(
+                f"units: no {' and no '.join(missing)} that a term reads in the first {LOOKS} batches, so terms over "
+                f"it train nothing{how}",
+                stacklevel=3,
+            )
 
     def _example(self, ids: list[int], labels: list[int]) -> Example:
         known = {"turn": turns_of(ids, self.tokenizer)}

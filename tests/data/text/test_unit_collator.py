@@ -179,3 +179,16 @@ def test_what_cannot_be_wrapped_is_refused():
         with_units(packed, tokenizer(), get_latent_model(build("mamba"), LADDER))
     with pytest.raises(ValueError, match="the batch has no input_ids"):
         wrapped(lambda rows: {"inputs_embeds": rows})([])
+
+
+def test_a_grain_that_no_batch_has_is_told_once():
+    prose = [{"input_ids": tokenizer()(text)["input_ids"]} for text in TEXTS]
+    collate = wrapped(DataCollatorForLanguageModeling(tokenizer(), mlm=False), grains=("turn",), alone=ALONE[:1])
+    for _ in range(3):
+        collate(prose)
+    with pytest.warns(UserWarning, match="no turn that a term reads in the first 4 batches.*marked by conversations"):
+        collate(prose)
+    collate(prose)  # told once
+    found = wrapped(padded("right"))
+    for _ in range(5):
+        found(examples(DATA["chats"]))
