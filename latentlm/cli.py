@@ -198,6 +198,33 @@ def export_data(
 
 
 @app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="folder or hub name of a causal language model, e.g. RUN/model")],
+    out: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="new file")],
+    rows: Annotated[int, typer.Option(help="how many texts")] = 500,
+    tokens: Annotated[int, typer.Option(help="most tokens of a text")] = 128,
+    temperature: Annotated[float, typer.Option(help="below 1: likelier texts, more alike")] = 1.0,
+    start: Annotated[str, typer.Option(help="words that every text begins with")] = "",
+    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+) -> None:
+    """Let a model write texts, to be replayed in training.
+
+    They are a part of a mixture, with the term of the method lwf: `latentlm train lwf data.kind=mixture
+    data.parts="[{source: facts.jsonl, terms: []}, {source: texts.jsonl, terms: [keep]}]"`.
+    """
+    from latentlm.config.schema import ConfigError
+
+    if not out.endswith(".jsonl"):
+        raise ConfigError(f"sample: {out}; name a file that ends in .jsonl")
+    _quiet()
+    from latentlm.export.model_texts import write_model_texts
+
+    found, short = write_model_texts(model, Path(out), rows, tokens, temperature, start, seed)
+    left = f", {short} were too short and left out" if short else ""
+    typer.echo(f"{out}  {found} texts{left}")
+
+
+@app.command()
 def recipes() -> None:
     """List the methods, experiments, papers and models."""
     from latentlm.config.catalog import experiment_names, method_names, model_names, paper_names

@@ -10,8 +10,14 @@ from latentlm.attach.attachment import Attachment
 from latentlm.attach.forward_io import Forward, ForwardInputs
 from latentlm.attach.monitoring import Monitoring
 from latentlm.attach.optimizer_steps import StepTracker
-from latentlm.attach.teacher_forward import teacher_embed, teacher_heads, teacher_norm, update_teacher
-from latentlm.backbones import Backbone, readout
+from latentlm.attach.teacher_forward import (
+    teacher_embed,
+    teacher_heads,
+    teacher_norm,
+    teacher_readout,
+    update_teacher,
+)
+from latentlm.backbones import Backbone
 from latentlm.objective.objective import Objective
 from latentlm.types import ForwardView, StepContext
 
@@ -150,7 +156,7 @@ class LatentState:
             labels=inputs.next_labels(),
             embed=teacher_embed(attachment, kind),
             norm=norm,
-            readout=readout(attachment.model),
+            readout=teacher_readout(attachment, kind),
         )
 
     def context(self, forward: Forward) -> StepContext:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from latentlm.attach.attachment import Attachment
 from latentlm.attach.forward_io import Forward
+from latentlm.backbones import head_modules, readout
 from latentlm.backbones.load import load_weights
 from latentlm.components.teacher import Teacher, TeacherConfig, trained
 from latentlm.distributed.fsdp import alike, call_with, norm
 from latentlm.monitor.verdicts import SLOW
 
 HEAD = "latent.terms.heads."
+LM_HEAD = "latent.lm_head."
 
 
 class Reached(Exception):  # noqa: N818 - not an error: the deepest target has been read
@@ -76,7 +78,7 @@ def teacher_states(attachment: Attachment, forward: Forward, kind: str, args: tu
     forward.teacher = kind
     try:
         with torch.no_grad(), _evaluating(decoder), _switched_off(switched):
-            call_with(decoder, {n: w for n, w in weights.items() if not n.startswith(HEAD)}, args, kwargs)
+            call_with(decoder, {n: w for n, w in weights.items() if not n.startswith((HEAD, LM_HEAD))}, args, kwargs)
     except Reached:
         pass
     finally:
@@ -106,6 +108,24 @@ def teacher_embed(attachment: Attachment, kind: str | None) -> Callable:
         return embed
     name = next(name for name, part in attachment.backbone.decoder.named_modules() if part is embed)
     return partial(_copy_of, attachment, kind, embed, f"{name}.")
+
+
+def teacher_readout(attachment: Attachment, kind: str | None) -> Callable[[Tensor], Tensor]:
+    """The output head, of the network itself (None) or with a teacher's weights where one decodes its latents."""
+    model = attachment.model
+    if kind is None or not _teacher(attachment, kind).config.lm_head:
+        return readout(model)
+    if _copies_nothing(attachment, kind):
+        adapters = [layer for module in head_modules(model) for layer in _adapters(module)]
+        return partial(_without, adapters, readout(model)) if adapters else readout(model)
+    copied = _copied(attachment, kind)
+    copies = _teacher(attachment, kind).weights(copied)
+    return readout(model, {id(weight): copies[name] for name, weight in copied.items()})
+
+
+def _without(adapters: list[Any], read: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
+    with _switched_off(adapters):
+        return read(latents)
 
 
 def _teacher(attachment: Attachment, kind: str) -> Teacher:
@@ -141,8 +161,11 @@ def _copied(attachment: Attachment, kind: str) -> dict[str, Tensor]:
     # a ViT is its own decoder and has the heads inside
     above = [*backbone.layers[max(attachment.blocks[kind]) :], attachment.model.latent]
     weights = trained(backbone.decoder, above, every=config.copies_all)
+    if config.lm_head:
+        every = config.copies_all
+        weights |= {n: w for n, w in _lm_head(attachment.model, weights) if w.requires_grad or every}
     if config.copies_all:
-        added = _added(backbone.decoder)
+        added = _added(attachment.model)
         weights = {name: weight for name, weight in weights.items() if id(weight) not in added}
     for head in config.heads:
         weights |= {f"{HEAD}{head}.{n}": weight for n, weight in heads.terms.heads[head].named_parameters()}
@@ -158,6 +181,9 @@ def _of_another(attachment: Attachment, config: TeacherConfig, like: dict[str, T
         # compared and kept in the network's own type, whatever that of the files
         network = type(attachment.backbone.decoder)
         other = dict(load_weights(network, config.checkpoint, dtype=torch.float32, part=True).named_parameters())
+        if any(name.swapcase().startswith(LM_HEAD) for name in like):
+            whole = load_weights(type(attachment.model), config.checkpoint, dtype=torch.float32, part=True)
+            other |= dict(_lm_head(whole, {}))
     else:
         other = _drawn(attachment, config)
     found = {
@@ -174,12 +200,23 @@ def _of_another(attachment: Attachment, config: TeacherConfig, like: dict[str, T
     return {n: alike(w.detach().to(like[n].device, like[n].dtype), like[n]) for n, w in found.items() if w is not None}
 
 
+def _lm_head(model: Any, have: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Weights of the output head that are not in `have`, as tied embeddings are, under names of their own."""
+    known = {id(weight) for weight in have.values()}
+    for i, module in enumerate(head_modules(model)):
+        for name, weight in module.named_parameters():
+            if id(weight) not in known:
+                yield f"{LM_HEAD}{i}.{name}", weight
+
+
 def _drawn(attachment: Attachment, config: TeacherConfig) -> dict[str, Tensor]:
     """Weights of a fresh network and of fresh heads; the global random state is left alone."""
     decoder = attachment.backbone.decoder
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(config.random_seed or 0)
         other: dict[str, Tensor] = dict(type(decoder)(deepcopy(decoder.config)).named_parameters())
+        if config.lm_head:
+            other |= dict(_lm_head(type(attachment.model)(deepcopy(attachment.model.config)), {}))
         for name in config.heads:
             head = attachment.objective.heads[name].build(attachment.backbone.dim)
             other |= {f"{HEAD}{name}.{key}": weight for key, weight in head.named_parameters()}
@@ -193,10 +230,10 @@ def _copies_nothing(attachment: Attachment, kind: str) -> bool:
     return own and bool(_adapters(attachment.backbone.decoder))
 
 
-def _added(decoder: nn.Module) -> set[int]:
-    """Identities of the weights that adapters have added to the decoder's own."""
+def _added(network: nn.Module) -> set[int]:
+    """Identities of the weights that adapters have added to the network's own."""
     found: set[int] = set()
-    for layer in _adapters(decoder):
+    for layer in _adapters(network):
         own = layer.original_module if hasattr(layer, "original_module") else layer.get_base_layer()
         found |= {id(weight) for weight in layer.parameters()} - {id(weight) for weight in own.parameters()}
     return found

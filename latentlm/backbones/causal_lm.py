@@ -1,6 +1,6 @@
 """The decoder, blocks, final norm and output head of any Hugging Face causal LM."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch.nn.functional as F
@@ -48,8 +48,8 @@ def find_causal_lm(model: PreTrainedModel, layers_path: str | None = None) -> Ba
     return Backbone(decoder, layers, final_norm(model, decoder, layers, dim), len(layers), dim, has_loss=has_loss)
 
 
-def readout(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Latents after the final norm -> logits of the model's own output head.
+def readout(model: nn.Module, instead: Mapping[int, Tensor] | None = None) -> Callable[[Tensor], Tensor]:
+    """Latents after the final norm -> logits of the model's output head, or of a copy of it.
 
         logits = cap * tanh(scale * (head(z)) / cap)      (scale and cap as the config says, else 1 and none)
 
@@ -57,14 +57,25 @@ def readout(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
     Make a new one for each forward, because PEFT replaces modules and FSDP replaces parameters after attaching. The
     first call looks the head up, and gathers it where it is sharded.
+
+    Args:
+        model: a causal LM.
+        instead: what stands in the place of a weight, by the identity of that weight.
     """
     assert isinstance(model, PreTrainedModel), "find_backbone accepts no other"
-    return partial(_logits, model, [])
+    return partial(_logits, model, instead or {}, [])
 
 
-def _logits(model: PreTrainedModel, head: list[tuple[nn.Module, dict[str, Tensor]]], latents: Tensor) -> Tensor:
+def _logits(
+    model: PreTrainedModel,
+    instead: Mapping[int, Tensor],
+    head: list[tuple[nn.Module, dict[str, Tensor]]],
+    latents: Tensor,
+) -> Tensor:
     if not head:
-        head += [(module, {name: _frozen(w) for name, w in module.named_parameters()}) for module in _head(model)]
+        for module in head_modules(model):
+            weights = {name: _frozen(instead.get(id(w), w)) for name, w in module.named_parameters()}
+            head.append((module, weights))
     logits = latents
     for module, weights in head:
         for weight in weights.values():
@@ -80,8 +91,8 @@ def _logits(model: PreTrainedModel, head: list[tuple[nn.Module, dict[str, Tensor
     return logits if cap is None else cap * (logits / cap).tanh()
 
 
-def _head(model: PreTrainedModel) -> list[nn.Module]:
-    """Children of the model after the one that embeds the ids, up to the one with the output matrix."""
+def head_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """What turns latents into logits: children after the one that embeds the ids, up to that with the output matrix."""
     output = model.get_output_embeddings()
     if output is None:
         raise ValueError(f"{type(model).__name__} has no output head: load it with AutoModelForCausalLM")

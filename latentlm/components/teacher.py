@@ -26,6 +26,7 @@ class TeacherConfig:
         checkpoint: folder of the checkpoint that it starts from.
         random_seed: its weights are drawn at random with this seed, in place of those of the network.
         heads: names of the shared heads that are copied as well.
+        lm_head: the network's output head is copied as well, because a term makes logits of the teacher's latents.
         refresh_every: copy everything again every so many optimizer steps; 0: never.
     """
 
@@ -35,6 +36,7 @@ class TeacherConfig:
     checkpoint: str | None = None
     random_seed: int | None = None
     heads: tuple[str, ...] = ()
+    lm_head: bool = False
     refresh_every: int = 0
 
     @property

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentlm.losses.precision import full_precision
@@ -132,6 +133,9 @@ class Kl:
 
         L(p, t) = sum_d P_t,d (log P_t,d - log P_p,d),   P_x = softmax(x / temperature)
 
+    With `top_k` the sum is over the k classes that the target finds likeliest, and over all others as one more class;
+    it is at most the whole one.
+
     Shapes:    pred [*b d], target [*b d] -> [*b]; both are logits.
     Gradient:  through both arguments.
     Scale:     nats; zero at equality. Gradients shrink about as temperature^-2.
@@ -143,18 +147,31 @@ class Kl:
 
     Args:
         temperature: divides both logits.
+        top_k: how many classes are compared one by one; by default all.
     """
 
     temperature: float = 1.0
+    top_k: int | None = None
     per_sample: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.temperature <= 0:
             raise ValueError(f"Kl.temperature is {self.temperature}; it must be above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"Kl.top_k is {self.top_k}; it must be 1 or more")
 
     @full_precision
     def __call__(self, pred: Float[Tensor, "*b d"], target: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
         """One value per position."""
-        wanted = (target / self.temperature).log_softmax(-1)
+        wanted, found = (target / self.temperature).log_softmax(-1), (pred / self.temperature).log_softmax(-1)
+        if self.top_k is not None and self.top_k < wanted.shape[-1]:
+            kept = wanted.topk(self.top_k, -1).indices
+            wanted, found = _with_rest(wanted, kept), _with_rest(found, kept)
         # summed as one difference: cross entropy minus entropy would cancel near equality
-        return (wanted.exp() * (wanted - (pred / self.temperature).log_softmax(-1))).sum(-1)
+        return (wanted.exp() * (wanted - found)).sum(-1)
+
+
+def _with_rest(logs: Float[Tensor, "*b d"], kept: Int[Tensor, "*b k"]) -> Float[Tensor, "*b k+1"]:
+    """Log-probabilities of the classes kept, and that of all others together."""
+    others = logs.scatter(-1, kept, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([logs.gather(-1, kept), others], -1)

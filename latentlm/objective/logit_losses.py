@@ -22,10 +22,21 @@ def called(module: Callable, values: Tensor, *more: Tensor | None) -> Tensor:
     return module(values, *(each if each is None else each.to(values.dtype) for each in more))
 
 
-def values_through(term: Predict, guess: Tensor, goal: Tensor, view: ForwardView) -> Float[Tensor, " m"]:
-    """A term's loss between the logits of its guesses and those of its targets (or ids), one value per position."""
-    readout = view.readout
+def values_through(
+    term: Predict, guess: Tensor, goal: Tensor, view: ForwardView, other: ForwardView
+) -> Float[Tensor, " m"]:
+    """A term's loss between the logits of its guesses and those of its targets (or ids), one value per position.
+
+    Args:
+        term: whose loss it is.
+        guess: latents that predict, of the network.
+        goal: latents that are predicted, or ids.
+        view: of the network.
+        other: of the network whose latents are predicted, the same one or a teacher.
+    """
+    readout, read_goal = view.readout, other.readout
     assert readout is not None
+    assert read_goal is not None
     loss, is_data = term.loss, term.target.needs_lm_head
     assert not isinstance(loss, AnchorLoss)  # refused by the term: it compares latents
     if term.decode_with == "norm_and_lm_head":
@@ -33,12 +44,12 @@ def values_through(term: Predict, guess: Tensor, goal: Tensor, view: ForwardView
             raise ValueError("decode_with: this model has no final norm; use decode_with: lm_head")
         guess = called(_fixed(view.norm) if term.source.into == "head" else view.norm, guess)
         with torch.no_grad():
-            goal = goal if is_data else called(view.norm, goal)
+            goal = goal if is_data or other.norm is None else called(other.norm, goal)
 
     def value(guess: Tensor, goal: Tensor) -> tuple[Tensor, int]:
         logits = readout(guess)
         with torch.no_grad():
-            goal = goal if is_data else readout(goal)
+            goal = goal if is_data else read_goal(goal)
         return loss(logits, goal), logits.shape[-1]
 
     if isinstance(term.loss, RowLoss):  # every position against all others

@@ -95,7 +95,9 @@ class PredictTerm(nn.Module):
         else:
             guess, goal = self.pairs(context)
             plain = spec.decode_with == "none"
-            values = spec.loss(guess, goal) if plain else values_through(spec, guess, goal, context.view)
+            teacher = spec.target.teacher
+            other = context.view if teacher is None else context.teacher_views[teacher]
+            values = spec.loss(guess, goal) if plain else values_through(spec, guess, goal, context.view, other)
         if spec.distance_to is not None:
             values = values * self._closeness(context)
         if spec.reduction == "per_position":

@@ -32,8 +32,9 @@ class Predict:
             ids, a data loss.
         predictor: from source to guess.
         weight: a number or a schedule.
-        decode_with: ``lm_head`` makes logits of guess and target by the network's own head, which this loss does not
-            train; ``norm_and_lm_head`` applies the network's final norm first.
+        decode_with: ``lm_head`` makes logits of guess and target by the network's own output head, which this loss
+            does not train; those of a teacher's latents by the teacher's. ``norm_and_lm_head`` applies the final norm
+            first.
         shuffle: for a control: every guess gets the target of another pair, half a batch away. Only what all targets
             share can then be predicted.
         teacher: for a control: ``random`` has the target read of a network with random weights that are never trained,
@@ -197,16 +198,16 @@ def teachers(terms: Mapping[str, PlainTerm]) -> dict[str, TeacherConfig]:
     """Teachers that the terms need, and how their weights are made."""
     found: dict[str, TeacherConfig] = {}
     for name, term in terms.items():
-        config = term.target.teacher_config if isinstance(term, Predict) else None
-        kind = term.target.teacher if isinstance(term, Predict) else None
-        if config is None or kind is None:
+        if not isinstance(term, Predict) or term.target.teacher_config is None or term.target.teacher is None:
             continue
+        config, kind = term.target.teacher_config, term.target.teacher
         before = found.get(kind, config)
-        if replace(before, heads=()) != replace(config, heads=()):
+        if replace(before, heads=(), lm_head=False) != replace(config, heads=(), lm_head=False):
             raise ValueError(
                 f"terms.{name}: one network has one {kind} teacher; give all such targets the same {_SAME[kind]}"
             )
-        found[kind] = replace(config, heads=tuple(sorted({*before.heads, *config.heads})))
+        heads, decoded = tuple(sorted({*before.heads, *config.heads})), term.decode_with != "none"
+        found[kind] = replace(config, heads=heads, lm_head=before.lm_head or decoded)
     for name, term in terms.items():
         if term.source.of not in ("network", *found):
             raise ValueError(f"terms.{name}.source: of {term.source.of}, but no target has that teacher; give one")

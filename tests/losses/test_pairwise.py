@@ -1,6 +1,7 @@
 """Pair losses against loops written from their equations, in float64 and, for accuracy, in bfloat16."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -44,6 +45,16 @@ def kl(p, t, temperature):
     return sum(w * (w.log() - m.log()) for w, m in zip(wanted, mine, strict=True))
 
 
+def kl_top(p, t, k):
+    mine, wanted = softmax(p, 1.0), softmax(t, 1.0)
+    best = sorted(range(len(wanted)), key=lambda i: -float(wanted[i]))
+    total, rest = 0, best[k:]
+    for i in best[:k]:
+        total = total + wanted[i] * (wanted[i].log() - mine[i].log())
+    mass, other = sum(wanted[i] for i in rest), sum(mine[i] for i in rest)
+    return total + mass * (mass.log() - other.log())
+
+
 CASES = [
     (Mse(), mse),
     (SmoothL1(), lambda p, t: smooth_l1(p, t, 1.0)),
@@ -53,6 +64,7 @@ CASES = [
     (SoftCrossEntropy(0.5, 0.2), lambda p, t: soft_cross_entropy(p, t, 0.5, 0.2)),
     (Kl(), lambda p, t: kl(p, t, 1.0)),
     (Kl(temperature=2.0), lambda p, t: kl(p, t, 2.0)),
+    (Kl(top_k=2), lambda p, t: kl_top(p, t, 2)),
 ]
 cases = pytest.mark.parametrize(("part", "row"), CASES, ids=[repr(part) for part, _ in CASES])
 
@@ -111,6 +123,14 @@ def test_torch_equivalents():
     torch.testing.assert_close(Kl()(pred, target), SoftCrossEntropy()(pred, target) - entropy)
 
 
+def test_fewer_classes_are_at_most_the_whole_divergence():
+    pred, target = draw(5, 7, 9)
+    parts = [Kl(top_k=k)(pred, target) for k in (1, 4, 8, 9, 100)]
+    for less, more in pairwise(parts):
+        assert (less <= more + 1e-12).all()
+    torch.testing.assert_close(parts[-1], Kl()(pred, target))
+
+
 @given(st.integers(0, 10**6), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_cosine_ignores_lengths(seed, a, b):
     pred, target = draw(seed, 3, 5)
@@ -135,6 +155,11 @@ def test_falls_on_the_way_to_the_target(seed, way):
 
 
 def test_bad_options_are_refused():
-    for bad in (lambda: SmoothL1(beta=-1.0), lambda: Kl(temperature=0.0), lambda: SoftCrossEntropy(1.0, 0.0)):
+    for bad in (
+        lambda: SmoothL1(beta=-1.0),
+        lambda: Kl(temperature=0.0),
+        lambda: Kl(top_k=0),
+        lambda: SoftCrossEntropy(1.0, 0.0),
+    ):
         with pytest.raises(ValueError, match="must be"):
             bad()

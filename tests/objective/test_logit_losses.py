@@ -102,7 +102,7 @@ def test_gradients_are_those_of_finite_differences(pieces):
     seen, built = view(SEGMENTS), terms(TERM % CASES[2])
     guess = torch.randn(5, DIM, dtype=torch.float64, requires_grad=True)
     goal = torch.randn(5, DIM, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda g: through.values_through(built["a"].spec, g, goal, seen), guess)
+    assert torch.autograd.gradcheck(lambda g: through.values_through(built["a"].spec, g, goal, seen, seen), guess)
 
 
 def test_a_loss_over_all_rows_and_a_forward_without_gradient():
