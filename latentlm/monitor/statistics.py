@@ -15,6 +15,8 @@ from latentlm.objective.terms_module import Terms
 from latentlm.types import StepContext
 
 ROWS = 1024  # that are looked at: more cost more than they tell
+OTHERS = 64  # targets among which a guess has to find its own
+FEW = 8  # pairs of a batch in which finding one's own says little
 
 
 @torch.no_grad()
@@ -56,6 +58,24 @@ def cosine_margin(one: Float[Tensor, "m d"], other: Float[Tensor, "m d"]) -> flo
     stranger = other.roll(len(other) // 2, 0)  # not the neighbour, who may be alike
     cosines = [F.cosine_similarity(one, each, dim=-1).mean() for each in (other, stranger)]
     return float(cosines[0] - cosines[1])
+
+
+@torch.no_grad()
+def hit_rate(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> float:
+    """Share of the guesses that are nearer to their own target than to 64 others of the batch (all, where it has fewer).
+
+        mean_i [ cos(g_i, t_i) > max_k cos(g_i, t_j(k)) ],   j(k): 64 rows spread over the batch, without those equal to t_i
+
+    Both centred, so that what all targets share does not count; 1 / 65 by chance.
+    """
+    guess, goal = (F.normalize(each.float() - each.float().mean(0), dim=-1) for each in (guess, goal))
+    num = len(goal)
+    steps = torch.linspace(0, num, min(OTHERS, num - 1) + 2, device=goal.device)[1:-1].round().long()
+    others = (torch.arange(num, device=goal.device)[:, None] + steps) % num
+    own = (guess * goal).sum(-1, keepdim=True)
+    same = (goal @ goal.T).gather(1, others) > 1 - 1e-5
+    cosines = (guess @ goal.T).gather(1, others).masked_fill(same, -torch.inf)
+    return float((own > cosines).all(1).float().mean())
 
 
 @torch.no_grad()
@@ -121,7 +141,8 @@ def measure(terms: Terms, context: StepContext) -> dict[str, float | str]:
     Beside what `pair_health`, `set_health` and `class_health` give, ``baseline_loss`` is the loss of `constant_guess`.
     Where the targets themselves become equal it falls with the loss. ``target_between_example_share`` is `alike_within`
     of the targets, where an anchor has several. ``r2`` is there where the loss regresses: one that compares directions
-    leaves the length of a guess free.
+    leaves the length of a guess free. ``hit_rate`` is there where a guess is a vector of an anchor's own, and
+    ``hit_rate_shuffled`` is that of the same guesses with the targets of others: what chance gives.
     """
     found: dict[str, float | str] = {}
     running = terms.weights.running(context.step, context.total_steps)
@@ -149,6 +170,9 @@ def _pairs(term: PredictTerm, context: StepContext) -> tuple[dict[str, float], i
         del health["r2"]
     if 1 < len(anchor.unique()) < len(anchor) and not spec.shuffle:
         health["target_between_example_share"] = alike_within(goal, anchor)
+    if len(goal) > FEW and len(anchor.unique()) == len(anchor):
+        health["hit_rate"] = hit_rate(guess, goal)
+        health["hit_rate_shuffled"] = hit_rate(guess, goal.roll(len(goal) // 2, 0))
     if isinstance(spec.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
         health["baseline_loss"] = float(spec.loss(constant_guess(spec.loss, goal), goal).mean())
     if isinstance(spec.loss, Kl | SoftCrossEntropy):

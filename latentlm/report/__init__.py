@@ -61,6 +61,7 @@ def page_sections(runs: Sequence[RunRecord]) -> list[Section]:
         training.other_scores(runs, shown),
         training.loss_curves(runs),
         training.depth(runs),
+        training.found_targets(runs),
         training.monitors(runs),
         training.recipes(runs),
         training.origin(runs),

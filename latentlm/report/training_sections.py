@@ -18,6 +18,7 @@ from latentlm.report.contract import (
     Text,
     between,
     number,
+    percent,
 )
 from latentlm.report.doctor import examine, fix, meaning
 from latentlm.report.figures.palette import png
@@ -150,6 +151,25 @@ def monitors(runs: Sequence[RunRecord]) -> Section:
                 rows.append([Cell(name), run.dot, *cells])
     head = ["term", "run", *(kind.replace("_", " ") for kind in kinds)]
     return Section("Monitors", [Table(head, rows, 2)])
+
+
+def found_targets(runs: Sequence[RunRecord]) -> Section:
+    """How often the guess of a level finds its own target among others: what it has learned, beside chance."""
+    rows = []
+    for name in terms(runs):
+        for run in runs:
+            seen = [value for _, value in run.curves.get(f"monitor/{name}/hit_rate", [])]
+            if seen:
+                values = (seen[0], seen[-1], run.last(f"monitor/{name}/hit_rate_shuffled"))
+                rows.append([Cell(name), run.dot, *map(percent, values)])
+    if not rows:
+        return Section("Own target found", [])
+    head = ["level", "run", "first, %", "last, %", "with the targets of others, %"]
+    note = Note(
+        "A guess has found its target where it is nearer to it than to 64 other targets of the batch, or all where it "
+        "has fewer. The last column is what chance gives."
+    )
+    return Section("Own target found", [Table(head, rows, 2), note])
 
 
 def origin(runs: Sequence[RunRecord]) -> Section:

@@ -18,6 +18,7 @@ from latentlm.monitor.statistics import (
     alike_within,
     class_health,
     constant_guess,
+    hit_rate,
     measure,
     pair_health,
     rank,
@@ -60,6 +61,25 @@ def test_pair_health_by_hand():
     assert abs(pair_health(draw(64, DIM, seed=2), goal)["cosine_margin"]) < 0.2
     assert found["target_norm"] == pytest.approx(float(goal.norm(dim=-1).mean()))
     assert found["target_std"] == pytest.approx(1, rel=0.1)
+
+
+def test_a_guess_finds_its_own_target_among_others():
+    goal = draw(200, DIM, seed=1) + 5
+    assert hit_rate(goal + 0.1 * draw(200, DIM, seed=2), goal) == 1
+    assert hit_rate(goal - 40, goal) == 1  # what all share does not count
+    by_chance = [hit_rate(draw(200, DIM, seed=seed), goal) for seed in range(10, 30)]
+    assert 0.5 / 65 < sum(by_chance) / 20 < 2 / 65
+    assert hit_rate(goal, goal.roll(100, 0)) == 0
+    twice = goal[:100].repeat(2, 1)
+    assert hit_rate(twice, twice) == 1  # an equal target is not another one
+    assert hit_rate(torch.ones(200, DIM), goal) == 0
+
+
+def test_few_others_are_all_of_them():
+    goal = torch.eye(10)
+    guess = goal.clone()
+    guess[3], guess[4] = goal[4], goal[3]
+    assert hit_rate(guess, goal) == pytest.approx(0.8)
 
 
 def test_the_gap_is_to_a_stranger_and_not_to_a_neighbour():

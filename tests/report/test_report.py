@@ -29,6 +29,8 @@ def make_run(folder, seed, terms=("latent", "spread"), reverse_gain=0.0, steps=4
                 row[f"{term}/value"] = 0.3 + math.exp(-step / (60 + 90 * k)) + draw.gauss(0, 0.03)
                 row[f"{term}/weighted"] = row[f"{term}/value"] * 0.1
                 row[f"monitor/{term}/rank"] = 4 + 20 * (1 - math.exp(-step / 120)) + seed
+                row[f"monitor/{term}/hit_rate"] = 0.02 + 0.5 * (step == steps - 2)
+                row[f"monitor/{term}/hit_rate_shuffled"] = 0.015
                 row[f"monitor/{term}/verdict"] = [] if step > 60 or k else ["low-rank-target"]
             row["loss"] = row["data/value"] + sum(row.get(f"{term}/weighted", 0) for term in terms)
             if step % 80 == 0:
@@ -70,6 +72,8 @@ def test_page_is_whole_in_itself(tmp_path):
         "compare.html",
     ]
     assert text.count("data:image/png;base64,") == 3
+    found = text[text.index("Own target found</h2>") :]
+    assert re.search(r"latent.*?<td>2\.0.*?<td>52\.0.*?<td>1\.5", found[: found.index("</table>")], re.DOTALL)
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
     assert "class=missing" not in text.replace("class=missing><span class=dot", "")
     for said in (
