@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from latentlm.attach.peft import latent_lora_config
     from latentlm.attach.state import latent_state
     from latentlm.components import predictors
+    from latentlm.components.data_targets import Pixels, Tokens
     from latentlm.components.positions import Last, Next, Now
     from latentlm.components.tap import Tap
-    from latentlm.components.targets import Ema, Frozen, Online, Pixels, Tokens
+    from latentlm.components.targets import Ema, Frozen, Online
     from latentlm.components.token_embeddings import TokenEmbeddings
     from latentlm.components.units import Unit
     from latentlm.config.schema import ConfigError
@@ -73,12 +74,12 @@ _HOME = {
     "Now": "components.positions",
     "Objective": "objective.objective",
     "Online": "components.targets",
-    "Pixels": "components.targets",
+    "Pixels": "components.data_targets",
     "Predict": "objective.terms",
     "Regularize": "objective.terms",
     "Tap": "components.tap",
     "TokenEmbeddings": "components.token_embeddings",
-    "Tokens": "components.targets",
+    "Tokens": "components.data_targets",
     "Unit": "components.units",
     "UnitLevel": "objective.unit_levels",
     "UnitLevels": "objective.unit_levels",

@@ -62,11 +62,12 @@ def cosine_margin(one: Float[Tensor, "m d"], other: Float[Tensor, "m d"]) -> flo
 
 @torch.no_grad()
 def hit_rate(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> float:
-    """Share of the guesses that are nearer to their own target than to 64 others of the batch (all, where it has fewer).
+    """Share of the guesses that are nearer to their own target than to 64 others (all, where there are fewer).
 
-        mean_i [ cos(g_i, t_i) > max_k cos(g_i, t_j(k)) ],   j(k): 64 rows spread over the batch, without those equal to t_i
+        mean_i [ cos(g_i, t_i) > max_k cos(g_i, t_j(k)) ],   j(k): 64 rows spread over the batch
 
-    Both centred, so that what all targets share does not count; 1 / 65 by chance.
+    A target that equals one's own is not another one. Both centred, so that what all targets share does not count;
+    1 / 65 by chance.
     """
     guess, goal = (F.normalize(each.float() - each.float().mean(0), dim=-1) for each in (guess, goal))
     num = len(goal)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.components.data_targets import Pixels, Tokens
 from latentlm.components.positions import At, Next, Now
 from latentlm.components.predictors import Linear, Predictor
 from latentlm.components.tap import Block, Depth, Tap, read_depth, resolve_depth
-from latentlm.components.targets import Ema, Frozen, Normalize, Online, Pixels, Tokens, random_code
+from latentlm.components.targets import Ema, Frozen, Normalize, Online, random_code
 from latentlm.components.transformer_predictor import LinearOn, Transformer
 from latentlm.losses import Mse, NextToken, PairLoss, RowLoss, SmoothL1
 from latentlm.objective.terms import Predict

@@ -6,9 +6,9 @@ It expands into ordinary terms; nothing below this module knows that a table exi
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from latentlm.components.data_targets import Tokens
 from latentlm.components.predictors import Linear, PerTokenLinear, Predictor
 from latentlm.components.tap import Depth, Tap, read_depth
-from latentlm.components.targets import Tokens
 from latentlm.components.units import Unit
 from latentlm.losses import InfoNce, NextToken, PairLoss, RowLoss
 from latentlm.objective.level_table import LevelTarget

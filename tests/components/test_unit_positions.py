@@ -6,8 +6,8 @@ import pytest
 import torch
 from toy_view import view
 
+from latentlm.components.data_targets import Tokens
 from latentlm.components.positions import ids_of, index
-from latentlm.components.targets import Tokens
 from latentlm.components.token_embeddings import TokenEmbeddings
 from latentlm.components.units import ROLES, Unit, UnitsAlone, units_alone
 
