@@ -7,6 +7,8 @@ from typing import Any
 from latentlm.config.schema import ConfigError
 from latentlm.config.yaml_reader import MAX_DEPTH, read_value
 
+PATHS = {"images": "image_folder"}  # what a bare path as data.source is short for; of text it is a corpus
+
 
 def split(assignment: str) -> tuple[str, Any]:
     """``a.b=value`` as its key and its value, which is YAML."""
@@ -23,16 +25,20 @@ def split(assignment: str) -> tuple[str, Any]:
 def apply(data: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Assign key paths in a copy of plain data.
 
-    A new ``kind`` starts its block afresh, wherever it is: the keys of the old kind mean nothing to it.
+    A new ``kind`` starts its block afresh, wherever it is: the keys of the old kind mean nothing to it. After
+    ``data.source=PATH`` keys of the source may follow, such as ``data.source.test=PATH``. A block is assigned before
+    the keys in it, in whatever order they are written.
     """
     data = _copy(data)
-    for key, value in sorted(pairs, key=lambda pair: not pair[0].endswith(".kind")):
+    for key, value in sorted(pairs, key=_outside_in):
         *parents, last = key.split(".")
         node = data
         for depth, parent in enumerate(parents):
             child = node.get(parent)
             if child is None or (last == "kind" and depth == len(parents) - 1 and isinstance(child, str)):
                 child = node[parent] = {}
+            if isinstance(child, str) and parents[: depth + 1] == ["data", "source"] and len(parents) == 2:
+                child = node[parent] = {"kind": PATHS.get(node.get("kind", "text"), "corpus"), "path": child}
             if not isinstance(child, dict):
                 raise ConfigError(f"override '{key}': '{'.'.join(parents[: depth + 1])}' is not a block")
             node = child
@@ -40,6 +46,11 @@ def apply(data: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[str, A
             node.clear()
         node[last] = value
     return data
+
+
+def _outside_in(pair: tuple[str, Any]) -> tuple[int, bool]:
+    key = pair[0]
+    return key.count("."), not key.endswith(".kind")
 
 
 def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

@@ -205,6 +205,8 @@ def test_overrides():
         "a": data["a"] | {"b": "text=with=signs"},
         "e": "{",
     }
+    for pairs in (["n.x={y: 1, z: 1}", "n.x.y=2"], ["n.x.y=2", "n.x={y: 1, z: 1}"]):  # a block before the keys in it
+        assert override(data, pairs)["n"] == {"x": {"y": 2, "z": 1}}
     assert override(data, ["a.b=2024-13-45"])["a"]["b"] == "2024-13-45"
     assert override(data, ["a.b=1e-4"])["a"]["b"] == "1e-4"  # parse makes a number of it where one is wanted
     for wrong, line in (
@@ -216,6 +218,15 @@ def test_overrides():
         with pytest.raises(ConfigError) as told:
             override(data, [wrong])
         assert str(told.value).startswith(line)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("kind", "short"), [(None, "corpus"), ("text", "corpus"), ("images", "image_folder")])
+def test_keys_of_a_source_go_with_its_path(kind, short, first):
+    base = {"data": {"max_length": 8} | ({} if kind is None else {"kind": kind})}
+    pairs = ["data.source=some/path", "data.source.test=other"]
+    found = override(base, pairs if first else pairs[::-1])
+    assert found["data"]["source"] == {"kind": short, "path": "some/path", "test": "other"}
 
 
 @pytest.mark.parametrize(
