@@ -16,11 +16,11 @@ SECONDS=0
 
 # one process and one core per model: two threads of one small model are slower than one
 say "training both models; the bar shows the one with the latent term, $out/next_token.log the other"
-latentlm train facts objective=next_token training.output_dir="$out/next_token" training.resume_from_checkpoint=true "$@" \
+latentlm train demo objective=next_token training.output_dir="$out/next_token" training.resume_from_checkpoint=true "$@" \
   2>"$out/next_token.log" &
 control=$!
 trap 'kill $control 2>/dev/null; wait $control || true' EXIT # gives it the time to save
-latentlm train facts training.output_dir="$out/reversal" training.resume_from_checkpoint=true "$@"
+latentlm train demo training.output_dir="$out/reversal" training.resume_from_checkpoint=true "$@"
 say "waiting for the other model"
 wait $control || { cat "$out/next_token.log" >&2; exit 1; }
 

@@ -60,8 +60,8 @@ COMMON = [
 
 
 def readme_line(name):
-    """The words of the README's launch line of a configuration."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The words of the launch line of a configuration, as its page says it."""
+    text = (ROOT / "recipes/accelerate/README.md").read_text(encoding="utf-8")
     (line,) = re.findall(rf"^accelerate launch .*accelerate-config {name}\).*$", text, re.MULTILINE)
     line = line.partition("  #")[0].replace(f'"$(latentlm accelerate-config {name})"', str(accelerate_configs()[name]))
     return shlex.split(line)[1:]
@@ -70,7 +70,7 @@ def readme_line(name):
 def launch(name, *words):
     """Start it; accelerate shards on GPUs only, so FSDP runs with a module that tells it otherwise."""
     line = readme_line(name)
-    program = "sharded_on_cpu" if name == "fsdp2" else "latentlm"
+    program = "fsdp_on_cpu" if name == "fsdp2" else "latentlm"
     line[line.index("latentlm")] = program
     line[line.index("launch") : line.index("launch") + 1] = ["--main_process_port", "0"]
     paths = [str(TESTS / "support"), os.environ.get("PYTHONPATH", "")]

@@ -11,7 +11,7 @@ from latentlm.experiment.recipe import load_recipe
 
 
 def test_the_two_models_differ_in_their_objective_alone():
-    with_terms, control = load_recipe("facts", []), load_recipe("facts", ["objective=next_token"])
+    with_terms, control = load_recipe("demo", []), load_recipe("demo", ["objective=next_token"])
     assert with_terms.objective.terms
     assert not control.objective.terms
     assert dataclasses.replace(with_terms, objective=control.objective) == control

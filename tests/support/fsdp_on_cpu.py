@@ -1,6 +1,6 @@
 """accelerate shards on GPUs only; told here that a CPU is one, its own engine runs on two gloo processes.
 
-As a program it is latentlm's: ``accelerate launch --config_file FSDP2 -m sharded_on_cpu train ...``.
+As a program it is latentlm's: ``accelerate launch --config_file FSDP2 -m fsdp_on_cpu train ...``.
 """
 
 from contextlib import contextmanager
