@@ -108,7 +108,8 @@ def _build(part: type, data: dict, path: str) -> Any:
     fields = fields_of(part)
     for key in data:
         if key not in fields:
-            raise ConfigError(f"{path}: unknown key '{_cut(key)}' for {part.__name__}{suggest(str(key), list(fields))}")
+            what = suggest(str(key), list(fields)) if fields else ", which has none; leave it out"
+            raise ConfigError(f"{path}: unknown key '{_cut(key)}' for {part.__name__}{what}")
     for name, (_, field) in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in data:

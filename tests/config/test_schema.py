@@ -161,7 +161,7 @@ def broken(**changes):
         (broken(source={"depth": {"at": 1}}), "objective.terms.a.source.depth: {'at': 1} is not int or float or str"),
         (broken(source={"depth": "1/O"}), "objective.terms.a.source: depth '1/O': use a fraction"),
         (broken(loss="smoth_l1"), "objective.terms.a.loss: unknown kind 'smoth_l1'; did you mean 'smooth_l1'?"),
-        (broken(loss={"kind": "mse", "beta": 1}), "objective.terms.a.loss: unknown key 'beta' for Mse"),
+        (broken(loss={"kind": "mse", "beta": 1}), "objective.terms.a.loss: unknown key 'beta' for Mse, which has none"),
         (broken(loss={"kind": "smooth_l1", "beta": -1}), "objective.terms.a.loss: SmoothL1.beta is -1.0"),
         (broken(target="ema"), "objective.terms.a.target: Ema needs the key 'tap'"),
         (broken(target="tokens"), "objective.terms.a: loss: next_token goes with target tokens"),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from latentlm.components.tap import Depth, read_depth
 from latentlm.result import check_replaceable
 
 
@@ -16,7 +17,7 @@ class Options:
         device: torch device; the GPU if there is one.
         limit: sentences of each property, or images.
         at: read the last token, the mean of all, or the class token; by default last for text, mean for images.
-        depths: blocks to probe; all without it.
+        depths: where, as in recipes (1/2, block 3); after every block, and before the first, without it.
         null: also probe a network of the same shape with fresh weights.
         cache: folder that keeps the states for the next time, also when stopped half way.
         batch_size: inputs in one forward pass; does not change the result.
@@ -28,7 +29,7 @@ class Options:
     device: str | None = None
     limit: int = 500
     at: Literal["last", "mean", "cls"] | None = None
-    depths: tuple[int, ...] | None = None
+    depths: tuple[Depth, ...] | None = None
     null: bool = True
     cache: str | None = None
     batch_size: int = 32
@@ -36,6 +37,10 @@ class Options:
 
     def __post_init__(self):
         check_replaceable("out", self.out)
+        if self.depths == ():
+            raise ValueError("depths: empty; name at least one, or leave it out")
+        for depth in self.depths or ():
+            read_depth(depth)
         for key, low in {"limit": 40, "batch_size": 1}.items():
             if getattr(self, key) < low:
                 raise ValueError(f"{key}: {getattr(self, key)} is too few; give at least {low}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from latentlm.components.tap import resolve_depth
 from latentlm.config.schema import ConfigError, dump
 from latentlm.data import Facts
 from latentlm.data.images import Images
@@ -87,7 +88,9 @@ def run(name: str, options: Options) -> Result:
 
 def evaluate(encoder: Encoder, properties: Sequence[Property], options: Options) -> Result:
     """A task for each property and depth; ``matrices`` holds accuracy, 0 at chance and 1 where all is right."""
-    depths = list(range(encoder.num_layers + 1)) if options.depths is None else list(options.depths)
+    every = range(encoder.num_layers + 1)
+    wanted = every if options.depths is None else {resolve_depth(each, encoder.num_layers) for each in options.depths}
+    depths = sorted(map(int, wanted))
     at = options.at or ("last" if encoder.kind == "text" else "mean")
     network, twin = _Reader(encoder, at, depths, options), None
     if options.null:

@@ -253,7 +253,7 @@ def test_a_network_is_probed_beside_its_nulls(hasty):
     tokenizer = word_tokenizer(properties[0].inputs)
     encoder = TextEncoder("tiny", tiny("llama", vocab_size=len(tokenizer)).float(), tokenizer)
     flat = dataclasses.replace(properties[0], name="flat", labels=[1] * 160)
-    scored = evaluate(encoder, [*properties, flat], Options(limit=160, depths=(0, 2)))
+    scored = evaluate(encoder, [*properties, flat], Options(limit=160, depths=("block 2", 0)))
     result = scored.to_lm_eval()
     assert {task.split("/")[1] for task in result["results"]} == {"tense", "coordination inversion"}
     for row in result["results"].values():
