@@ -32,9 +32,9 @@ def apply(data: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[str, A
     data = _copy(data)
     for key, value in sorted(pairs, key=_outside_in):
         *parents, last = key.split(".")
-        node = data
+        node: dict[str, Any] = data
         for depth, parent in enumerate(parents):
-            child = node.get(parent)
+            child: Any = node.get(parent)
             if child is None or (last == "kind" and depth == len(parents) - 1 and isinstance(child, str)):
                 child = node[parent] = {}
             if isinstance(child, str) and parents[: depth + 1] == ["data", "source"] and len(parents) == 2:

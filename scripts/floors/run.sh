@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=$PWD
 place=${LATENTLM_FLOORS:-$root/.venv-floors}
-tools=(beartype hypothesis jsonschema jaxtyping psutil pytest pytest-xdist pyyaml rich safetensors scikit-learn sentencex "setuptools>=77" typer pillow)
+tools=(beartype hypothesis jsonschema jaxtyping psutil pytest tensorboard pytest-xdist pyyaml rich safetensors scikit-learn sentencex "setuptools>=77" typer pillow)
 tests=(tests/attach tests/components tests/objective tests/losses tests/trainers tests/export tests/experiment/test_recipes.py tests/experiment/test_train.py)
 
 for name in ${*:-lowest newest}; do

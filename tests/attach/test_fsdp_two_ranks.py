@@ -75,6 +75,7 @@ def steps(hows, num_steps=3):
     return found
 
 
+@pytest.mark.slow
 def test_teachers_of_shards_equal_those_of_one_process(pool):
     hows = ("blocks", "kept", "all")
     ((losses, weights, _, lag),) = steps([None])

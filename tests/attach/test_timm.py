@@ -31,7 +31,7 @@ terms:
 
 
 def build(architecture="vit_tiny_patch16_224", seed=0, **special):
-    sizes = {"img_size": 16, "patch_size": 4, "in_chans": 2, "embed_dim": 32, "depth": "block 4", "num_heads": 4}
+    sizes = {"img_size": 16, "patch_size": 4, "in_chans": 2, "embed_dim": 32, "depth": 4, "num_heads": 4}
     torch.manual_seed(seed)
     config = AutoConfig.for_model("timm_wrapper", architecture=architecture, model_args=sizes | special)
     model = AutoModel.from_config(config).eval()

@@ -17,7 +17,7 @@ import yaml
 from paths import TESTS
 from tiny_recipes import tiny
 
-from latentlm.config.catalog import recipe_names
+from latentlm.config.catalog import method_names, recipe_names
 from latentlm.config.schema import dump, kind_of
 from latentlm.data import Facts
 from latentlm.experiment.build_model import read_config
@@ -37,6 +37,22 @@ TWICE = (  # whatever draws random numbers in training, each kind once
     "lejepa",  # directions of a Gaussian test
     "grpo",  # sampled answers
 )
+OWN = (
+    "mae",
+    "ijepa",
+    "dino",
+    "byol",
+    "vicreg",
+    "lejepa",
+    "swav",
+    "nepa",
+    "salt",
+    "constructive_places",
+    "capi",
+    "dinov2",
+)
+# methods for images that are made of the same parts as those above
+LIKE = [name for name, path in method_names().items() if path.parent.name == "vision" and name not in OWN]
 AFTER = {  # the recipe that has to be run before, and what names its network
     "salt": ("mae", "objective.terms.seen_by_mae.target.checkpoint"),
     "distill_depths": ("mae", "objective.terms.quarters.target.checkpoint"),
@@ -74,7 +90,9 @@ def losses(run: Path) -> dict[int, dict[str, float]]:
     }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LIKE else ()) for name in RECIPES]
+)
 def test_a_recipe_trains_and_logs_its_terms(name, trained):
     small, run = trained(name)
     recipe = load_recipe(name, small)
@@ -90,7 +108,9 @@ def test_a_recipe_trains_and_logs_its_terms(name, trained):
     assert replace(saved, training=training) == recipe
 
 
-@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in (*SMOKE, "grpo") else pytest.mark.slow) for name in TWICE]
+)
 def test_a_recipe_does_the_same_twice(name, trained):
     assert first_difference(losses(trained(name)[1]), losses(trained(name, "again")[1])) is None
 

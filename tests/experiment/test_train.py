@@ -90,6 +90,7 @@ def test_the_shares_of_the_terms_add_up_to_the_loss():
         assert row["data/value"] + sum(parts) == pytest.approx(row["loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch):
     same = ["smoke_text", "training.max_steps=14", "training.save_steps=4"]
     handler = signal.getsignal(signal.SIGINT)
@@ -131,6 +132,7 @@ def test_interrupted_and_killed_runs_end_like_one_that_went_through(monkeypatch)
     assert "broken is finished; nothing to do" in train("broken", "training.resume_from_checkpoint=true")
 
 
+@pytest.mark.slow
 def test_dropped_words_and_hidden_ones_go_on_where_they_were(monkeypatch):
     same = [
         "smoke_text",

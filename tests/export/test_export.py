@@ -140,6 +140,7 @@ def test_an_exported_folder_needs_no_latentlm():
     assert torch.equal(torch.load("logits", weights_only=True), logits(from_pretrained("heads")))
 
 
+@pytest.mark.slow
 def test_an_exported_vit_needs_no_latentlm_and_comes_with_its_processor():
     told = latentlm("train", "smoke_vision", "training.max_steps=2", "training.output_dir=run")
     assert told.code == 0, told.err

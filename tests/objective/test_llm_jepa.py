@@ -66,7 +66,7 @@ def naive(network, predictor_tokens, template):
 
 
 @pytest.mark.parametrize("template", ["chatml", "default_system"])
-@pytest.mark.parametrize("tokens", [0, 2])
+@pytest.mark.parametrize("tokens", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_twenty_steps_are_those_of_three_forwards(tokens, template):
     network = build("llama", vocab_size=500, max_position_embeddings=256).double()
     model = get_latent_model(copy.deepcopy(network), recipe(tokens)).double().train()

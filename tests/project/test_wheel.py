@@ -57,6 +57,7 @@ def test_everything_but_pages_is_inside(wheel):
         assert not {f"{package}/{file}" for file in wanted} - names
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_trains_and_evaluates_anywhere(wheel, tmp_path):
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -156,6 +156,7 @@ def test_wrong_folders_are_one_line(tmp_path, monkeypatch):
         assert latentlm("doctor", *words) == (2, "", f"latentlm: {line}\n")
 
 
+@pytest.mark.slow
 def test_two_crop_kl_collapses_and_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     longer = [

@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from attached_models import lora
+from combinations import combinations
 from datasets import Dataset
 from tiny_chats import CHATS, tokenizer
 from tiny_models import build
@@ -115,10 +116,12 @@ def of_trl(kind, layout):
 
 
 @pytest.mark.filterwarnings("ignore")  # TRL's, about attention and padding
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("layout", ["right", "packed"])
-@pytest.mark.parametrize("kind", TABLES)
-@pytest.mark.parametrize("how", ["loop", "stock trainer", "trainer", "sft"])
+@pytest.mark.parametrize(
+    ("how", "kind", "layout", "tuning"),
+    combinations(
+        ["loop", "stock trainer", "trainer", "sft"], list(TABLES), ["right", "packed"], ["full", "lora"], one_in=2
+    ),
+)
 def test_the_same_terms_in_every_way(how, kind, layout, tuning, tmp_path):
     model, tok = model_of(kind, tuning), tokenizer("marked")
     options = {"per_device_train_batch_size": 4}

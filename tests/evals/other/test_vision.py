@@ -187,6 +187,7 @@ def test_pixels_round_trip_and_are_decoded():
 QUICK = Options(num_train=300, num_test=60, pixels=20, decoder=5)
 
 
+@pytest.mark.slow
 def test_a_whole_evaluation_of_scenes():
     size = {"height": 32, "width": 32}
     processor = ViTImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
