@@ -16,6 +16,7 @@ from latentlm.types import StepContext
 
 ROWS = 1024  # that are looked at: more cost more than they tell
 OTHERS = 64  # targets among which a guess has to find its own
+ASKED = 256  # guesses that are asked, which tells enough
 FEW = 8  # pairs of a batch in which finding one's own says little
 
 
@@ -172,8 +173,9 @@ def _pairs(term: PredictTerm, context: StepContext) -> tuple[dict[str, float], i
     if 1 < len(anchor.unique()) < len(anchor) and not spec.shuffle:
         health["target_between_example_share"] = alike_within(goal, anchor)
     if len(goal) > FEW and len(anchor.unique()) == len(anchor):
-        health["hit_rate"] = hit_rate(guess, goal)
-        health["hit_rate_shuffled"] = hit_rate(guess, goal.roll(len(goal) // 2, 0))
+        some, own = guess[:ASKED], goal[:ASKED]
+        health["hit_rate"] = hit_rate(some, own)
+        health["hit_rate_shuffled"] = hit_rate(some, own.roll(len(own) // 2, 0))
     if isinstance(spec.loss, PairLoss):  # row losses talk to other ranks, which may have nothing to measure
         health["baseline_loss"] = float(spec.loss(constant_guess(spec.loss, goal), goal).mean())
     if isinstance(spec.loss, Kl | SoftCrossEntropy):
