@@ -212,10 +212,6 @@ def sample(
     They are a part of a mixture, with the term of the method lwf: `latentlm train lwf data.kind=mixture
     data.parts="[{source: facts.jsonl, terms: []}, {source: texts.jsonl, terms: [keep]}]"`.
     """
-    from latentlm.config.schema import ConfigError
-
-    if not out.endswith(".jsonl"):
-        raise ConfigError(f"sample: {out}; name a file that ends in .jsonl")
     _quiet()
     from latentlm.export.model_texts import write_model_texts
 

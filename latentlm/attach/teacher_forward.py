@@ -118,7 +118,8 @@ def teacher_readout(attachment: Attachment, kind: str | None) -> Callable[[Tenso
     if _copies_nothing(attachment, kind):
         adapters = [layer for module in head_modules(model) for layer in _adapters(module)]
         return partial(_without, adapters, readout(model)) if adapters else readout(model)
-    copied = _copied(attachment, kind)
+    own = {id(weight) for module in head_modules(model) for weight in module.parameters()}
+    copied = {name: weight for name, weight in _copied(attachment, kind).items() if id(weight) in own}
     copies = _teacher(attachment, kind).weights(copied)
     return readout(model, {id(weight): copies[name] for name, weight in copied.items()})
 

@@ -29,20 +29,26 @@ def apply(data: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[str, A
     ``data.source=PATH`` keys of the source may follow, such as ``data.source.test=PATH``. A block is assigned before
     the keys in it, in whatever order they are written.
     """
-    data = _copy(data)
+    data, given = _copy(data), dict(pairs)
     for key, value in sorted(pairs, key=_outside_in):
         *parents, last = key.split(".")
         node: dict[str, Any] = data
         for depth, parent in enumerate(parents):
             child: Any = node.get(parent)
+            if isinstance(child, str) and parents == ["data", "source"] and (last != "kind" or "data.source" in given):
+                kind = value if last == "kind" else PATHS.get(node.get("kind", "text"), "corpus")
+                child = node[parent] = {"kind": kind, "path": child}
             if child is None or (last == "kind" and depth == len(parents) - 1 and isinstance(child, str)):
                 child = node[parent] = {}
-            if isinstance(child, str) and parents[: depth + 1] == ["data", "source"] and len(parents) == 2:
-                child = node[parent] = {"kind": PATHS.get(node.get("kind", "text"), "corpus"), "path": child}
             if not isinstance(child, dict):
                 raise ConfigError(f"override '{key}': '{'.'.join(parents[: depth + 1])}' is not a block")
             node = child
         if last == "kind" and node.get("kind") != value:
+            block = ".".join(parents)
+            if isinstance(given.get(block), dict) and "kind" in node:
+                raise ConfigError(
+                    f"override '{key}': '{block}' is given with kind {node['kind']}; leave one of them out"
+                )
             node.clear()
         node[last] = value
     return data

@@ -18,6 +18,8 @@ SHORTEST = 4  # tokens; a text that ends sooner teaches nothing
 
 def check_texts(name: str, out: Path, rows: int, tokens: int, temperature: float) -> None:
     """Refuse what cannot be written, before a model is loaded."""
+    if out.suffix != ".jsonl":
+        raise ConfigError(f"sample: {out}; name a file that ends in .jsonl")
     if out.exists():
         raise ConfigError(f"sample: {out} is there already; name a new file")
     if not out.absolute().parent.is_dir():

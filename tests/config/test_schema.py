@@ -214,9 +214,10 @@ def test_overrides():
         ("=3", "override '=3': write key.path=value"),
         ("e.f=3", "override 'e.f': 'e' is not a block"),
         ("a.b.c=3", "override 'a.b.c': 'a.b' is not a block"),
+        (["n={kind: x, y: 1}", "n.kind=z"], "override 'n.kind': 'n' is given with kind x; leave one of them out"),
     ):
         with pytest.raises(ConfigError) as told:
-            override(data, [wrong])
+            override(data, [wrong] if isinstance(wrong, str) else wrong)
         assert str(told.value).startswith(line)
 
 
@@ -227,6 +228,10 @@ def test_keys_of_a_source_go_with_its_path(kind, short, first):
     pairs = ["data.source=some/path", "data.source.test=other"]
     found = override(base, pairs if first else pairs[::-1])
     assert found["data"]["source"] == {"kind": short, "path": "some/path", "test": "other"}
+    told = override(base, ["data.source.kind=own", *pairs] if first else [*pairs, "data.source.kind=own"])
+    assert told["data"]["source"] == {"kind": "own", "path": "some/path", "test": "other"}
+    shipped = override(base, ["data.source=some/path"])  # of a recipe: another kind takes its place
+    assert override(shipped, ["data.source.kind=own"])["data"]["source"] == {"kind": "own"}
 
 
 @pytest.mark.parametrize(
