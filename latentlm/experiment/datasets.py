@@ -82,11 +82,21 @@ def prepare(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
     )
 
 
+def _check_batch(recipe: Recipe, images: int) -> None:
+    """Refuse one image where a term needs several."""
+    if images < 2 and (coupled := recipe.objective.uses_batch_statistics):
+        raise ConfigError(
+            "training.per_device_train_batch_size: one image has no batch statistics, "
+            f"which {coupled[0]} needs; give 2 or more"
+        )
+
+
 def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
     sizes = geometry(config)
     side, patch = sizes.image[0], sizes.patch[0]
     if sizes.image != (side, side) or sizes.patch != (patch, patch):
         raise ConfigError("model.config: image_size and patch_size must be one number each")
+    _check_batch(recipe, recipe.training["per_device_train_batch_size"])  # before images are read or drawn
     data, lines = with_preprocessing(data, recipe.model, config)
     lines += _rarely_masked(data, recipe.training["per_device_train_batch_size"])
     for line in (*told_of_size(recipe.model, config), *lines) if is_first() else ():
@@ -103,12 +113,7 @@ def _images(recipe: Recipe, data: Images, config: Any) -> Prepared:
         raise ConfigError("training.max_steps: a stream has no length; say how many steps")
     if num == 0:
         raise ConfigError("data: there are no images to train on; check the source")
-    coupled = recipe.objective.uses_batch_statistics
-    if coupled and min(recipe.training["per_device_train_batch_size"], num or 2) < 2:
-        raise ConfigError(
-            "training.per_device_train_batch_size: one image has no batch statistics, "
-            f"which {coupled[0]} needs; give 2 or more"
-        )
+    _check_batch(recipe, num or 2)
     size = {"height": side, "width": side}
     mean, std = ([*values] * (sizes.channels // len(values)) for values in (collator.mean, collator.std))
     processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size}
