@@ -1,6 +1,6 @@
 """Training steps timed against each other: arms take turns in random order on shared weights, in one run.
 
-Used by the bench_*.py beside it. Time is a ratio to the baseline of the same round, so that a slow minute of the
+Used by the scripts beside it. Time is a ratio to the baseline of the same round, so that a slow minute of the
 machine hits all arms alike; memory is the peak of a process of its own for each arm.
 """
 

@@ -132,7 +132,7 @@ class Views:
     def colours(
         self, views: Float[Tensor, "bv c s s"], keys: np.ndarray, which: slice = ALL
     ) -> Float[Tensor, "bv c s s"]:
-        """The changes after the cut, view by view."""
+        """The changes after the cut, view by view; `views` may be written to."""
 
         def draw(name: str, num: int) -> Tensor:
             return uniforms(keys, name, self.total * num).view(len(keys), self.total, num)[:, which].flatten(0, 1)
@@ -140,15 +140,16 @@ class Views:
         if self.jitter:
             views = _jitter(views, draw("jitter", 5), self.jitter, self.saturation)
         if self.grayscale and views.shape[1] == 3:
-            views = torch.where((draw("gray", 1) < self.grayscale).view(-1, 1, 1, 1), luma(views), views)
+            grey = draw("gray", 1)[:, 0] < self.grayscale
+            views[grey] = luma(views[grey]).expand(-1, 3, -1, -1)
         if (blur := self._by_view(self.blur)[which].repeat(len(keys))).any():
             u = draw("blur", 2)
             most = min(2.0, max(0.2, views.shape[-1] / 56))
-            blurred = _blur(views, 0.1 + (most - 0.1) * u[:, 1])
-            views = torch.where((u[:, 0] < blur).view(-1, 1, 1, 1), blurred, views)
+            chosen = u[:, 0] < blur
+            views[chosen] = _blur(views[chosen], 0.1 + (most - 0.1) * u[chosen, 1])
         if (solarize := self._by_view(self.solarize)[which].repeat(len(keys))).any():
-            flipped = torch.where(views >= 0.5, 1 - views, views)
-            views = torch.where((draw("solarize", 1)[:, 0] < solarize).view(-1, 1, 1, 1), flipped, views)
+            chosen = draw("solarize", 1)[:, 0] < solarize
+            views[chosen] = torch.where(views[chosen] >= 0.5, 1 - views[chosen], views[chosen])
         return views
 
     def _by_view(self, probability: float | tuple[float, ...]) -> Float[Tensor, " v"]:
@@ -182,18 +183,21 @@ def _resize(pixels: Tensor, size: int) -> Tensor:
 
 
 def _jitter(views: Tensor, u: Tensor, strength: float, saturation: float | None = None) -> Tensor:
+    """Each change maps a pixel's colour by a matrix and a shift, so all four are one matrix and one shift of a view."""
     strengths = torch.tensor([strength, strength, strength if saturation is None else saturation])
     factors = 1 + 0.8 * strengths * (2 * u[:, :3] - 1)
-    brightness, contrast, colour = factors.view(-1, 3, 1, 1, 1).unbind(1)
-    out = views * brightness
-    grey = out if views.shape[1] == 1 else luma(out)
-    out = (out - grey.mean((-2, -1), keepdim=True)) * contrast + grey.mean((-2, -1), keepdim=True)
-    if views.shape[1] == 3:
+    brightness, contrast, colour = factors.view(-1, 3, 1, 1).unbind(1)
+    channels = views.shape[1]
+    same, weights = torch.eye(channels), torch.tensor(_LUMA if channels == 3 else (1.0,))
+    mean = (views.mean((-2, -1)) @ weights).view(-1, 1, 1) * brightness
+    later = same.expand(len(views), -1, -1)
+    if channels == 3:
         turn = 2 * math.pi * 0.2 * strength * (2 * u[:, 3] - 1)
-        out = (_turn(turn) @ out.flatten(2)).view_as(out)
-        grey = luma(out)
-        out = grey + colour * (out - grey)
-    return torch.where((u[:, 4] < 0.8).view(-1, 1, 1, 1), out.clamp(0, 1), views)
+        later = (colour * same + (1 - colour) * weights) @ _turn(turn)
+    done = (u[:, 4] < 0.8).view(-1, 1, 1)
+    matrix = torch.where(done, later * contrast * brightness, same)
+    shift = torch.where(done, later.sum(-1, keepdim=True) * (1 - contrast) * mean, 0)
+    return torch.baddbmm(shift, matrix, views.flatten(2)).clamp_(0, 1).view_as(views)
 
 
 def _turn(angle: Tensor) -> Tensor:

@@ -46,20 +46,20 @@ class ImageCollator:
     After the run the row of an image holds, for each view, the class token and then its p patches in raster order, so
     patch j of view w is at ``w * (1 + p) + 1 + j``. The masks fall on global views only; local ones are seen whole.
 
-    =============  ==========  ================================================================================
-    set            shape       positions
-    =============  ==========  ================================================================================
-    class          b 1 v       class tokens of all views, one group
-    cls_global   b 1 num     those of the global views
-    cls_1, _b    b pairs 1   class tokens of two different views, paired: any view and a global one
-    matched_patches_1, _b    b pairs p   patches of the one view, and of the other those that the centres of these lie
-    in; none
-                               where that is outside of the other view, or one of the two is not seen
-    patches_1, _2  b pairs p   all patches of two different global views, paired
-    patches        b v p       all patches, a group for each view
-    visible        b v k       patches that the network sees
-    masked         b num*g n   patches to predict, a group for each block of each global view
-    =============  ==========  ================================================================================
+    ====================  ==========  =========================================================================
+    set                   shape       positions
+    ====================  ==========  =========================================================================
+    cls                   b 1 v       class tokens of all views, one group
+    cls_global            b 1 num     those of the global views
+    cls_1, _2             b pairs 1   class tokens of two different views, paired: any view and a global one
+    matched_patches_1,    b pairs p   patches of the one view, and of the other those that the centres of these
+    _2                                lie in; none where that is outside of the other view, or one of the two is
+                                      not seen
+    patches_1, _2         b pairs p   all patches of two different global views, paired
+    patches               b v p       all patches, a group for each view
+    visible               b v k       patches that the network sees
+    masked                b num*g n   patches to predict, a group for each block of each global view
+    ====================  ==========  =========================================================================
 
     Local views of another size (`local_size`) have fewer patches p, a group of theirs ends in -1; they come as
     latent.local_pixels [b*local c s s], and copies of the network do not run on them.
