@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import parse_flag_from_env
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
@@ -56,6 +57,19 @@ def _step(line: str) -> float:
         return math.inf
 
 
+def _processes(number: int) -> str:
+    """How many train together, where that is worth a word."""
+    if number > 1:
+        return f" on {number} processes"
+    # with --cpu `accelerate launch` starts one process from a configuration for GPUs, whatever --num_processes says
+    alone = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return (
+        " on 1 process (accelerate's --cpu starts no more: leave it out, training.use_cpu=true will do)"
+        if alone
+        else ""
+    )
+
+
 class Bar(TrainerCallback):
     """A progress bar with the share of every term in the loss; ten plain lines where there is no terminal."""
 
@@ -74,9 +88,8 @@ class Bar(TrainerCallback):
         kinds = " and ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights}))
         since = f" from step {state.global_step}" if state.global_step else ""
         if shown:
-            console.print(
-                f"training {size / 1e6:.3g} M weights ({kinds}) for {state.max_steps} steps{since} in {self.folder}"
-            )
+            steps = f"{state.max_steps} steps{since}{_processes(world_size())}"
+            console.print(f"training {size / 1e6:.3g} M weights ({kinds}) for {steps} in {self.folder}")
         flexible = TextColumn("{task.fields[losses]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -137,6 +137,7 @@ def _origin() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "commit": _commit(),
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.cuda.device_count()} GPUs",
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "python": platform.python_version(),
         "versions": _versions(),
     }

@@ -103,7 +103,7 @@ def _training(run: Path, recipe: dict, base: str | None, step: int | None) -> st
         ("adapters", _inline(model["lora"]) if model.get("lora") else None),
         ("data", _inline(source or {"source": data.get("source")})),
         ("seeds", f"training {recipe.get('training', {}).get('seed')}, data {source.get('seed', '-')}"),
-        *((key, facts.get(key)) for key in ("command", "date", "commit", "hardware", "seconds", "python")),
+        *((key, facts.get(key)) for key in ("command", "date", "commit", "hardware", "processes", "seconds", "python")),
         ("earlier commits", ", ".join(map(str, facts.get("earlier_commits", [])))),
         ("versions", _inline(facts.get("versions", {}))),
     ]

@@ -84,6 +84,15 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def test_a_launch_that_starts_one_process_says_so(tmp_path, monkeypatch):
+    """`accelerate launch --cpu --num_processes 2` with a configuration for GPUs is one process with this variable."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    told = latentlm("train", "smoke_text", *COMMON, "training.max_steps=1", f"training.output_dir={tmp_path / 'run'}")
+    assert told.code == 0, told.err
+    assert "on 1 process (accelerate's --cpu starts no more" in told.err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 def test_two_processes_train_like_one_and_go_on_from_a_checkpoint(name, tmp_path):
