@@ -21,6 +21,6 @@ case "${1:-test}" in
   lint) lint ;;
   types) types ;;
   test) tests "${@:2}" ;;
-  all) lint && types && tests -m "not gpu" ;;
+  all) lint && types && tests -m "not gpu" --jaxtyping-packages=latentlm,latentlm_evals,beartype.beartype ;;
   *) echo "usage: scripts/check.sh [fix | lint | types | test | all | floors]" >&2; exit 2 ;;
 esac

@@ -1,3 +1,6 @@
+import gc
+
+import jaxtyping
 import pytest
 from accelerate.state import GradientState
 from gloo_pool import Pool
@@ -11,11 +14,27 @@ settings.register_profile(
 settings.load_profile("quick")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_heap():
+    """Each training collects garbage, which takes a second among the million objects of imported libraries."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def whole_steps():
     """A test that fails within an accumulation must not leave later ones without optimizer steps."""
     yield
     GradientState()._set_sync_gradients(True)
+
+
+@pytest.fixture
+def unchecked_types():
+    """No check of types by jaxtyping: what the code itself says to a wrong value is tested."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

@@ -81,9 +81,24 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("accumulation")
 
 
-@pytest.mark.parametrize(("size", "accumulation"), [(1, 8), (4, 2)])
-@pytest.mark.parametrize("packing", ["packed", "none"])
-@pytest.mark.parametrize("cls", [LatentTrainer, LatentSFTTrainer])
+@pytest.mark.parametrize(
+    ("cls", "packing", "size", "accumulation"),
+    [
+        (LatentTrainer, "packed", 1, 8),
+        (LatentSFTTrainer, "none", 4, 2),
+        *(
+            pytest.param(*way, marks=pytest.mark.slow)
+            for way in (
+                (LatentTrainer, "packed", 4, 2),
+                (LatentTrainer, "none", 1, 8),
+                (LatentTrainer, "none", 4, 2),
+                (LatentSFTTrainer, "packed", 1, 8),
+                (LatentSFTTrainer, "packed", 4, 2),
+                (LatentSFTTrainer, "none", 1, 8),
+            )
+        ),
+    ],
+)
 def test_accumulating_is_one_batch(folder, cls, packing, size, accumulation):
     logs, weights = at_once(folder, packing)
     found, others = train(cls, folder, size, accumulation, packing)

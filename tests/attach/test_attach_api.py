@@ -8,7 +8,7 @@ import pytest
 import torch
 from attached_models import POINTWISE, batch_of, checkpointed, documents
 from checkpointing import keep_activations
-from tiny_models import NAMES, TINY, build, ids
+from tiny_models import FAMILIES, TINY, build, ids
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -31,7 +31,7 @@ UNMASKED = {
     "xlm-roberta",
 }
 
-every = pytest.mark.parametrize("name", NAMES)
+every = pytest.mark.parametrize("name", FAMILIES)
 EXACT = {"rtol": 0, "atol": 0}
 
 

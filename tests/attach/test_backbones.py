@@ -7,13 +7,13 @@ from functools import lru_cache
 import pytest
 import torch
 from checkpointing import recompute
-from tiny_models import DIM, NAMES, NUM_LAYERS, TINY, VOCAB, build, ids
+from tiny_models import DIM, FAMILIES, NUM_LAYERS, TINY, VOCAB, build, ids
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from latentlm.backbones import Backbone, find_backbone, hidden_state, readout
 
-every = pytest.mark.parametrize("name", NAMES)
+every = pytest.mark.parametrize("name", FAMILIES)
 
 
 @dataclass

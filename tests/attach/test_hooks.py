@@ -74,9 +74,8 @@ def test_a_shared_head_is_trained_in_half_precision(autocast):
         assert weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param("off", marks=compiling), pytest.param("not reentrant", marks=[pytest.mark.slow, *compiling])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=compiling) for kind in ("off", "not reentrant")])
 def test_compiled_model_makes_the_same_steps(kind):
     model, other = (
         checkpointed(get_latent_model(build("llama"), {"terms": ALL, "monitor_every": 2}), kind).train() for _ in "ab"
@@ -99,6 +98,7 @@ def test_compiled_model_makes_the_same_steps(kind):
     assert not latent_state(other).monitoring.probe.found  # no gradient can be seen inside a graph
 
 
+@pytest.mark.slow
 @compiling[0]
 @compiling[1]
 def test_grad_ratio_of_a_compiled_model_is_refused():

@@ -85,11 +85,25 @@ def trained(how, tuning, accumulation, kind, names, folder):
         return logs, {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("how", ["trainer", "sft"])
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+EVERY, FEW = tuple(TERMS), ("next_state", "slow")
+
+
 @pytest.mark.parametrize(
-    ("accumulation", "kind", "names"),
-    [(1, "off", tuple(TERMS)), (1, "not reentrant", tuple(TERMS)), (2, "off", ("next_state", "slow"))],
+    ("how", "tuning", "accumulation", "kind", "names"),
+    [
+        ("trainer", "full", 1, "off", EVERY),
+        ("sft", "lora", 1, "not reentrant", EVERY),
+        ("trainer", "lora", 2, "off", FEW),
+        ("sft", "full", 2, "off", FEW),
+        pytest.param("trainer", "lora", 1, "off", EVERY, marks=pytest.mark.slow),
+        pytest.param("trainer", "full", 1, "not reentrant", EVERY, marks=pytest.mark.slow),
+        pytest.param("trainer", "lora", 1, "not reentrant", EVERY, marks=pytest.mark.slow),
+        pytest.param("trainer", "full", 2, "off", FEW, marks=pytest.mark.slow),
+        pytest.param("sft", "full", 1, "off", EVERY, marks=pytest.mark.slow),
+        pytest.param("sft", "lora", 1, "off", EVERY, marks=pytest.mark.slow),
+        pytest.param("sft", "full", 1, "not reentrant", EVERY, marks=pytest.mark.slow),
+        pytest.param("sft", "lora", 2, "off", FEW, marks=pytest.mark.slow),
+    ],
 )
 def test_trainers_on_two_ranks_equal_one_process(pool, how, tuning, accumulation, kind, names, tmp_path):
     one = trained(how, tuning, 1, "off", names, tmp_path)
@@ -129,7 +143,7 @@ def sharded(how, names, folder):
         return logs, [weight.detach().clone() for weight in trainer.model.latent.parameters()]
 
 
-@pytest.mark.parametrize("how", ["trainer", "sft"])
+@pytest.mark.parametrize("how", ["trainer", pytest.param("sft", marks=pytest.mark.slow)])
 def test_sharded_weights_give_the_same_run(pool, how, tmp_path):
     import latentlm
 

@@ -28,6 +28,7 @@ HOSTILE = [  # YAML in the place of a value
     "!own x", "! x", "!!python/object/apply:os.system [ls]", "!!python/name:os.system", "%TAG ! x",
     "9" * 5000, "-" + "9" * 400, "0x" + "f" * 400, "0b_", "1_0", "190:20:30", "1e999", "-.inf", ".NaN", "2026-02-31",
 ]  # fmt: skip
+MORE = ("smoke_vision", "grpo", "levels", "llm_jepa")
 SECONDS = 5  # of one case, on the processor
 
 
@@ -92,7 +93,7 @@ def loads_or_is_refused(*words: Any) -> bool:
     return not line
 
 
-@pytest.mark.parametrize("name", ["smoke_text", "smoke_vision", "grpo", "dino", "levels", "llm_jepa"])
+@pytest.mark.parametrize("name", ["smoke_text", "dino", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def test_a_recipe_with_something_changed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng, data, file = random.Random(name), compose(name), tmp_path / "own.yaml"
@@ -107,7 +108,9 @@ def test_a_recipe_with_something_changed(name, tmp_path, monkeypatch):
     assert loaded < 50  # the changes do reach something
 
 
-@pytest.mark.parametrize("name", ["smoke_text", "mae", "reversal_pretrained"])
+@pytest.mark.parametrize(
+    "name", ["smoke_text", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mae", "reversal_pretrained"))]
+)
 def test_a_file_with_some_characters_changed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng, text, file = random.Random(name), recipe_names()[name].read_text(encoding="utf-8"), tmp_path / "own.yaml"

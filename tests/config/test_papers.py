@@ -127,7 +127,10 @@ def test_the_recipe_has_the_papers_values_and_says_what_differs(name):
     assert f"latentlm train {name} data.source=" in lines
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("mae_paper", "dino_paper") else pytest.mark.slow) for name in PAPERS],
+)
 def test_network_and_arguments_are_built(name, tmp_path):
     from transformers import AutoModel
 

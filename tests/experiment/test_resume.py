@@ -44,8 +44,15 @@ def everything(model):
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("cls", [LatentTrainer, LatentSFTTrainer])
+@pytest.mark.parametrize(
+    ("cls", "tuning"),
+    [
+        (LatentTrainer, "full"),
+        (LatentSFTTrainer, "lora"),
+        pytest.param(LatentTrainer, "lora", marks=pytest.mark.slow),
+        pytest.param(LatentSFTTrainer, "full", marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_run_equals_the_straight_one(cls, tuning, tmp_path):
     straight = trainer_for(cls, build(tuning), tmp_path / "straight")
     straight.train()

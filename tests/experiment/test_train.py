@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -172,40 +171,52 @@ def test_resuming_refuses_another_recipe_and_takes_more_steps():
     assert not (Path("run") / "checkpoints" / "checkpoint-2").exists()  # training.save_total_limit
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_second_signal_stops_at_once():
-    script = (
-        "import os, signal, time\nfrom latentlm.experiment.callbacks import Interrupt\n"
-        "with Interrupt() as interrupt:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    assert interrupt.pressed; interrupt.since -= 2\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGTERM
-    assert done.stderr.count("stopping after this step") == 1
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        try:
+            sys.stderr = os.fdopen(writing, "w", encoding="utf-8", buffering=1)
+            with callbacks.Interrupt() as interrupt:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert interrupt.pressed
+                interrupt.since -= 2
+                os.kill(os.getpid(), signal.SIGTERM)
+        finally:  # whatever happens, not on into the tests of the parent
+            os._exit(1)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as told:
+        assert told.read().count("stopping after this step") == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
     "words",
     [
         ["model.lora.r=4"],
-        ["training.bf16=true"],
         ["model.dtype=bfloat16"],
         ["data.packing=none"],
-        ["data.row_length=96"],
         ["training.per_device_train_batch_size=3", "training.gradient_accumulation_steps=2"],
         ["training.gradient_checkpointing=true"],
-        ["training.lr_scheduler_type=constant_with_warmup", "training.warmup_steps=2"],
         ["training.report_to=[tensorboard]"],
         ["model.config={model_type: gpt2, n_embd: 32, n_layer: 2, n_head: 2, n_positions: 64}"],
         ["model.config={model_type: mamba, hidden_size: 32, num_hidden_layers: 2, state_size: 8}", "data.packing=none"],
-        [
-            "data.source.kind=facts",
-            "data.source.num_a_to_b=4",
-            "data.source.num_b_to_a=0",
-            "data.source.num_both=4",
-            "model.tokenizer.kind=bpe",
-        ],
+        pytest.param(["training.bf16=true"], marks=pytest.mark.slow),
+        pytest.param(["data.row_length=96"], marks=pytest.mark.slow),
+        pytest.param(
+            ["training.lr_scheduler_type=constant_with_warmup", "training.warmup_steps=2"], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            [
+                "data.source.kind=facts",
+                "data.source.num_a_to_b=4",
+                "data.source.num_b_to_a=0",
+                "data.source.num_both=4",
+                "model.tokenizer.kind=bpe",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda words: words[0].split(":")[0],
 )

@@ -52,7 +52,8 @@ def run(name: str, folder: str, *more: str) -> tuple[list[dict], dict[str, torch
     return losses, load_file(Path(folder, "model/model.safetensors"))
 
 
-@pytest.mark.parametrize("name", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in [*OTHERS, *SMOOTH])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [FIRST, *OTHERS, *SMOOTH])
 def test_two_ranks_equal_one_process(pool, name, tmp_path):
     losses, weights = run(name, str(tmp_path / "one"))
     (found, shared), _ = pool.run(run, name, str(tmp_path / "two"))

@@ -65,7 +65,7 @@ def naive(network, predictor_tokens, template):
     return torch.stack(losses).sum() / count + (1 - F.cosine_similarity(views[::2], views[1::2], dim=-1)).mean()
 
 
-@pytest.mark.parametrize("template", ["chatml", "default_system"])
+@pytest.mark.parametrize("template", ["chatml", pytest.param("default_system", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tokens", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_twenty_steps_are_those_of_three_forwards(tokens, template):
     network = build("llama", vocab_size=500, max_position_embeddings=256).double()

@@ -1,10 +1,7 @@
 """A target that nobody else knows: the protocol is all that a term asks of it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import jaxtyping
-import pytest
 import torch
 from toy_view import DIM, LAYERS, context, view
 
@@ -47,16 +44,7 @@ class PositionNumber(InputTarget):
         return Latents(number[..., None].expand(*number.shape, 3), where >= 0, where)
 
 
-@pytest.fixture
-def untyped() -> Iterator[None]:
-    """Types of fields are not checked: this class is in no union."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
-
-
-def test_a_new_target_is_one_class(untyped):
+def test_a_new_target_is_one_class(unchecked_types):  # this class is in no union
     from latentlm.objective.terms import Predict
 
     assert isinstance(PositionNumber(), Target)

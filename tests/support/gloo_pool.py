@@ -7,6 +7,7 @@ Calls and answers carry a number, and ranks that did not answer are killed: the 
 A rank counts as hung when it has used no processor time for a while, however long that takes on a busy machine.
 """
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -23,6 +24,8 @@ import psutil
 RANKS = 2
 PATIENCE = 60.0  # seconds in which the ranks do nothing before they count as hung
 LITTLE = 0.01  # of a core, over both ranks: nothing
+# imported once, in the process that the ranks are forked from: a rank by itself would take some ten seconds for them
+IMPORTED = ["torch", "transformers.trainer", "latentlm.trainers.latent_trainer"]
 MOST_WORK = 900.0  # processor seconds of one call before it counts as endless
 
 
@@ -65,9 +68,10 @@ class Pool:
     def _start(self):
         self.starts += 1
         store = str(self.directory / f"store_{self.starts}")
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
         before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"  # read by the children when they import torch
+        os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
         for rank in range(RANKS):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(rank, store, theirs), daemon=True)
@@ -133,6 +137,7 @@ def _serve(rank: int, store: str, pipe: Connection):
     import torch
     from torch import distributed
 
+    gc.freeze()  # see `small_heap` in conftest.py
     torch.set_num_threads(1)
     # the pool sees a rank that hangs: no wall clock in here, which a busy machine would run out
     distributed.init_process_group(

@@ -79,6 +79,7 @@ def test_weights_that_are_lost_in_an_update_are_never_saved(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_such_steps_can_be_left_out_but_not_for_ever(tmp_path):
     bad = {2, 3}
 

@@ -202,8 +202,15 @@ def test_a_model_without_heads_is_refused(cls, tmp_path):
         trainer_of(cls, remove_latent(attach()), tmp_path)
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("cls", [LatentTrainer, LatentSFTTrainer])
+@pytest.mark.parametrize(
+    ("cls", "tuning"),
+    [
+        (LatentTrainer, "lora"),
+        (LatentSFTTrainer, "full"),
+        pytest.param(LatentTrainer, "full", marks=pytest.mark.slow),
+        pytest.param(LatentSFTTrainer, "lora", marks=pytest.mark.slow),
+    ],
+)
 def test_heads_may_have_a_rate_of_their_own(cls, tuning, tmp_path):
     before, moved = dict(model_of(tuning).named_parameters()), []
     for rate in (None, 3e-2):

@@ -53,6 +53,7 @@ def test_only_the_answer_alone_is_right(written, right):
     assert Problem("4 7 + 3 8 =", "8 5").solved(written) is right
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_problems_and_another_seed_others():
     code = "from latentlm.data import Arithmetic; print([p.prompt for p in Arithmetic(9, 3).problems('train')])"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

@@ -34,6 +34,7 @@ def test_thinking_bias_has_the_published_counts():
         assert question.pool == "" or not question.choices
 
 
+@pytest.mark.slow
 @published
 def test_instructions_have_the_published_counts_and_two_orders():
     part = Instructions(str(ROOT / "instructions"))

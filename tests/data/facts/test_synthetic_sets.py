@@ -47,6 +47,7 @@ def test_what_is_asked_in_reverse_is_never_told(world):
     } <= vocabulary
 
 
+@pytest.mark.slow
 def test_a_set_is_the_same_in_every_process():
     code = "from latentlm.data import Binding; b = Binding(); print(b.documents()[7], b.questions()[-1])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -111,6 +111,7 @@ def test_the_noise_factor_is_in_the_pixels_and_nowhere_else():
     assert all(np.array_equal(again[name], factors[name]) for name in again)
 
 
+@pytest.mark.slow
 def test_the_same_in_every_process(train):
     code = (
         "import hashlib; from latentlm.data.images import Scenes; "

@@ -57,6 +57,7 @@ def test_spans_are_phrases_of_whole_words_within_a_clause():
             last = end
 
 
+@pytest.mark.slow
 def test_the_same_in_every_process_and_whatever_the_case(monkeypatch):
     part = Phrases(num=900)
     alone = part.mark(DOCUMENTS)

@@ -26,7 +26,7 @@ def sight():
 
 
 @pytest.mark.parametrize("kind", VITS)
-def test_states_of_images(kind):
+def test_states_of_images(kind, unchecked_types):
     model = random(kind, **({"num_register_tokens": 4} if "regist" in kind or "v3" in kind else {}))
     encoder, images = ImageEncoder("tiny", model, sight()), pictures()
     assert encoder.kind == "image"

@@ -114,7 +114,7 @@ def test_adapters_and_what_lies_above_the_deepest_depth(encoder, tokenizer, tmp_
     ("more", "says"),
     [({"at": "patches"}, "for images"), ({"at": "cls"}, "no class token"), ({"spans": [(0, 1)]}, "spans: 1 for 4")],
 )
-def test_mistakes_are_named(encoder, more, says, tmp_path):
+def test_mistakes_are_named(encoder, more, says, tmp_path, unchecked_types):
     with pytest.raises(ValueError, match=says):
         encoder.states(TEXTS, **more)
     with pytest.raises(ValueError, match="no checkpoint in this folder"):

@@ -79,11 +79,23 @@ def _family(folder):
     ("suite", "wanted"),
     [
         (FACTS, {("same", "rank"), ("reverse", "rank"), ("both", "rank"), ("reverse", "write"), ("shortcut", "write")}),
-        ({"kind": "family", "num_shown": 3, "num_hidden": 2}, {("composition", "rank"), ("composition", "write")}),
-        (CHAIN, {("same", "write"), ("non_reciprocal", "write")}),
+        pytest.param(
+            {"kind": "family", "num_shown": 3, "num_hidden": 2},
+            {("composition", "rank"), ("composition", "write")},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(CHAIN, {("same", "write"), ("non_reciprocal", "write")}, marks=pytest.mark.slow),
         (STAR, {("same", "choose"), ("same", "write")}),
-        ({"kind": "thinking_bias", "folder": ".", "forms": ["choice"]}, {("reverse", "choose"), ("reverse", "write")}),
-        ({"kind": "parent_child", "file": "pairs.csv"}, {("same", "rank"), ("reverse", "rank"), ("reverse", "write")}),
+        pytest.param(
+            {"kind": "thinking_bias", "folder": ".", "forms": ["choice"]},
+            {("reverse", "choose"), ("reverse", "write")},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"kind": "parent_child", "file": "pairs.csv"},
+            {("same", "rank"), ("reverse", "rank"), ("reverse", "write")},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda suite: suite["kind"] if isinstance(suite, dict) else "",
 )

@@ -42,6 +42,7 @@ def encoder():
     return ImageEncoder("tiny", network, ViTImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3))
 
 
+@pytest.mark.slow
 def test_three_commands_train_evaluate_and_report_a_folder_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "photos")

@@ -61,6 +61,7 @@ def test_a_statement_stands_in_the_trained_direction():
         assert (statement.index(name) < statement.index(description)) == question.subset.endswith("a_to_b")
 
 
+@pytest.mark.slow
 @published
 def test_published_statements_hold_name_and_answer():
     for part in (NameDescription(str(PUBLISHED)), ThinkingBias(str(ROOT / "thinking_bias"), ("open",))):

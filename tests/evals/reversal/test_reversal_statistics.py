@@ -158,6 +158,7 @@ def test_a_pool_of_three_has_no_four_way_choice():
     assert both["mcq"].low == pytest.approx(0.025 ** (1 / 5))
 
 
+@pytest.mark.slow
 def test_the_interval_of_delta_logp_holds_the_truth_and_not_the_spread_of_names():
     """Names differ by 20 nats whatever is asked, facts differ in what is known of them: 1 nat on average."""
     held, widths, gold = [], [], torch.arange(30).repeat(2)
