@@ -33,13 +33,17 @@ def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) ->
         entropy=prepared.entropy,
         data_collator=prepared.collator,
         bytes_per_token=prepared.bytes_per_token,
-        optimizer_cls_and_kwargs=_lars(recipe) if recipe.training.get("optim") == LARS else None,
+        optimizer_cls_and_kwargs=own_optimizer(recipe),
         **{key: recipe.training[key] for key in TRAINER if key in recipe.training},
     )
 
 
-def _lars(recipe: Recipe) -> tuple[type, dict[str, float]]:
-    """LARS, by ``optim_args`` such as ``momentum=0.9,trust=0.001``."""
+def own_optimizer(recipe: Recipe) -> tuple[type, dict[str, float]] | None:
+    """LARS, or SGD with momentum, by ``optim_args`` such as ``momentum=0.9``; None: one of transformers' own."""
+    optim = recipe.training.get("optim")
+    if optim not in (LARS, "sgd"):
+        return None
+    kind, known = (Lars, ("momentum", "trust")) if optim == LARS else (torch.optim.SGD, ("momentum",))
     told = recipe.training.get("optim_args") or ""
     options: dict[str, float] = {"lr": recipe.training.get("learning_rate", 5e-5)}
     for part in filter(None, told.replace(" ", "").split(",")):
@@ -47,10 +51,11 @@ def _lars(recipe: Recipe) -> tuple[type, dict[str, float]]:
         try:
             options[name] = float(value)
         except ValueError:
-            raise ConfigError(f"training.optim_args: {part}; write it as momentum=0.9,trust=0.001") from None
-        if name not in ("momentum", "trust"):
-            raise ConfigError(f"training.optim_args: lars has no {name}; it has momentum and trust")
-    return Lars, options
+            example = "momentum=0.9,trust=0.001" if optim == LARS else "momentum=0.9"
+            raise ConfigError(f"training.optim_args: {part}; write it as {example}") from None
+        if name not in known:
+            raise ConfigError(f"training.optim_args: {optim} has no {name}; it has {' and '.join(known)}")
+    return kind, options
 
 
 def _grpo(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:

@@ -60,8 +60,8 @@ class Training:
     """Every argument of transformers' TrainingArguments, by the same name; with `trainer: grpo` of TRL's GRPOConfig.
 
     Some defaults differ: `logging_steps` is 10, `save_total_limit` is 2 and `report_to` is none, because every run
-    writes its own metrics.jsonl. `optim` may also be ``lars``, whose `optim_args` are momentum and trust. Besides them
-    there are keys of our own.
+    writes its own metrics.jsonl. `optim` may also be ``lars``, whose `optim_args` are momentum and trust; ``sgd`` has
+    momentum. Besides them there are keys of our own.
 
     Args:
         head_learning_rate: of the heads and predictors that are trained with a pretrained network; without it
