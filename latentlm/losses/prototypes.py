@@ -12,6 +12,7 @@ from latentlm.losses.precision import full_precision
 from latentlm.losses.samples import gathered
 
 
+@torch.no_grad()
 @full_precision
 def sinkhorn(
     logits: Float[Tensor, "*g m k"], temperature: float = 0.05, iterations: int = 3
@@ -23,7 +24,8 @@ def sinkhorn(
     In logarithms, so nothing overflows (``exp(l / T)`` leaves float32 at l / T = 88). Adding a constant to a prototype
     changes nothing; adding one to a row does, so a row's own maximum must not be subtracted first, and is not. Each
     leading index g is balanced separately: with positions there, this is CAPI's position-wise assignment. Rows of all
-    ranks count. Caron et al. 2020 (SwAV), arXiv:2006.09882, sec. 3.1; Darcet et al. 2025 (CAPI), arXiv:2502.08769.
+    ranks count. Without gradient: an assignment is a target. Caron et al. 2020 (SwAV), arXiv:2006.09882, sec. 3.1;
+    Darcet et al. 2025 (CAPI), arXiv:2502.08769.
     """
     balanced = logits / temperature
     if not iterations:
@@ -32,11 +34,12 @@ def sinkhorn(
         mass, _ = gathered(balanced.logsumexp(-2, keepdim=True))
     else:  # no rows here: the other ranks still wait for this one
         mass, _ = gathered(balanced)
-    balanced = (balanced - mass.logsumexp(-2, keepdim=True)).log_softmax(-1)
+    # in place: on a CPU new memory costs more than the arithmetic
+    balanced = balanced.sub_(mass.logsumexp(-2, keepdim=True) if mass.shape[-2] > 1 else mass).log_softmax(-1)
     # from here on sums lie between 1 / (M k) and M: factors of rows and prototypes are found without logarithms
     share = balanced.exp()
-    row, prototype = torch.ones_like(share[..., :1]), torch.ones_like(share[..., :1, :]).mT
+    row, prototype = torch.ones_like(share[..., :1]), torch.ones_like(share[..., :1, :])
     for _ in range(iterations - 1):
-        prototype = 1 / all_reduce_sum(share.mT @ row)
-        row = 1 / (share @ prototype)
-    return balanced + row.log() + prototype.mT.log()
+        prototype = 1 / all_reduce_sum((share * row).sum(-2, keepdim=True))
+        row = 1 / (share * prototype).sum(-1, keepdim=True)
+    return balanced.add_(row.log()).add_(prototype.log())

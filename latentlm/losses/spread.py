@@ -140,7 +140,10 @@ class Koleo:
             own = torch.arange(start, start + z.shape[-2], device=z.device)[:, None]
             cosine.scatter_(-1, own.expand(*cosine.shape[:-1], 1), -torch.inf)
             nearest = cosine.argmax(-1, keepdim=True)
-        neighbour = everyone.gather(-2, nearest.expand_as(unit))
+            # of all sets together: a look-up by row has a quicker backward than one by element
+            first = torch.arange(everyone.shape[:-2].numel(), device=z.device) * everyone.shape[-2]
+            nearest = nearest.flatten(0, -3).squeeze(-1) + first[:, None] if z.dim() > 2 else nearest.T
+        neighbour = everyone.flatten(0, -2).index_select(0, nearest.flatten()).view_as(unit)
         distance = F.pairwise_distance(unit, neighbour, eps=self.eps)  # *g m
         return -all_reduce_sum((distance + self.eps).log().sum(-1)).mean() / samples
 
