@@ -90,6 +90,13 @@ class Views:
         """Views of an image, local ones included."""
         return self.num + self.local
 
+    @property
+    def recolours(self) -> bool:
+        """Whether anything but crops and flips is done."""
+        return bool(self.jitter or self.grayscale) or bool(
+            self._by_view(self.blur).any() or self._by_view(self.solarize).any()
+        )
+
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], keys: np.ndarray, size: int, which: slice = ALL
     ) -> Float[Tensor, "bv c s s"]:
@@ -107,27 +114,26 @@ class Views:
 
         `aspect` is width / height of the images; of the whole of one that is not square the middle is taken.
         """
-        u = uniforms(keys, "crop", self.total * 5).view(len(keys), self.total, 5)
-        shape = torch.as_tensor(aspect, dtype=torch.float32).expand(len(keys))[:, None]
-        ranges = torch.tensor([self.scale] * self.num + [self.local_scale] * self.local)
+        # in numpy: one image at a time, these are many small steps
+        u = uniforms(keys, "crop", self.total * 5).numpy().reshape(len(keys), self.total, 5)
+        shape = np.broadcast_to(np.asarray(aspect, dtype=np.float32), len(keys))[:, None]
+        least, most = np.array([self.scale] * self.num + [self.local_scale] * self.local, dtype=np.float32).T
         # ratios of shares, as far as an area can have them inside the image: a wider or higher one would leave it
-        least, most = self.ratio[0] / shape, self.ratio[1] / shape
-        nearest = torch.ones_like(shape).clamp(least, most)
-        area = torch.minimum(
-            ranges[:, 0] + u[..., 0] * (ranges[:, 1] - ranges[:, 0]), torch.minimum(nearest, 1 / nearest)
-        )
-        low, high = torch.maximum(area, least).log(), torch.minimum(1 / area, most).log()
-        low = torch.minimum(low, high)
-        stretch = (low + u[..., 1] * (high - low)).exp()
-        width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
+        flattest, widest = np.float32(self.ratio[0]) / shape, np.float32(self.ratio[1]) / shape
+        nearest = np.clip(np.float32(1), flattest, widest)
+        area = np.minimum(least + u[..., 0] * (most - least), np.minimum(nearest, 1 / nearest))
+        low, high = np.log(np.maximum(area, flattest)), np.log(np.minimum(1 / area, widest))
+        low = np.minimum(low, high)
+        stretch = np.exp(low + u[..., 1] * (high - low))
+        width, height = np.minimum(np.sqrt(area * stretch), 1), np.minimum(np.sqrt(area / stretch), 1)
         left, top = u[..., 2] * (1 - width), u[..., 3] * (1 - height)
-        whole = (ranges[:, 0] == 1).expand(len(keys), -1)
-        width = torch.where(whole, (1 / shape).clamp(max=1), width)
-        height = torch.where(whole, shape.clamp(max=1), height)
-        left, top = torch.where(whole, (1 - width) / 2, left), torch.where(whole, (1 - height) / 2, top)
+        if (whole := least == 1).any():
+            width = np.where(whole, np.minimum(1 / shape, 1), width)
+            height = np.where(whole, np.minimum(shape, 1), height)
+            left, top = np.where(whole, (1 - width) / 2, left), np.where(whole, (1 - height) / 2, top)
         mirrored = u[..., 4] < self.flip
-        left, width = torch.where(mirrored, left + width, left), torch.where(mirrored, -width, width)
-        return torch.stack([left, top, width, height], -1)
+        left, width = np.where(mirrored, left + width, left), np.where(mirrored, -width, width)
+        return torch.from_numpy(np.stack([left, top, width, height], -1).astype(np.float32))
 
     def colours(
         self, views: Float[Tensor, "bv c s s"], keys: np.ndarray, which: slice = ALL

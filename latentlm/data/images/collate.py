@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from latentlm.components.positions import At
@@ -180,14 +180,19 @@ class ImageCollator:
             groups = [
                 (which, torch.stack([each for cut, _ in cuts for each in cut[which]])) for which, _ in self._groups
             ]
+            if not self.views.recolours:
+                return [self._standardised(cut, 255) for _, cut in groups], boxes
             views = [self.views.colours(cut.float().div_(255), keys, which) for which, cut in groups]
         return [self._standardised(each) for each in views], boxes
 
-    def _standardised(self, views: Float[Tensor, "bv k s s"]) -> Float[Tensor, "bv c s s"]:
+    def _standardised(
+        self, views: Float[Tensor, "bv k s s"] | UInt8[Tensor, "bv k s s"], most: int = 1
+    ) -> Float[Tensor, "bv c s s"]:
+        """Values from 0 to `most`, standardised; a pass over all pixels costs as much as a change of colour."""
         if views.shape[1] != self.channels:
             views = luma(views) if self.channels == 1 else views.repeat(1, 3, 1, 1)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return views.sub_(mean).div_(std)  # in place: a copy of all pixels costs as much as a change of colour
+        mean, std = (torch.tensor(values).view(-1, 1, 1).mul_(most) for values in (self.mean, self.std))
+        return views.float().sub_(mean).div_(std)
 
     def _cut(self, image: Any, key: np.ndarray) -> tuple[list[Tensor], Float[Tensor, "1 v 4"]]:
         """Views of one image, cut as soon as it is decoded: it need not be kept."""
