@@ -16,6 +16,7 @@ from latentlm.backbones import head_modules, readout
 from latentlm.backbones.load import load_weights
 from latentlm.components.teacher import Teacher, TeacherConfig, trained
 from latentlm.distributed.fsdp import alike, call_with, norm
+from latentlm.losses.precision import without_gradient
 from latentlm.monitor.verdicts import SLOW
 
 HEAD = "latent.terms.heads."
@@ -77,7 +78,7 @@ def teacher_states(attachment: Attachment, forward: Forward, kind: str, args: tu
         args, kwargs = (), kwargs | grid.inputs(grid.taught(pixels, forward.inputs.latent or {}), None)
     forward.teacher = kind
     try:
-        with torch.no_grad(), _evaluating(decoder), _switched_off(switched):
+        with without_gradient(), _evaluating(decoder), _switched_off(switched):
             call_with(decoder, {n: w for n, w in weights.items() if not n.startswith((HEAD, LM_HEAD))}, args, kwargs)
     except Reached:
         pass

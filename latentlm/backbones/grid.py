@@ -16,6 +16,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from latentlm.backbones.image_inputs import ImageInputs, plain_inputs
 from latentlm.types import ForwardView
 
+NO_MASK = ("position_mask", "")  # blocks that cannot be told where to look
 NO_SETS = ("views", "keep", "mask", "causal", "taught", "local_pixels")
 
 
@@ -34,6 +35,7 @@ class Grid:
         mask_token: dotted name of the encoder's own mask token; None where it has none.
         attention: the argument of a block that says where it may look; ``attn_mask`` takes plain truth values,
             ``position_mask`` the numbers of the patches (V-JEPA 2), ``relative_position_bias`` is added (data2vec).
+            Empty where a block takes none of them (DINOv2 before transformers 5.18): it always looks everywhere.
         inputs: from pixels to the arguments of the network's forward.
     """
 
@@ -81,12 +83,12 @@ class Grid:
         places = keep.clamp(min=0)[..., None].expand(-1, -1, embedded.shape[-1])
         state = torch.cat([embedded[:, :front], embedded[:, front:].gather(1, places)], 1)
         is_whole = bool((keep >= 0).all())
+        if not is_whole and self.attention in NO_MASK:
+            raise ValueError(
+                "data.mask: some images keep fewer patches than others, and this network has no attention mask to "
+                "tell it; use a mask of one size (kind: random, ratio: 0.75)"
+            )
         if self.attention == "position_mask":
-            if not is_whole:
-                raise ValueError(
-                    "data.mask: some images keep fewer patches than others, and this network has no attention mask to "
-                    "tell it; use a mask of one size (kind: random, ratio: 0.75)"
-                )
             return state, keep
         if is_whole:
             return state, None
@@ -99,8 +101,11 @@ class Grid:
 
     def causal(self, embedded: Float[Tensor, "r t d"]) -> Tensor:
         """An attention mask under which each position sees itself and those before it."""
-        if self.attention == "position_mask":
-            raise ValueError("data.mask: causal needs attention masks, and this network has none; use a ViT or DINOv2")
+        if self.attention in NO_MASK:
+            raise ValueError(
+                "data.mask: causal needs attention masks, and this network has none; use a ViT, or DINOv2 as of "
+                "transformers 5.18"
+            )
         num = embedded.shape[1]
         seen = torch.ones(num, num, dtype=torch.bool, device=embedded.device).tril()
         if self.attention != "attn_mask":

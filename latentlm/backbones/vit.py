@@ -74,6 +74,6 @@ def _grid(model: PreTrainedModel, encoder: nn.Module, layers: list[nn.Module]) -
         patch=sizes.patch,
         channels=sizes.channels,
         mask_token=tokens[0] if tokens else None,
-        attention=next((key for key in ATTENTION if key in block), "attention_mask"),
+        attention=next((key for key in ATTENTION if key in block), ""),
         inputs=image_inputs(model, encoder, sizes),
     )

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -19,6 +20,7 @@ from latentlm.components.tap import Tap, Widths
 from latentlm.components.teacher import TeacherConfig
 from latentlm.components.token_embeddings import TokenEmbeddings
 from latentlm.config.schema import kind_of
+from latentlm.losses.precision import without_gradient
 from latentlm.types import ForwardView, Latents, StepContext
 
 Normalize = Literal["none", "layer", "l2"]
@@ -117,7 +119,7 @@ class Online(StateTarget):
 
     def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_grad):
+        with without_gradient() if self.stop_grad else nullcontext():
             return _from(context.view, self.tap, keep, context.heads, self.normalize)
 
 
@@ -183,7 +185,7 @@ class Ema(StateTarget):
         """Positions of the tap, and those among which assignments are made."""
         return _sets(self.tap, self.assign)
 
-    @torch.no_grad()
+    @without_gradient()
     def read(self, context: StepContext, keep: Bool[Tensor, " a"]) -> Latents:
         """Latents of the anchors kept, from the teacher's view."""
         heads = context.heads if self.online_head else context.teacher_heads.get("ema", {})

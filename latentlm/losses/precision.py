@@ -1,6 +1,7 @@
-"""Losses compute in float32 or better, whatever the precision of the model."""
+"""Losses compute in float32 or better, whatever the precision of the model; what autocast must not keep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -24,6 +25,22 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
             return function(*map(_promote, args), **{key: _promote(value) for key, value in kwargs.items()})  # pyright: ignore[reportCallIssue]
 
     return run
+
+
+@contextmanager
+def without_gradient() -> Iterator[None]:
+    """`torch.no_grad` for modules that are trained elsewhere in the same forward.
+
+    Autocast keeps the weights that it casts, and torch 2.9 hands one that was cast without gradient to the call that
+    should train it (pytorch issue 65766), so that it gets no gradient at all: none is kept here.
+    """
+    keeps = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(keeps)
 
 
 def _promote(value: Any) -> Any:

@@ -223,4 +223,4 @@ def blocks_read(terms: Mapping[str, PlainTerm], teacher: str | None) -> frozense
             tap = term.target.tap
             # a teacher that is read without a state is stopped at its input
             found |= set(tap.blocks) if tap is not None else {0} if teacher is not None else set()
-    return frozenset(found)
+    return frozenset(map(int, found))  # torch 2.9 compiles no other kind of number as a constant

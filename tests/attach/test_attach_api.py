@@ -6,8 +6,10 @@ from functools import lru_cache
 
 import pytest
 import torch
+import transformers
 from attached_models import POINTWISE, batch_of, checkpointed, documents
 from checkpointing import keep_activations
+from packaging.version import Version
 from tiny_models import FAMILIES, TINY, build, ids
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -30,6 +32,8 @@ UNMASKED = {
     "roberta-prelayernorm",
     "xlm-roberta",
 }
+if Version(transformers.__version__) < Version("5.24"):
+    UNMASKED.add("falcon")  # makes its mask without the positions in 5.22 and before
 
 every = pytest.mark.parametrize("name", FAMILIES)
 EXACT = {"rtol": 0, "atol": 0}

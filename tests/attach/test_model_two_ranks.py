@@ -1,5 +1,6 @@
 """Two real ranks against one process that sees all rows: whole models, by hand and through the trainers."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from datasets import Dataset
 from gloo_pool import launched
 from tiny_models import build
 from torch.nn.parallel import DistributedDataParallel
+from transformers.distributed import DistributedConfig
 
 from latentlm.attach.forward_io import ForwardInputs
 from latentlm.attach.state import latent_state
@@ -130,7 +132,6 @@ def test_without_averaging_tokens_the_terms_keep_their_weight(pool, tmp_path):
 def sharded(how, names, folder):
     """Native FSDP2: weights sharded at loading, heads replicated."""
     from transformers import AutoModelForCausalLM
-    from transformers.distributed import DistributedConfig
 
     from latentlm import get_latent_model
 
@@ -147,6 +148,8 @@ def sharded(how, names, folder):
 def test_sharded_weights_give_the_same_run(pool, how, tmp_path):
     import latentlm
 
+    if "fsdp_size" not in inspect.signature(DistributedConfig).parameters:
+        pytest.skip("this release of transformers shards no weights at loading")
     names = tuple(TERMS)
     build("llama").save_pretrained(tmp_path)
     logs, weights = trained(how, "full", 1, "off", names, tmp_path / "one")

@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+import yaml
 from checkpointing import recompute
 from tiny_vits import FAMILIES, PATCHES, attach, images, vit
 
 from latentlm import get_latent_model
 from latentlm.attach.state import latent_state
 from latentlm.backbones import find_backbone
+from latentlm.monitor.image_batches import STEPS
 
 TERM = "terms: {a: {kind: predict, source: {depth: 1/2, at: visible}, target: %s, predictor: transformer, loss: mse}}"
 PIXELS = TERM % "{kind: pixels, at: masked}"
@@ -144,6 +146,24 @@ def test_the_loss_of_a_vit_is_the_latent_loss_and_in_evaluation_nothing_changes(
     twin = copy.deepcopy(model).train()
     assert latent_state(twin).model is twin
     assert twin(**batch).loss == out.loss
+
+
+def test_blocks_that_take_no_attention_mask_can_drop_equally_many_patches_only():
+    def as_dinov2_before_transformers_5_18(hidden_states, *args, **kwargs):
+        return type(layer).forward(layer, hidden_states)
+
+    plain = vit()
+    layer = find_backbone(plain).layers[0]
+    layer.forward = as_dinov2_before_transformers_5_18
+    model = get_latent_model(plain, {"lm_weight": 0, "monitor_every": 0, **yaml.safe_load(PIXELS)}).train()
+    latent_state(model).image_batches = STEPS
+    batch = images(kept=5)
+    torch.testing.assert_close(model(**batch).loss, attach(PIXELS)(**batch).loss)
+    with pytest.raises(ValueError, match="causal needs attention masks, and this network has none"):
+        model(**batch | {"latent": {"views": torch.arange(1), "causal": torch.ones((), dtype=torch.bool)}})
+    batch["latent"]["keep"][0, 3:] = -1
+    with pytest.raises(ValueError, match="keep fewer patches than others, and this network has no attention mask"):
+        model(**batch)
 
 
 def test_what_cannot_be_is_told():

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from checkpointing import recompute
 from tiny_vits import FAMILIES, PATCHES, attach, images
 
+from latentlm.attach.state import latent_state
+
 NEPA = """
 terms: {next_patch: {kind: predict, source: {depth: 1, norm: final, at: now}, predictor: identity, loss: cosine,
     target: {kind: online, tap: {depth: 0, at: {kind: next}}, stop_grad: true}}}
@@ -29,6 +31,8 @@ def states(model, batch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_later_patch_changes_no_earlier_state(family):
     model, batch = attach(NEPA, family), causal()
+    if not latent_state(model).backbone.grid.attention:
+        pytest.skip(f"blocks of {family} take no attention mask in this release of transformers")
     other = batch["pixel_values"].clone()
     other[:, :, 8:12, 4:8] += 1  # patch 9 of 16
     view, _ = states(model, batch)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 VOCAB, DIM, NUM_LAYERS = 97, 32, 4
 
@@ -221,6 +221,8 @@ FAMILIES = [pytest.param(name, marks=() if name in DESIGNS else pytest.mark.slow
 
 def build(name: str, seed: int = 0, **overrides) -> PreTrainedModel:
     """A random model of the architecture `name`, in evaluation mode; `overrides` are config values."""
+    if name not in CONFIG_MAPPING:
+        pytest.skip(f"this release of transformers does not know {name}")
     blank = AutoConfig.for_model(name)
     known = {key: COMMON[key] for key in COMMON if hasattr(blank, key) and not _is_property(blank, key)}
     config = AutoConfig.for_model(name, **known | TINY[name].extra | overrides)
