@@ -99,13 +99,13 @@ def test_a_recipe_with_something_changed(name, tmp_path, monkeypatch):
     rng, data, file = random.Random(name), compose(name), tmp_path / "own.yaml"
     loads_or_is_refused(name)  # the first one pays for slow imports
     loaded = 0
-    for _ in range(60):
+    for _ in range(30):
         changed = data
         for _ in range(rng.randint(1, 3)):
             changed = mutate(changed, rng)
         file.write_text(yaml.safe_dump(changed), encoding="utf-8")
         loaded += loads_or_is_refused(file)
-    assert loaded < 50  # the changes do reach something
+    assert loaded < 25  # the changes do reach something
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_recipe_with_something_changed(name, tmp_path, monkeypatch):
 def test_a_file_with_some_characters_changed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng, text, file = random.Random(name), recipe_names()[name].read_text(encoding="utf-8"), tmp_path / "own.yaml"
-    for _ in range(60):
+    for _ in range(30):
         file.write_text(scramble(text, rng), encoding="utf-8")
         loads_or_is_refused(file)
 
@@ -138,7 +138,7 @@ def test_anchors_tags_depth_and_numbers_in_the_place_of_a_value(name, tmp_path, 
 def test_overrides_of_any_kind(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng, keys = random.Random(name), [".".join(map(str, path)) for path in walk(compose(name))]
-    for _ in range(60):
+    for _ in range(30):
         words = []
         for _ in range(rng.randint(1, 3)):
             key = rng.choice([*keys, "", ".", "a..b", "kind", "model.config.a.b", "data.augment.0", "a." * 100])

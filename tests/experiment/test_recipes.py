@@ -97,7 +97,7 @@ def test_a_recipe_trains_and_logs_its_terms(name, trained):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in (*SMOKE, "grpo") else pytest.mark.slow) for name in TWICE]
+    "name", [pytest.param(name, marks=() if name == "smoke_text" else pytest.mark.slow) for name in TWICE]
 )
 def test_a_recipe_does_the_same_twice(name, trained):
     assert first_difference(losses(trained(name)[1]), losses(trained(name, "again")[1])) is None

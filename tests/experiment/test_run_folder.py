@@ -156,6 +156,7 @@ def test_a_mistake_leaves_no_folder(tmp_path, monkeypatch):
     assert not Path("deep").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_written_by_one_process(run):
     """Another process holds the folder: refused with its name; after its end, however it ended, it is free again."""
     import multiprocessing

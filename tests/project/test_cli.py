@@ -66,6 +66,7 @@ def test_the_package_imports_nothing_heavy():
     assert not function & {"peft", "trl", "transformers.trainer", "datasets"}
 
 
+@pytest.mark.slow
 def test_a_mistake_costs_no_heavy_import():
     mistakes = [["train", "smoke_txt"], ["eval", "reversal", "nowhere"], ["train", "smoke_text", "optm.steps=3"]]
     name, run, key = loaded_by(
@@ -80,6 +81,7 @@ def test_a_mistake_costs_no_heavy_import():
     assert not key & {"transformers", "datasets", "peft", "trl", "huggingface_hub"}
 
 
+@pytest.mark.slow
 def test_two_runs_side_by_side():
     for name, seed in (("a", 0), ("b", 1)):
         told = latentlm(

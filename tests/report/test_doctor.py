@@ -175,6 +175,7 @@ def test_two_crop_kl_collapses_and_is_named(tmp_path, monkeypatch):
     assert re.search(r"^  agree: one-class at step \d+: all guesses name one", told.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_contrast_between_the_same_crops_is_healthy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     few = [

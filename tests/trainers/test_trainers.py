@@ -67,7 +67,6 @@ WAYS = combinations(
     ["full", "lora", "lora and more"],
     ["right", "left", "packed"],
     ["off", "not reentrant", "reentrant"],
-    one_in=3,
 )
 
 

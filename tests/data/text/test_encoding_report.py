@@ -93,6 +93,7 @@ def test_a_document_with_an_impossible_span_is_left_out_and_named(spans, said, c
         encode_dataset([bad], TOKENIZER, 9, SETS)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_characters_are_not_printed(caplog):
     long = Document(LONG * 1000, [(0, 10**9)])
     encode_dataset([GOOD, *[long] * 50], TOKENIZER, 9, SETS)

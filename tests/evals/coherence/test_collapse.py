@@ -91,6 +91,7 @@ def test_states_that_know_nothing_but_their_position_have_no_scores_of_words(tmp
     }
 
 
+@pytest.mark.slow
 def test_a_collapsed_depth_of_a_healthy_model_does_not_touch_the_others(tmp_path):
     lens = Lens(load_encoder(save(tmp_path, "llama", equal=False), "cpu"))
     before = measure(lens, [1], SMALL).scores

@@ -85,6 +85,7 @@ def found():
     return {kind: measure(network(kind), [1], OPTIONS).scores for kind in ("shared", "fractured", "bypass")}
 
 
+@pytest.mark.slow
 def test_the_networks_answer_right(found):
     assert [CONTEXTS[k].name for k in SWAPPED_IN] == list(MARKS)
     for kind in found:

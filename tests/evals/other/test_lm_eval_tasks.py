@@ -85,7 +85,7 @@ def _family(folder):
             marks=pytest.mark.slow,
         ),
         pytest.param(CHAIN, {("same", "write"), ("non_reciprocal", "write")}, marks=pytest.mark.slow),
-        (STAR, {("same", "choose"), ("same", "write")}),
+        pytest.param(STAR, {("same", "choose"), ("same", "write")}, marks=pytest.mark.slow),
         pytest.param(
             {"kind": "thinking_bias", "folder": ".", "forms": ["choice"]},
             {("reverse", "choose"), ("reverse", "write")},
@@ -119,6 +119,7 @@ def test_lm_eval_agrees_with_our_scores(tmp_path, monkeypatch, suite, wanted):
             assert got[task][f"{metric},none"] == pytest.approx(mean, rel=1e-4, abs=1e-6), (task, metric)
 
 
+@pytest.mark.slow
 def test_the_group_is_that_of_the_issue(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = json.dumps({"source": FACTS})

@@ -91,6 +91,7 @@ def test_linear_exclusive_or_and_absent_are_told_apart(planted):
     assert scores["pca_k"][2].isnan()
 
 
+@pytest.mark.slow
 def test_a_memory_of_entities_is_no_selectivity():
     """States that name the entity: random labels of entities are learned as well, so their codes are as short."""
     generator = torch.Generator().manual_seed(0)
