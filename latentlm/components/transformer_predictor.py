@@ -88,14 +88,18 @@ class TransformerPredictor(nn.Module):
         there: Bool[Tensor, "a s"],
         places: Shaped[Tensor, "a s k"],
         wanted: Shaped[Tensor, "a n k"],
+        asked: Bool[Tensor, "a n"],
     ) -> Float[Tensor, "a n e"]:
-        """States at the target positions. `there`: which sources exist; `wanted`: coordinates of the targets."""
+        """States at the target positions, from and to which `places` and `wanted` are the coordinates.
+
+        `there` and `asked` say which sources and targets exist; nothing looks at those that do not, so that no other
+        row of the batch changes a guess.
+        """
         known = self.into(values)
-        asked = self.token.to(known.dtype) + _waves(wanted, self.wide).to(known.dtype)
-        state = torch.cat([known + _waves(places, self.wide).to(known.dtype), asked], 1)
-        absent = None
-        if not bool(there.all()):
-            absent = torch.cat([~there, there.new_zeros(asked.shape[:2])], 1)
+        tokens = self.token.to(known.dtype) + _waves(wanted, self.wide).to(known.dtype)
+        state = torch.cat([known + _waves(places, self.wide).to(known.dtype), tokens], 1)
+        absent = torch.cat([~there, ~asked], 1)
+        absent = absent if bool(absent.any()) else None
         for block in self.blocks:
             state = block(state, src_key_padding_mask=absent)
         return self.norm(state[:, values.shape[1] :])

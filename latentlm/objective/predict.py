@@ -192,7 +192,7 @@ class PredictTerm(nn.Module):
             values = source.values
             if not torch.is_autocast_enabled(values.device.type):
                 values = values.to(trunk.token.dtype)
-            return trunk.trunk(values, source.mask, *at)
+            return trunk.trunk(values, source.mask, *at, target.mask)
 
         state = context.cached((spec.mask_key, spec.source, owner.name), run)
         own = self.predictor if owner is not self else trunk.out

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 from tiny_vits import PATCHES, attach, images, vit
@@ -45,17 +46,21 @@ def decoded(stem, values, sources, targets):
     return stem.norm(state[0, len(sources) :])
 
 
-def test_mae():
+@pytest.mark.parametrize("fewer", [0, 5])
+def test_mae(fewer):
+    """Also where an image has fewer patches to predict than others: no guess looks at those that are not there."""
     text = (
         "terms: {mae: {kind: predict, source: {depth: 1, norm: final, at: visible}, "
         f"target: {{kind: pixels, at: masked}}, {NARROW}, loss: mse}}}}"
     )
     model, batch = attach(text, dtype=torch.float64), images(kept=4)
-    loss, context = run(model, batch)
     latent, total, count = batch["latent"], 0.0, 0
+    latent["masked"][1, 0, latent["masked"].shape[-1] - fewer :] = -1
+    loss, context = run(model, batch)
     stem = model.latent.terms["mae"].predictor
     for row in range(3):
         visible, masked = latent["visible"][row, 0], latent["masked"][row, 0]
+        masked = masked[masked >= 0]
         states = model.layernorm(context.view.states[4][row][visible])
         guess = stem.out(decoded(stem, states, visible, masked))
         for g, place in zip(guess, masked, strict=True):
