@@ -188,11 +188,11 @@ class PredictTerm(nn.Module):
         assert isinstance(trunk, TransformerPredictor)
 
         def run() -> Tensor:
-            at = [places[each.index.clamp(min=0) % length] for each in (source, target)]
+            here, there = (places[each.index.clamp(min=0) % length] for each in (source, target))
             values = source.values
             if not torch.is_autocast_enabled(values.device.type):
                 values = values.to(trunk.token.dtype)
-            return trunk.trunk(values, source.mask, *at, target.mask)
+            return trunk.trunk(values, source.mask, here, there, target.mask)
 
         state = context.cached((spec.mask_key, spec.source, owner.name), run)
         own = self.predictor if owner is not self else trunk.out
