@@ -142,7 +142,7 @@ class Koleo:
             nearest = cosine.argmax(-1, keepdim=True)
             # of all sets together: a look-up by row has a quicker backward than one by element
             first = torch.arange(everyone.shape[:-2].numel(), device=z.device) * everyone.shape[-2]
-            nearest = nearest.flatten(0, -3).squeeze(-1) + first[:, None] if z.dim() > 2 else nearest.T
+            nearest = nearest.reshape(len(first), z.shape[-2]) + first[:, None]
         neighbour = everyone.flatten(0, -2).index_select(0, nearest.flatten()).view_as(unit)
         distance = F.pairwise_distance(unit, neighbour, eps=self.eps)  # *g m
         return -all_reduce_sum((distance + self.eps).log().sum(-1)).mean() / samples
