@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# busy-waiting threads of several processes on few cores cost more than they give
 unset PYTHONDONTWRITEBYTECODE  # every process would compile everything again
+# busy-waiting threads of several processes on few cores cost more than they give
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} TOKENIZERS_PARALLELISM=false
 
 if [ "${1:-}" = floors ]; then

@@ -64,7 +64,7 @@ def _processes(number: int) -> str:
     # with --cpu `accelerate launch` starts one process from a configuration for GPUs, whatever --num_processes says
     alone = parse_flag_from_env("ACCELERATE_USE_CPU")
     return (
-        " on 1 process (accelerate's --cpu starts no more: leave it out, training.use_cpu=true will do)"
+        " on 1 process (`accelerate launch --cpu` starts one; for more, set training.use_cpu=true instead)"
         if alone
         else ""
     )

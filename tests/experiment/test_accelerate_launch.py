@@ -89,7 +89,9 @@ def test_a_launch_that_starts_one_process_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     told = latentlm("train", "smoke_text", *COMMON, "training.max_steps=1", f"training.output_dir={tmp_path / 'run'}")
     assert told.code == 0, told.err
-    assert "on 1 process (accelerate's --cpu starts no more" in told.err
+    assert (
+        "on 1 process (`accelerate launch --cpu` starts one; for more, set training.use_cpu=true instead)" in told.err
+    )
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 1
 
 
