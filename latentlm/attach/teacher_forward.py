@@ -18,9 +18,13 @@ from latentlm.components.teacher import Teacher, TeacherConfig, trained
 from latentlm.distributed.fsdp import alike, call_with, norm
 from latentlm.losses.precision import without_gradient
 from latentlm.monitor.verdicts import SLOW
+from latentlm.objective.terms import readers
+from latentlm.types import unread_key
 
 HEAD = "latent.terms.heads."
 LM_HEAD = "latent.lm_head."
+# arguments of a decoder of which each row is a row of the batch, and their dimensions
+BY_ROW = {("input_ids", 2), ("inputs_embeds", 3), ("position_ids", 2), ("attention_mask", 2), ("attention_mask", 4)}
 
 
 class Reached(Exception):  # noqa: N818 - not an error: the deepest target has been read
@@ -76,6 +80,10 @@ def teacher_states(attachment: Attachment, forward: Forward, kind: str, args: tu
         pixels = forward.inputs.pixel_values
         assert pixels is not None
         args, kwargs = (), kwargs | grid.inputs(grid.taught(pixels, forward.inputs.latent or {}), None)
+    rows = _rows_read(attachment, forward, kind, args, kwargs)
+    if rows is not None:
+        taken = {name: value[rows] for name, value in kwargs.items() if isinstance(value, Tensor) and value.dim()}
+        kwargs = kwargs | taken
     forward.teacher = kind
     try:
         with without_gradient(), _evaluating(decoder), _switched_off(switched):
@@ -84,6 +92,43 @@ def teacher_states(attachment: Attachment, forward: Forward, kind: str, args: tu
         pass
     finally:
         forward.teacher = None
+    if rows is not None:
+        states = forward.teacher_states[kind]
+        forward.teacher_states[kind] = {depth: _in_rows(state, rows, forward) for depth, state in states.items()}
+
+
+def _rows_read(
+    attachment: Attachment, forward: Forward, kind: str, args: tuple, kwargs: dict[str, Any]
+) -> Tensor | None:
+    """Numbers of the rows in which a term reads this teacher; None: all, or they cannot be taken out of the inputs.
+
+    A replayed text is a small part of a batch. One row stays in any case: sharded weights are gathered on all ranks.
+    """
+    latent = forward.inputs.latent or {}
+    terms = readers(attachment.specs, kind)
+    if "predictor_tokens" in latent or not all(unread_key(name) in latent for name in terms):
+        return None
+    if args or not all(_by_row(name, value, len(latent["segments"])) for name, value in kwargs.items()):
+        return None
+    segments = latent["segments"]
+    unread = torch.stack([latent[unread_key(name)] for name in terms]).all(0)
+    read = ((segments >= 0) & ~unread).any(1)
+    read[0] |= ~read.any()
+    return None if read.all() else read.nonzero()[:, 0]
+
+
+def _by_row(name: str, value: Any, number: int) -> bool:
+    """Whether rows can be taken out of an argument of the decoder, or it has none."""
+    if isinstance(value, Tensor) and value.dim():
+        return len(value) == number and (name, value.dim()) in BY_ROW
+    return value is None or isinstance(value, bool | int | float | str | Tensor)
+
+
+def _in_rows(state: Tensor, rows: Tensor, forward: Forward) -> Tensor:
+    """States of some rows in their places; the other rows are 0, and no term reads them."""
+    assert forward.inputs.latent is not None
+    number = len(forward.inputs.latent["segments"])
+    return state.new_zeros(number, *state.shape[1:]).index_copy(0, rows, state)
 
 
 def teacher_heads(attachment: Attachment, kind: str) -> dict[str, Callable]:

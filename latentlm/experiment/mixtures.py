@@ -67,6 +67,7 @@ def prepare_data(recipe: Recipe, config: PreTrainedConfig) -> Prepared:
         sample=lambda: _sample(made, collator),
         held_out={name: one.held_out for name, one in named.items()} or None,
         bytes_per_token={f"eval_{name}": size for name, one in named.items() for size in one.bytes_per_token.values()},
+        entropy={f"eval_{name}": nats for name, one in named.items() for nats in one.entropy.values()},
     )
 
 

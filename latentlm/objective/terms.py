@@ -224,3 +224,12 @@ def blocks_read(terms: Mapping[str, PlainTerm], teacher: str | None) -> frozense
             # a teacher that is read without a state is stopped at its input
             found |= set(tap.blocks) if tap is not None else {0} if teacher is not None else set()
     return frozenset(map(int, found))  # torch 2.9 compiles no other kind of number as a constant
+
+
+def readers(terms: Mapping[str, PlainTerm], teacher: str) -> tuple[str, ...]:
+    """Names of the terms that read a teacher."""
+    return tuple(
+        name
+        for name, term in terms.items()
+        if term.source.of == teacher or (isinstance(term, Predict) and term.target.teacher == teacher)
+    )

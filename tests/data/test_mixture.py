@@ -1,6 +1,7 @@
 """Mixtures: shares and epochs, terms that read one part only, validation by part, and streams."""
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from latentlm.config.schema import ConfigError
 from latentlm.data import Collator, Corpus
 from latentlm.data.interleave import Mixed, Streamed
 from latentlm.data.mixture import Mixture, Part
+from latentlm.experiment.build_model import read_config
+from latentlm.experiment.mixtures import prepare_data
 from latentlm.experiment.recipe import load_recipe
 
 
@@ -106,6 +109,46 @@ def test_a_term_reads_its_part_only():
     assert only_others[0] == 0
 
 
+@pytest.mark.parametrize("row_length", [None, 40])
+def test_a_teacher_runs_only_on_the_rows_that_a_term_reads(row_length):
+    """The loss is that of the batch without the other part, and so is the teacher's work."""
+    term = {
+        "kind": "predict",
+        "source": {"depth": 1, "norm": "final", "at": "now"},
+        "target": {"kind": "ema", "tap": {"depth": 1, "norm": "final", "at": "next"}},
+        "teacher": "random",
+        "loss": {"kind": "mse"},
+    }
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, max_position_embeddings=64, **sizes))
+    model = get_latent_model(model, {"lm_weight": 0.0, "terms": {"next": term}, "monitor_every": 0})
+    model.train()
+    rows = []
+
+    def count(block, args, kwargs):
+        if not torch.is_grad_enabled():
+            rows.append(len(args[0] if args else kwargs["hidden_states"]))
+
+    model.model.layers[0].register_forward_pre_hook(count, with_kwargs=True)
+    examples = [
+        {"input_ids": ids, "labels": [-100, *ids[1:]], "part": k % 3}
+        for k, ids in enumerate(torch.arange(3, 35).expand(9, 32).tolist())
+    ]
+
+    def run(chosen, unread):
+        rows.clear()
+        return model(**Collator(0, row_length=row_length, unread=unread)(chosen)).loss.item(), rows[0]
+
+    alone, every = run(examples[::3], {}), run(examples, {})
+    mixed = run(examples, {1: ["next"], 2: ["next"]})
+    assert (alone[1], every[1], mixed[1]) == (3, 9, 3)
+    assert mixed[0] == pytest.approx(alone[0], rel=1e-5)
+    assert mixed[0] > 0.1
+    others = run([each for each in examples if each["part"]], {1: ["next"], 2: ["next"]})
+    assert others == (0, 1)
+
+
 REPLAY = "{source: b.jsonl, name: replay, terms: [], validation: c.jsonl}"
 PARTS = f"data.parts=[{{source: a.jsonl, validation: 0.25}}, {REPLAY}]"
 
@@ -140,6 +183,18 @@ def test_a_mixture_is_trained_and_validated_by_part():
     assert any("loss" in line for line in metrics("streamed"))
     done = latentlm("train", "nitp", *words, "training.output_dir=other")
     assert (done.code, "training.max_steps: a stream has no length" in done.err) == (2, True), done.err
+
+
+def test_a_grammar_in_a_mixture_tells_how_far_from_its_entropy_the_network_is():
+    grammar = {"kind": "grammar", "depth": 3, "symbols": 4, "rules": 2, "sentences": 64, "held_out": 32}
+    parts = [{"source": grammar, "name": "known", "validation": "held_out"}, {"source": grammar | {"seed": 1}}]
+    recipe = load_recipe(
+        "grammar", [f"data={json.dumps({'kind': 'mixture', 'parts': parts})}", 'model.tokenizer={"kind": "words"}']
+    )
+    told = prepare_data(recipe, read_config(recipe)).entropy
+    alone = load_recipe("grammar", [f"data.source={json.dumps(grammar)}"])
+    assert told == {"eval_known": prepare_data(alone, read_config(alone)).entropy["eval"]}
+    assert 0 < told["eval_known"] < math.log(4)  # of four symbols
 
 
 def test_a_stream_gives_the_examples_that_memory_gives():
