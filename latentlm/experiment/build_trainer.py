@@ -24,6 +24,23 @@ def build_trainer(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) 
     return (_grpo if recipe.trainer == "grpo" else _supervised)(recipe, folder, prepared, model)
 
 
+def check_best_metric(recipe: Recipe, prepared: Prepared) -> None:
+    """Refuse a metric that no evaluation of this run will have, which would otherwise end the run at its first one."""
+    wanted = recipe.training.get("metric_for_best_model")
+    if wanted is None or recipe.trainer == "grpo":
+        return
+    held_out = prepared.held_out
+    if held_out is None:
+        raise ConfigError("training.metric_for_best_model: nothing is held out to evaluate on; set data.validation")
+    known: list[str] = []
+    for prefix in [f"eval_{name}" for name in held_out] if isinstance(held_out, dict) else ["eval"]:
+        known += [f"{prefix}_loss", f"{prefix}_bits_per_token"]
+        known += [f"{prefix}_bits_per_byte"] if prefix in prepared.bytes_per_token else []
+        known += [f"{prefix}_above_entropy"] if prefix in prepared.entropy else []
+    if f"eval_{wanted.removeprefix('eval_')}" not in known:
+        raise ConfigError(f"training.metric_for_best_model: no '{wanted}' here; known: {', '.join(known)}")
+
+
 def _supervised(recipe: Recipe, folder: Path, prepared: Prepared, model: Any) -> Any:
     return HeldOutTrainer(
         model=model,
@@ -124,5 +141,6 @@ def training_arguments(recipe: Recipe, folder: Path, dataset: Any = None) -> Any
         values.setdefault("accelerator_config", {"dispatch_batches": False})
     if not isinstance(recipe.data, Images) and recipe.data.validation is not None:
         values.setdefault("eval_strategy", "epoch")
+        values.setdefault("greater_is_better", False)  # of all of them; transformers takes it so for losses alone
         values.setdefault("per_device_eval_batch_size", values["per_device_train_batch_size"])
     return build_arguments(values, recipe.trainer)

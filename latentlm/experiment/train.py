@@ -13,7 +13,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from latentlm.attach.rank_profile import rank_over_depth
 from latentlm.config.schema import ConfigError
 from latentlm.experiment.build_model import build_model, read_config
-from latentlm.experiment.build_trainer import build_trainer, training_arguments
+from latentlm.experiment.build_trainer import build_trainer, check_best_metric, training_arguments
 from latentlm.experiment.callbacks import Bar, Epochs, Interrupt, Lines, console
 from latentlm.experiment.datasets import Prepared
 from latentlm.experiment.mixtures import prepare_data
@@ -52,6 +52,7 @@ def _train(recipe: Recipe, folder: Path) -> Path:
     config = read_config(recipe)
     set_seed(recipe.training["seed"])
     prepared = prepare_data(recipe, config)
+    check_best_metric(recipe, prepared)
     model = build_model(recipe, config, prepared.tokenizer)
     prepared.check(model)
     bar = Bar(recipe.objective, folder)

@@ -141,7 +141,8 @@ def test_held_out_loss_is_the_mean_over_tokens_of_the_plain_model():
     assert held[12]["eval_loss"] == pytest.approx(total / count, rel=1e-4)
 
 
-def test_held_out_files_and_the_best_checkpoint():
+@pytest.mark.parametrize("metric", ["eval_loss", "bits_per_token"])  # of which less is better, whatever its name
+def test_held_out_files_and_the_best_checkpoint(metric):
     rows = [{"text": f"the number {n} is followed by the number {n + 1}"} for n in range(40)]
     for name, part in (("train.jsonl", rows[:32]), ("held.jsonl", rows[32:])):
         Path(name).write_text("".join(json.dumps(row) + "\n" for row in part))
@@ -149,15 +150,32 @@ def test_held_out_files_and_the_best_checkpoint():
              "training.learning_rate=0.03", "training.max_steps=20", "training.eval_strategy=steps",
              "training.eval_steps=5",
              "training.save_steps=5", "training.load_best_model_at_end=true",
-             "training.metric_for_best_model=eval_loss"]  # fmt: skip
+             f"training.metric_for_best_model={metric}"]  # fmt: skip
     done = latentlm("train", *words, "training.output_dir=run")
     assert done.code == 0, done.err
-    losses = {row["step"]: row["eval_loss"] for row in metrics("run") if "eval_loss" in row}
+    name = f"eval_{metric.removeprefix('eval_')}"
+    losses = {row["step"]: row[name] for row in metrics("run") if name in row}
+    assert len(set(losses.values())) > 1
     state = json.loads(max(Path("run/checkpoints").glob("*/trainer_state.json")).read_text())
     assert state["best_metric"] == pytest.approx(min(losses.values()), rel=1e-6)
     done = latentlm("report", "run")
     assert done.code == 0, done.err
     assert "held-out" in Path("run/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data.validation=0.2"], "no 'eval_data_loss' here; known: eval_loss, eval_bits_per_token\n"),
+        ([], "nothing is held out to evaluate on; set data.validation"),
+    ],
+)
+def test_a_metric_that_no_evaluation_has_is_refused_before_a_network_is_built(words, told, monkeypatch):
+    monkeypatch.setattr("latentlm.experiment.train.build_model", lambda *args: pytest.fail("a network was built"))
+    words = [*words, "training.max_steps=1", "training.metric_for_best_model=eval_data_loss"]
+    done = latentlm("train", "nitp", TINY, FEW, *words)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert f"training.metric_for_best_model: {told}" in done.err
 
 
 @pytest.mark.parametrize(
