@@ -27,31 +27,42 @@ def apply(data: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[str, A
 
     A new ``kind`` starts its block afresh, wherever it is: the keys of the old kind mean nothing to it. After
     ``data.source=PATH`` keys of the source may follow, such as ``data.source.test=PATH``. A block is assigned before
-    the keys in it, in whatever order they are written.
+    the keys in it, in whatever order they are written. A number is a place in a list, ``data.parts.1.source=PATH``.
     """
     data, given = _copy(data), dict(pairs)
     for key, value in sorted(pairs, key=_outside_in):
         *parents, last = key.split(".")
-        node: dict[str, Any] = data
-        for depth, parent in enumerate(parents):
-            child: Any = node.get(parent)
+        node: Any = data
+        for depth, name in enumerate(parents):
+            parent = _place(node, name, key)
+            child: Any = node.get(parent) if isinstance(node, dict) else node[parent]
             if isinstance(child, str) and parents == ["data", "source"] and (last != "kind" or "data.source" in given):
                 kind = value if last == "kind" else PATHS.get(node.get("kind", "text"), "corpus")
                 child = node[parent] = {"kind": kind, "path": child}
             if child is None or (last == "kind" and depth == len(parents) - 1 and isinstance(child, str)):
                 child = node[parent] = {}
-            if not isinstance(child, dict):
+            if not isinstance(child, dict | list):
                 raise ConfigError(f"override '{key}': '{'.'.join(parents[: depth + 1])}' is not a block")
             node = child
-        if last == "kind" and node.get("kind") != value:
+        if last == "kind" and isinstance(node, dict) and node.get("kind") != value:
             block = ".".join(parents)
             if isinstance(given.get(block), dict) and "kind" in node:
                 raise ConfigError(
                     f"override '{key}': '{block}' is given with kind {node['kind']}; leave one of them out"
                 )
             node.clear()
-        node[last] = value
+        node[_place(node, last, key)] = value
     return data
+
+
+def _place(node: Any, name: str, key: str) -> Any:
+    """A key of a block as it is, a place in a list as a number."""
+    if isinstance(node, dict):
+        return name
+    if not name.isdecimal() or int(name) >= len(node):
+        places = f"0 to {len(node) - 1}" if len(node) > 1 else "0" if node else "none"
+        raise ConfigError(f"override '{key}': '{name}' is no place in this list; it has {places}")
+    return int(name)
 
 
 def _outside_in(pair: tuple[str, Any]) -> tuple[int, bool]:
@@ -65,4 +76,6 @@ def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
 
 
 def _copy(data: Any) -> Any:
-    return {key: _copy(value) for key, value in data.items()} if isinstance(data, dict) else data
+    if isinstance(data, dict):
+        return {key: _copy(value) for key, value in data.items()}
+    return [_copy(value) for value in data] if isinstance(data, list) else data

@@ -32,7 +32,8 @@ HEAD = """
 Every key of a recipe: what it may be, its default, what it means. The same text in a terminal:
 `latentlm explain training.learning_rate`, `latentlm explain objective.terms.*.target`, `latentlm explain ema`.
 
-* A key is written as YAML in a file, or as `key.path=value` on the command line.
+* A key is written as YAML in a file, or as `key.path=value` on the command line;
+  a number is a place in a list: `data.parts.1.source=texts.jsonl`.
 * `*` is a name that you choose, such as the name of a term.
 * Where a key has several kinds, `kind` chooses one: `target: {kind: ema, momentum: 0.99}`. A kind whose keys all have
   defaults can be written alone: `loss: cosine`.

@@ -207,12 +207,20 @@ def test_overrides():
     }
     for pairs in (["n.x={y: 1, z: 1}", "n.x.y=2"], ["n.x.y=2", "n.x={y: 1, z: 1}"]):  # a block before the keys in it
         assert override(data, pairs)["n"] == {"x": {"y": 2, "z": 1}}
+    parts = {"parts": [{"path": "a"}, {"path": "b", "kind": "x", "n": 1}]}
+    assert override(parts, ["parts.0.path=c", "parts.1.kind=y"]) == {"parts": [{"path": "c"}, {"kind": "y"}]}
+    assert override(parts, ["parts.1.n=2", "parts=[1, {n: 3}]"]) == {"parts": [1, {"n": 2}]}
+    assert parts["parts"][0] == {"path": "a"}
     assert override(data, ["a.b=2024-13-45"])["a"]["b"] == "2024-13-45"
     assert override(data, ["a.b=1e-4"])["a"]["b"] == "1e-4"  # parse makes a number of it where one is wanted
     for wrong, line in (
         ("a.b", "override 'a.b': write key.path=value"),
         ("=3", "override '=3': write key.path=value"),
-        ("e.f=3", "override 'e.f': 'e' is not a block"),
+        ("e.f=3", "override 'e.f': 'f' is no place in this list; it has 0"),
+        ("e.1=3", "override 'e.1': '1' is no place in this list; it has 0"),
+        ("e.-1=3", "override 'e.-1': '-1' is no place"),
+        ("e.0.f=3", "override 'e.0.f': 'e.0' is not a block"),
+        (["e=[]", "e.0=3"], "override 'e.0': '0' is no place in this list; it has none"),
         ("a.b.c=3", "override 'a.b.c': 'a.b' is not a block"),
         (["n={kind: x, y: 1}", "n.kind=z"], "override 'n.kind': 'n' is given with kind x; leave one of them out"),
     ):
