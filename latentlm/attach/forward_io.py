@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from latentlm.components.attention_mask import FLASH, flash_arguments
+
 IGNORE = -100
 
 
@@ -118,6 +120,51 @@ def _split_at_restarts(numbers: Tensor, positions: Tensor) -> Tensor:
     return (changed & real & (before >= 0)).cumsum(1)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some segments of a batch, moved to the front of the rows that have any; what is left of a row is padding.
+
+    Attributes:
+        shape: rows and positions of the whole batch.
+        rows: numbers of the rows ``[r]``.
+        order: where in its row each position comes from ``[r w]``; None: these rows as they are.
+        there: whether it is one of the segments ``[r w]``, or padding.
+    """
+
+    shape: tuple[int, int]
+    rows: Tensor
+    order: Tensor | None = None
+    there: Tensor | None = None
+
+    def of(self, table: Tensor) -> Tensor:
+        """These positions of a table ``[b t]`` or of vectors ``[b t d]``; padding has what stands somewhere else."""
+        taken = table[self.rows]
+        if self.order is None:
+            return taken
+        order = self.order if table.dim() == 2 else self.order[..., None].expand(-1, -1, table.shape[-1])
+        return taken.gather(1, order)
+
+    def arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a decoder for these positions."""
+        per_row = {name: each for name, each in kwargs.items() if name not in FLASH}
+        taken = {name: self.of(each) for name, each in per_row.items() if isinstance(each, Tensor) and each.dim()}
+        if self.there is not None:
+            # the padding is one more segment, which ends each row
+            padding = (~self.there).long().cumsum(1) - 1
+            taken["position_ids"] = torch.where(self.there, taken["position_ids"], padding)
+            told = {} if len(per_row) == len(kwargs) else flash_arguments(taken["position_ids"])
+            taken |= {name: told[name] for name in FLASH if kwargs.get(name) is not None}
+        return {**kwargs, **taken}
+
+    def back(self, state: Tensor) -> Tensor:
+        """States ``[r w d]`` in their places ``[b t d]``, 0 elsewhere."""
+        whole = state.new_zeros(*self.shape, *state.shape[2:])
+        if self.order is None or self.there is None:
+            return whole.index_copy(0, self.rows, state)
+        row = self.rows[:, None].expand_as(self.order)
+        return whole.index_put((row[self.there], self.order[self.there]), state[self.there])
+
+
 @dataclass
 class Forward:
     """One training forward of a model: made before it, dropped after it.
@@ -125,10 +172,13 @@ class Forward:
     Attributes:
         inputs: what it was given.
         blocks: depths to store, of the network itself (None) and of each teacher; a teacher without any is not run.
+        terms: names of the terms that run.
         states: of the blocks that the terms read, by depth.
+        tapped: the same as the blocks gave them, where the network runs on a part of the batch.
         local_states: the same of local views, which are smaller and run by themselves.
         teacher_states: the same of each teacher.
         teacher: whose forward is running inside this one; None: the network's own.
+        part: what the running one of these is given of the batch; None: all of it.
         in_local_views: whether the network is running on local views inside this forward.
         collecting: until the heads have run; a block that runs again in the backward stores nothing.
         in_terms: while the terms run, which may ask for input embeddings of their own.
@@ -140,10 +190,13 @@ class Forward:
 
     inputs: ForwardInputs
     blocks: Mapping[str | None, frozenset[int]]
+    terms: frozenset[str] = frozenset()
     states: dict[int, Tensor] = field(default_factory=dict)
+    tapped: dict[int, Tensor] = field(default_factory=dict)
     local_states: dict[int, Tensor] = field(default_factory=dict)
     teacher_states: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     teacher: str | None = None
+    part: Part | None = None
     in_local_views: bool = False
     collecting: bool = True
     in_terms: bool = False

@@ -7,6 +7,7 @@ gives a copy with a state of its own.
 |---|---|---|---|
 | model | before | begins a `Forward`; no cache, mask of hidden spans, first copies of teachers | here |
 | decoder | before | runs the teachers, each a forward of the decoder inside this one | here |
+| decoder | before | leaves out units that are read alone by teachers only | partial_forward.py |
 | decoder | before | runs the network on views of another size, likewise | vit_masking.py |
 | blocks | before, after | store their input (first block) and their output; end a teacher's forward | here |
 | decoder | after | runs the heads: states -> `StepContext` -> losses -> their weighted sum | here |
@@ -26,13 +27,14 @@ import torch
 from torch import Tensor
 
 from latentlm.attach.attachment import LatentHeads
-from latentlm.attach.attention_mask import as_attention_mask, seen
 from latentlm.attach.forward_io import Forward, ForwardInputs, with_latent_losses
+from latentlm.attach.partial_forward import own_part, whole_output
 from latentlm.attach.sparse_lm_head import skip_unlabelled
 from latentlm.attach.state import LatentState
 from latentlm.attach.teacher_forward import Reached, check_momentum, start_teacher, teacher_states
 from latentlm.attach.vit_masking import local_states, masking_hooks
 from latentlm.backbones import hidden_state
+from latentlm.components.attention_mask import as_attention_mask, seen
 from latentlm.monitor.image_batches import STEPS, check_image_batch
 from latentlm.objective.objective import total
 
@@ -131,7 +133,8 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         for kind in heads.teachers:
             check_momentum(state.attachment, kind, state.steps.total)
             start_teacher(state.attachment, kind)
-        state.forward = Forward(ForwardInputs.of(named), state.attachment.blocks_of(state.running()))
+        running = state.running()
+        state.forward = Forward(ForwardInputs.of(named), state.attachment.blocks_of(running), running)
         if state.backbone.grid is not None and state.image_batches < STEPS:
             state.image_batches += 1
             pixels, latent = state.forward.inputs.pixel_values, state.forward.inputs.latent
@@ -145,49 +148,58 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def _after_embeddings(embeddings: Any, args: tuple, output: Tensor) -> Tensor | None:
     state: LatentState = embeddings._latent_state
     forward = state.collecting
-    places = None if forward is None or forward.in_terms else (forward.inputs.latent or {}).get("predictor_tokens")
-    if places is None:
+    if forward is None or forward.in_terms or "predictor_tokens" not in (forward.inputs.latent or {}):
         return None
+    places = (forward.inputs.latent or {})["predictor_tokens"]
+    places = places if forward.part is None else forward.part.of(places)
     tokens: Tensor = state.attachment.heads.predictor_tokens  # type: ignore[assignment]
     return torch.where((places >= 0)[..., None], tokens.to(output.dtype)[places.clamp(min=0)], output)
 
 
 @_eager
-def _before_decoder(decoder: Any, args: tuple, kwargs: dict) -> None:
-    state: LatentState = decoder._latent_state
-    forward = state.collecting
-    if forward is not None and forward.is_own:
-        for kind in (kind for kind in state.attachment.heads.teachers if forward.blocks[kind]):
-            teacher_states(state.attachment, forward, kind, args, kwargs)
-        local_states(state, forward, decoder, kwargs)
-
-
-@_eager
-def _after_decoder(decoder: Any, args: tuple, output: Any) -> None:
+def _before_decoder(decoder: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
     state: LatentState = decoder._latent_state
     forward = state.collecting
     if forward is None or not forward.is_own:
-        return
+        return None
+    for kind in (kind for kind in state.attachment.heads.teachers if forward.blocks[kind]):
+        teacher_states(state.attachment, forward, kind, args, kwargs)
+    local_states(state, forward, decoder, kwargs)
+    forward.part = None if args else own_part(forward, state.attachment.specs, kwargs)
+    return None if forward.part is None else (args, forward.part.arguments(kwargs))
+
+
+@_eager
+def _after_decoder(decoder: Any, args: tuple, output: Any) -> Any:
+    state: LatentState = decoder._latent_state
+    forward = state.collecting
+    if forward is None or not forward.is_own:
+        return output
     model, inputs = state.model, forward.inputs
     if skipped := forward.blocks[None] - forward.states.keys():
         raise ValueError(
             f"block {min(skipped)} was left out of this forward (layerdrop?); latent terms need its state: set "
             "layerdrop to 0"
         )
+    if forward.part is not None:
+        forward.tapped = forward.states
+        forward.states = {depth: forward.part.back(state) for depth, state in forward.tapped.items()}
+        output = whole_output(output, forward.part)
     context = state.context(forward)
     forward.in_terms = True
     losses = model.latent(context)
     forward.collecting = False  # before the backward: a recomputed block must not store again
     if not forward.compiled and state.backbone.grid is None:
         forward.lm_head_hooks = skip_unlabelled(model, inputs)
-    forward.states, forward.local_states, forward.teacher_states = {}, {}, {}
+    forward.states, forward.tapped, forward.local_states, forward.teacher_states = {}, {}, {}, {}
     if not losses:
-        return
+        return output
     share = state.share(inputs)
     forward.loss = total(losses, share, state.steps.counts)
     state.steps.accumulation.watch(forward.loss)
     state.monitoring.metrics.report(losses)
     state.monitoring.look(state.attachment, forward, state.steps, context, losses, share)
+    return output
 
 
 def _weighed(model: Any, data: Tensor, output: Any, lm_weight: float) -> Tensor:

@@ -138,6 +138,7 @@ class LatentState:
         inputs: ForwardInputs,
         kind: str | None = None,
         local: dict[int, Tensor] | None = None,
+        tapped: dict[int, Tensor] | None = None,
     ) -> ForwardView:
         """A view of these states, the network's own or a teacher's, with everything that the inputs brought along."""
         attachment = self.attachment
@@ -157,6 +158,7 @@ class LatentState:
             embed=teacher_embed(attachment, kind),
             norm=norm,
             readout=teacher_readout(attachment, kind),
+            tapped=tapped or {},
         )
 
     def context(self, forward: Forward) -> StepContext:
@@ -164,7 +166,7 @@ class LatentState:
         select, heads = self.trainer.select, self.attachment.heads
         inputs = forward.inputs if select is None else select(forward.inputs)
         return StepContext(
-            view=self.view(forward.states, inputs, local=forward.local_states),
+            view=self.view(forward.states, inputs, local=forward.local_states, tapped=forward.tapped),
             teacher_views={kind: self.view(states, inputs, kind) for kind, states in forward.teacher_states.items()},
             heads=heads.terms.calls(),
             teacher_heads={kind: teacher_heads(self.attachment, kind) for kind in forward.teacher_states},

@@ -12,19 +12,16 @@ from torch import Tensor, nn
 
 from latentlm.attach.attachment import Attachment
 from latentlm.attach.forward_io import Forward
+from latentlm.attach.partial_forward import teacher_part
 from latentlm.backbones import head_modules, readout
 from latentlm.backbones.load import load_weights
 from latentlm.components.teacher import Teacher, TeacherConfig, trained
 from latentlm.distributed.fsdp import alike, call_with, norm
 from latentlm.losses.precision import without_gradient
 from latentlm.monitor.verdicts import SLOW
-from latentlm.objective.terms import readers
-from latentlm.types import unread_key
 
 HEAD = "latent.terms.heads."
 LM_HEAD = "latent.lm_head."
-# arguments of a decoder of which each row is a row of the batch, and their dimensions
-BY_ROW = {("input_ids", 2), ("inputs_embeds", 3), ("position_ids", 2), ("attention_mask", 2), ("attention_mask", 4)}
 
 
 class Reached(Exception):  # noqa: N818 - not an error: the deepest target has been read
@@ -80,10 +77,8 @@ def teacher_states(attachment: Attachment, forward: Forward, kind: str, args: tu
         pixels = forward.inputs.pixel_values
         assert pixels is not None
         args, kwargs = (), kwargs | grid.inputs(grid.taught(pixels, forward.inputs.latent or {}), None)
-    rows = _rows_read(attachment, forward, kind, args, kwargs)
-    if rows is not None:
-        taken = {name: value[rows] for name, value in kwargs.items() if isinstance(value, Tensor) and value.dim()}
-        kwargs = kwargs | taken
+    part = forward.part = None if args else teacher_part(forward, attachment.specs, kind, kwargs)
+    kwargs = kwargs if part is None else part.arguments(kwargs)
     forward.teacher = kind
     try:
         with without_gradient(), _evaluating(decoder), _switched_off(switched):
@@ -91,44 +86,10 @@ def teacher_states(attachment: Attachment, forward: Forward, kind: str, args: tu
     except Reached:
         pass
     finally:
-        forward.teacher = None
-    if rows is not None:
+        forward.teacher, forward.part = None, None
+    if part is not None:
         states = forward.teacher_states[kind]
-        forward.teacher_states[kind] = {depth: _in_rows(state, rows, forward) for depth, state in states.items()}
-
-
-def _rows_read(
-    attachment: Attachment, forward: Forward, kind: str, args: tuple, kwargs: dict[str, Any]
-) -> Tensor | None:
-    """Numbers of the rows in which a term reads this teacher; None: all, or they cannot be taken out of the inputs.
-
-    A replayed text is a small part of a batch. One row stays in any case: sharded weights are gathered on all ranks.
-    """
-    latent = forward.inputs.latent or {}
-    terms = readers(attachment.specs, kind)
-    if "predictor_tokens" in latent or not all(unread_key(name) in latent for name in terms):
-        return None
-    if args or not all(_by_row(name, value, len(latent["segments"])) for name, value in kwargs.items()):
-        return None
-    segments = latent["segments"]
-    unread = torch.stack([latent[unread_key(name)] for name in terms]).all(0)
-    read = ((segments >= 0) & ~unread).any(1)
-    read[0] |= ~read.any()
-    return None if read.all() else read.nonzero()[:, 0]
-
-
-def _by_row(name: str, value: Any, number: int) -> bool:
-    """Whether rows can be taken out of an argument of the decoder, or it has none."""
-    if isinstance(value, Tensor) and value.dim():
-        return len(value) == number and (name, value.dim()) in BY_ROW
-    return value is None or isinstance(value, bool | int | float | str | Tensor)
-
-
-def _in_rows(state: Tensor, rows: Tensor, forward: Forward) -> Tensor:
-    """States of some rows in their places; the other rows are 0, and no term reads them."""
-    assert forward.inputs.latent is not None
-    number = len(forward.inputs.latent["segments"])
-    return state.new_zeros(number, *state.shape[1:]).index_copy(0, rows, state)
+        forward.teacher_states[kind] = {depth: part.back(state) for depth, state in states.items()}
 
 
 def teacher_heads(attachment: Attachment, kind: str) -> dict[str, Callable]:
@@ -226,11 +187,15 @@ def _of_another(attachment: Attachment, config: TeacherConfig, like: dict[str, T
     """The same weights of another network of this architecture, from a checkpoint or drawn at random."""
     if config.checkpoint is not None:
         # compared and kept in the network's own type, whatever that of the files
-        network = type(attachment.backbone.decoder)
-        other = dict(load_weights(network, config.checkpoint, dtype=torch.float32, part=True).named_parameters())
-        if any(name.swapcase().startswith(LM_HEAD) for name in like):
-            whole = load_weights(type(attachment.model), config.checkpoint, dtype=torch.float32, part=True)
-            other |= dict(_lm_head(whole, {}))
+        model, decoder = attachment.model, attachment.backbone.decoder
+        has_head = any(name.swapcase().startswith(LM_HEAD) for name in like)
+        kind = type(model if has_head else decoder)
+        found_there = load_weights(kind, config.checkpoint, dtype=torch.float32, part=True)
+        if has_head:
+            inside = next(name for name, part in model.named_modules() if part is decoder)
+            other = dict(found_there.get_submodule(inside).named_parameters()) | dict(_lm_head(found_there, {}))
+        else:
+            other = dict(found_there.named_parameters())
     else:
         other = _drawn(attachment, config)
     found = {

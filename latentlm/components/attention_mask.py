@@ -1,4 +1,6 @@
-"""The mask of packed segments in which some positions do not see all that stands before them."""
+"""How attention is told of packed segments: a mask in which some positions are hidden, or where each segment ends."""
+
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,3 +39,16 @@ def as_attention_mask(
     if implementation == "sdpa":
         return table
     return torch.where(table, 0.0, torch.finfo(dtype).min).to(dtype)
+
+
+FLASH = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+
+
+def flash_arguments(positions: Int[Tensor, "1 t"]) -> dict[str, Any]:
+    """What flash attention is told of the segments of one row: a segment begins wherever the positions are 0."""
+    starts = (positions[0] == 0).nonzero().flatten()
+    ends = torch.cat([starts, starts.new_tensor([positions.shape[1]])]).int()
+    longest = int(ends.diff().max())
+    told: dict[str, Any] = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
+    told |= {"max_length_q": longest, "max_length_k": longest}
+    return told | {"seq_idx": (positions == 0).cumsum(1).int() - 1}

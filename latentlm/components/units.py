@@ -6,12 +6,12 @@ count up through a row, -1 for none); ``roles/GRAIN [b u]``, the role of each un
 numbers say, which waits for the device once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from latentlm.types import ForwardView
@@ -143,6 +143,24 @@ def units_alone(units: Iterable[Unit]) -> tuple[UnitsAlone, ...]:
         tokens = max(old.predictor_tokens, new.predictor_tokens)
         found[unit.grain] = UnitsAlone(unit.grain, both, tokens, min(old.first, first))
     return tuple(found.values())
+
+
+def segments_with_copies(
+    segments: Int[Tensor, "b t"], copies: Mapping[str, Tensor], grains: Collection[str]
+) -> Bool[Tensor, "b t"]:
+    """Positions in a segment that holds a copy, read alone, of a unit of these grains.
+
+    Args:
+        segments: of every position.
+        copies: by grain, the number of the unit that a position is a copy of.
+        grains: which of them count.
+    """
+    holds = torch.zeros(len(segments), int(segments.max()) + 2, dtype=torch.long, device=segments.device)
+    number = segments + 1
+    for grain in grains:
+        if grain in copies:
+            holds.scatter_reduce_(1, number, (copies[grain] >= 0).long(), reduce="amax")
+    return holds.gather(1, number) > 0
 
 
 def _of_same_document(view: ForwardView, where: Tensor, grain: str, number: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from rich.progress import track
 from torch import nn
 from transformers import PreTrainedConfig
 
-from latentlm.attach.attention_mask import READ
 from latentlm.attach.leak_checks import mixes_segments, sees_hidden
 from latentlm.backbones.geometry import geometry
+from latentlm.components.attention_mask import READ
 from latentlm.components.units import Unit
 from latentlm.config.schema import ConfigError
 from latentlm.data import (

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from latentlm.attach.attention_mask import READ
+from latentlm.components.attention_mask import READ
 from latentlm.components.positions import At
 from latentlm.components.tap import Depth, read_depth
 from latentlm.components.units import UnitsAlone

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentlm.components.units import Unit
+from latentlm.components.units import Unit, segments_with_copies
 from latentlm.objective.index_sets import places_read, units_read
 from latentlm.objective.terms import PlainTerm
 
@@ -34,7 +34,9 @@ def without_unread_units(batch: dict[str, Any], running: Collection[PlainTerm]) 
     if needed >= copies.keys():
         return batch
     segments = latent["segments"]
-    keep = (segments >= 0) & (~_lies_in(segments, copies, copies) | _lies_in(segments, copies, needed))
+    keep = (segments >= 0) & (
+        ~segments_with_copies(segments, copies, copies) | segments_with_copies(segments, copies, needed)
+    )
     width = max(int(keep.sum(1).max()), 1)
     order = keep.logical_not().to(torch.int8).argsort(dim=1, stable=True)[:, :width]  # what is kept comes first
     there = keep.gather(1, order)
@@ -47,17 +49,7 @@ def without_unread_units(batch: dict[str, Any], running: Collection[PlainTerm]) 
     rest = {"input_ids": batch["input_ids"].gather(1, order), "labels": cut(batch["labels"], IGNORE)}
     rest["position_ids"] = torch.where(there, batch["position_ids"].gather(1, order), places_of_padding)
     roles = {name: table for name, table in latent.items() if name.startswith("roles/")}
+    unread = {f"alone/{grain}" for grain in copies.keys() - needed}
     others = {name: table for name, table in latent.items() if table.shape == segments.shape and name not in roles}
     tables = {name: cut(table, -1) for name, table in others.items()}
-    gone = {f"alone/{grain}" for grain in copies.keys() - needed}
-    return {**batch, **rest, "latent": {name: each for name, each in (tables | roles).items() if name not in gone}}
-
-
-def _lies_in(segments: Tensor, copies: dict[str, Tensor], grains: Collection[str]) -> Tensor:
-    """Whether a position is in a segment that holds a copy of a unit of these grains."""
-    holds = torch.zeros(len(segments), int(segments.max()) + 2, dtype=torch.long, device=segments.device)
-    number = segments + 1
-    for grain in grains:
-        if grain in copies:
-            holds.scatter_reduce_(1, number, (copies[grain] >= 0).long(), reduce="amax")
-    return holds.gather(1, number) > 0
+    return {**batch, **rest, "latent": {name: each for name, each in (tables | roles).items() if name not in unread}}

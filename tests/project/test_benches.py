@@ -14,6 +14,7 @@ BENCHES = {
     "step": [*TINY, "--length", "32"],
     "second_view": [*TINY, "--length", "32"],
     "teacher": [*TINY, "--length", "32"],
+    "units": [*TINY, "--length", "144"],
     "vision": TINY,
     "losses_vs_lightly": [],
     "images": [

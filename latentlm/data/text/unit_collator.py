@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentlm.components.attention_mask import FLASH, flash_arguments
 from latentlm.components.units import ROLES, UnitsAlone
 from latentlm.data.text.chat_turns import headers, special_tokens, turns_of
 from latentlm.data.text.collate import Collator
@@ -22,7 +23,6 @@ Segments = Callable[[Mapping[str, Any]], Tensor]
 IGNORE = -100
 LOOKS = 4  # batches after which a grain that none had is told
 OWN = ("input_ids", "labels", "attention_mask", "position_ids", "latent")  # made anew
-FLASH = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ class UnitCollator:
                 value = moved
             rest[key] = value
         if any(key in batch for key in FLASH):
-            rest |= _flash(made["position_ids"], batch)
+            told = flash_arguments(made["position_ids"])
+            rest |= {key: told[key] for key in FLASH if key in batch}
         return rest
 
 
@@ -156,14 +157,3 @@ def _runs(row: Tensor) -> list[tuple[int, int]]:
     """``[start, stop)`` of every document of a row."""
     edges = [0, *((row[1:] != row[:-1]).nonzero().flatten() + 1).tolist(), len(row)]
     return [(a, b) for a, b in pairwise(edges) if a < b and row[a] >= 0]
-
-
-def _flash(positions: Tensor, batch: dict[str, Any]) -> dict[str, Any]:
-    """What flash attention is told of the documents of one row, for the new row."""
-    starts = (positions[0] == 0).nonzero().flatten()
-    ends = torch.cat([starts, starts.new_tensor([positions.shape[1]])]).int()
-    longest = int(ends.diff().max())
-    told: dict[str, Any] = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
-    told |= {"max_length_q": longest, "max_length_k": longest}
-    told["seq_idx"] = (positions == 0).cumsum(1).int() - 1
-    return {key: told[key] for key in FLASH if key in batch}

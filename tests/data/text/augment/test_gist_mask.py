@@ -4,8 +4,8 @@ import pytest
 import torch
 from attached_models import attach
 
-from latentlm.attach.attention_mask import as_attention_mask, seen
 from latentlm.attach.leak_checks import sees_hidden
+from latentlm.components.attention_mask import as_attention_mask, seen
 from latentlm.config.schema import ConfigError
 from latentlm.data import Collator, Document, Facts, augment_examples, encode_dataset, word_tokenizer
 from latentlm.data.text.augment import AnswerNoise, GistMask
