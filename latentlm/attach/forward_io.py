@@ -158,11 +158,15 @@ class Part:
 
     def back(self, state: Tensor) -> Tensor:
         """States ``[r w d]`` in their places ``[b t d]``, 0 elsewhere."""
-        whole = state.new_zeros(*self.shape, *state.shape[2:])
-        if self.order is None or self.there is None:
-            return whole.index_copy(0, self.rows, state)
-        row = self.rows[:, None].expand_as(self.order)
-        return whole.index_put((row[self.there], self.order[self.there]), state[self.there])
+        number, length = self.shape
+        if self.order is not None and self.there is not None:
+            # the padding is written to places of what is left out, each once; choosing by `there` would wait
+            order = self.order[..., None].expand_as(state)
+            filled = state.masked_fill(~self.there[..., None], 0)
+            state = state.new_zeros(len(state), length, state.shape[-1]).scatter(1, order, filled)
+        return (
+            state if len(state) == number else state.new_zeros(number, *state.shape[1:]).index_copy(0, self.rows, state)
+        )
 
 
 @dataclass
