@@ -164,9 +164,9 @@ class Part:
             order = self.order[..., None].expand_as(state)
             filled = state.masked_fill(~self.there[..., None], 0)
             state = state.new_zeros(len(state), length, state.shape[-1]).scatter(1, order, filled)
-        return (
-            state if len(state) == number else state.new_zeros(number, *state.shape[1:]).index_copy(0, self.rows, state)
-        )
+        if len(state) == number:
+            return state
+        return state.new_zeros(number, *state.shape[1:]).index_copy(0, self.rows, state)
 
 
 @dataclass

@@ -165,7 +165,7 @@ def _before_decoder(decoder: Any, args: tuple, kwargs: dict) -> tuple[tuple, dic
     for kind in (kind for kind in state.attachment.heads.teachers if forward.blocks[kind]):
         teacher_states(state.attachment, forward, kind, args, kwargs)
     local_states(state, forward, decoder, kwargs)
-    forward.part = None if args else own_part(forward, state.attachment.specs, kwargs)
+    forward.part = None if args else own_part(forward, state.attachment.specs, kwargs, state.model.config)
     return None if forward.part is None else (args, forward.part.arguments(kwargs))
 
 

@@ -21,17 +21,21 @@ from latentlm.types import unread_key
 
 # arguments of a decoder of which each row is a row of the batch, and their dimensions
 BY_ROW = {("input_ids", 2), ("inputs_embeds", 3), ("position_ids", 2), ("attention_mask", 2), ("attention_mask", 4)}
+ASKED = ("output_hidden_states", "output_attentions")
 LEAST = 1 / 8  # share of the positions that must fall away: to put states back in their places costs a copy
 
 
-def own_part(forward: Forward, specs: Mapping[str, PlainTerm], kwargs: Mapping[str, Any]) -> Part | None:
+def own_part(forward: Forward, specs: Mapping[str, PlainTerm], kwargs: Mapping[str, Any], config: Any) -> Part | None:
     """What the network itself runs on, without units that are read alone by teachers only; None: everything.
 
     Args:
         forward: with the terms that run.
         specs: all terms.
         kwargs: of the decoder.
+        config: of the network: whoever asks for all states or attentions is given those of the whole batch.
     """
+    if any(kwargs.get(name) or getattr(config, name, False) for name in ASKED):
+        return None
     places = [at for name in forward.terms for at in places_read(specs[name])[0]]
     if not all(isinstance(at, Unit) and at.read == "in_context" for at in places):
         return None
@@ -90,8 +94,6 @@ def _part(
 ) -> Part | None:
     number, length = latent["segments"].shape
     if not all(_by_row(name, value, number) for name, value in kwargs.items()):
-        return None
-    if any(kwargs.get(name) for name in ("output_hidden_states", "output_attentions")):
         return None
     read = needed.any(1)
     if every_row:

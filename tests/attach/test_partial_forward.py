@@ -133,6 +133,9 @@ def test_what_the_caller_asks_for_is_not_cut():
     model.train()
     shape = inputs["input_ids"].shape
     assert model(**inputs, output_hidden_states=True).hidden_states[-1].shape[:2] == shape
+    model.config.output_hidden_states = True
+    assert model(**inputs).hidden_states[-1].shape[:2] == shape
+    model.config.output_hidden_states = False
     hidden = torch.full((len(EXAMPLES), 1, 3), -1)
     hidden[0, 0] = torch.tensor([0, 2, 3])
     inputs["latent"]["hidden"] = hidden
