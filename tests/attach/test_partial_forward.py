@@ -100,7 +100,7 @@ def test_losses_gradients_and_measures_are_those_of_the_whole_batch(teacher, row
         assert part["own"] == [len(EXAMPLES) * 12]
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", sorted(DESIGNS))
 def test_every_design_of_network(name, monkeypatch):
     model = get_latent_model(build(name), {"terms": {"pairs": next_alone(PAIR)}, "monitor_every": 0})
     inputs = batch()
