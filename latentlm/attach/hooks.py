@@ -7,7 +7,7 @@ gives a copy with a state of its own.
 |---|---|---|---|
 | model | before | begins a `Forward`; no cache, mask of hidden spans, first copies of teachers | here |
 | decoder | before | runs the teachers, each a forward of the decoder inside this one | here |
-| decoder | before | leaves out units that are read alone by teachers only | partial_forward.py |
+| decoder | before | leaves out copies of units that the network does not read | partial_forward.py |
 | decoder | before | runs the network on views of another size, likewise | vit_masking.py |
 | blocks | before, after | store their input (first block) and their output; end a teacher's forward | here |
 | decoder | after | runs the heads: states -> `StepContext` -> losses -> their weighted sum | here |
@@ -148,9 +148,9 @@ def _before_model(model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def _after_embeddings(embeddings: Any, args: tuple, output: Tensor) -> Tensor | None:
     state: LatentState = embeddings._latent_state
     forward = state.collecting
-    if forward is None or forward.in_terms or "predictor_tokens" not in (forward.inputs.latent or {}):
+    places = None if forward is None or forward.in_terms else (forward.inputs.latent or {}).get("predictor_tokens")
+    if forward is None or places is None:
         return None
-    places = (forward.inputs.latent or {})["predictor_tokens"]
     places = places if forward.part is None else forward.part.of(places)
     tokens: Tensor = state.attachment.heads.predictor_tokens  # type: ignore[assignment]
     return torch.where((places >= 0)[..., None], tokens.to(output.dtype)[places.clamp(min=0)], output)

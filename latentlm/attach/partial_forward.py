@@ -26,7 +26,9 @@ LEAST = 1 / 8  # share of the positions that must fall away: to put states back 
 
 
 def own_part(forward: Forward, specs: Mapping[str, PlainTerm], kwargs: Mapping[str, Any], config: Any) -> Part | None:
-    """What the network itself runs on, without units that are read alone by teachers only; None: everything.
+    """What the network itself runs on: documents, and units that it reads alone itself; None: everything.
+
+    Units that only teachers read, or only terms that are off, are left out.
 
     Args:
         forward: with the terms that run.
@@ -37,14 +39,16 @@ def own_part(forward: Forward, specs: Mapping[str, PlainTerm], kwargs: Mapping[s
     if any(kwargs.get(name) or getattr(config, name, False) for name in ASKED):
         return None
     places = [at for name in forward.terms for at in places_read(specs[name])[0]]
-    if not all(isinstance(at, Unit) and at.read == "in_context" for at in places):
-        return None
+    if not all(isinstance(at, Unit) for at in places):
+        return None  # `now` and `next` read the copies as well
+    alone = {at.grain for at in places if isinstance(at, Unit) and at.read == "alone"}
     latent = forward.inputs.latent or {}
     copies = _copies(latent)
     if not copies or not _can_be_cut(latent, kwargs):
         return None
     segments = latent["segments"]
-    needed = (segments >= 0) & ~segments_with_copies(segments, copies, copies)
+    gone = segments_with_copies(segments, copies, copies) & ~segments_with_copies(segments, copies, alone)
+    needed = (segments >= 0) & ~gone
     return _part(latent, needed, kwargs, every_row=True)
 
 

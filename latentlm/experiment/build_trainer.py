@@ -31,7 +31,7 @@ def check_best_metric(recipe: Recipe, prepared: Prepared) -> None:
         return
     held_out = prepared.held_out
     if held_out is None:
-        raise ConfigError("training.metric_for_best_model: nothing is held out to evaluate on; set data.validation")
+        raise ConfigError("training.metric_for_best_model: nothing is held out; set data.validation (texts only)")
     known: list[str] = []
     for prefix in [f"eval_{name}" for name in held_out] if isinstance(held_out, dict) else ["eval"]:
         known += [f"{prefix}_loss", f"{prefix}_bits_per_token"]

@@ -19,7 +19,6 @@ from latentlm.trainers.parameter_groups import depth_scales, scale_rates
 from latentlm.trainers.per_step import ClipEachWeight, WeightDecaySchedule
 from latentlm.trainers.safe_training import SafeTrainingMixin
 from latentlm.trainers.units import with_units
-from latentlm.trainers.unread_units import without_unread_units
 
 # pyright cannot know which trainer the mixin is mixed into
 # pyright: reportAttributeAccessIssue=false
@@ -133,11 +132,9 @@ class LatentTrainerMixin(SafeTrainingMixin):
             self._latent.steps.counts = self._latent.steps.num_items = None
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Leave out what no term reads, and count what each averages over in this optimizer step, on all ranks."""
+        """Count what each term averages over in this optimizer step, on all ranks."""
         batches, count = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
         self._latent.steps.total = self.state.max_steps
-        running = [self._latent.attachment.specs[name] for name in self._latent.running()]
-        batches = [without_unread_units(each, running) if isinstance(each, dict) else each for each in batches]
         counts = self._count(batches, count is not None) if count is not None or self._counts_rows else None
         if counts is not None and count is None:
             # without labels the trainer takes means over forwards and ranks: undone, so that every value counts once

@@ -4,7 +4,9 @@ import pytest
 import torch
 from attached_models import attach
 from checkpointing import recompute
+from datasets import Dataset
 from tiny_models import DESIGNS, build
+from tiny_trainers import trainer_of
 
 from latentlm import get_latent_model
 from latentlm.attach import hooks, teacher_forward
@@ -13,6 +15,7 @@ from latentlm.attach.state import latent_state
 from latentlm.components.attention_mask import flash_arguments
 from latentlm.components.units import UnitsAlone
 from latentlm.data.text.collate import Collator
+from latentlm.trainers.latent_trainer import LatentTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:a second backward")
 
@@ -109,23 +112,21 @@ def test_every_design_of_network(name, monkeypatch):
     compare(model, inputs, monkeypatch, tolerance=1e-4)
 
 
-def test_what_the_network_reads_alone_is_run():
+def test_what_the_network_reads_alone_is_run(monkeypatch):
     own = next_alone(PAIR, "online")
-    alone = next_alone(FOUR) | {"source": {"depth": "1/2", "at": FOUR | {"read": "alone"}}}
+    alone = next_alone(PAIR) | {"source": {"depth": "1/2", "at": PAIR | {"read": "alone"}}}
     everywhere = {
         "kind": "predict", "source": {"depth": "1/2"}, "loss": {"kind": "mse"},
         "target": {"kind": "ema", "tap": {"depth": "1/2", "at": "next"}},
     }  # fmt: skip
     inputs = batch()
     size = inputs["input_ids"].numel()
-    for terms in (
-        {"own": own, "them": next_alone(PAIR)},
-        {"alone": alone},
-        {"all": everywhere, "them": next_alone(PAIR)},
-    ):
-        positions = run(attach(terms=terms), inputs)[-1]
-        assert positions["own"] == [size]
-        assert positions["them"] == [size] or "all" not in terms
+    needed = batch(alone=ALONE[:1])["input_ids"].numel()  # without fours, which nobody reads
+    for terms in ({"own": own, "them": next_alone(PAIR)}, {"alone": alone}):
+        part, every = compare(attach(terms=terms), inputs, monkeypatch)
+        assert (part["own"], every["own"]) == ([needed], [size])
+    positions = run(attach(terms={"all": everywhere, "them": next_alone(PAIR)}), inputs)[-1]
+    assert positions == {"own": [size], "them": [size]}
 
 
 def test_what_the_caller_asks_for_is_not_cut():
@@ -156,12 +157,35 @@ def test_a_part_of_a_mixture_and_units_at_once(monkeypatch):
     assert part["them"][0] < 0.4 * every["them"][0]
 
 
-def test_a_term_that_is_off_is_not_read():
+def test_what_only_a_term_that_is_off_reads_is_left_out(monkeypatch):
     terms = {"online": next_alone(PAIR, "online", weight={"value": 1.0, "stop": 2}), "ema": next_alone(FOUR)}
     model, inputs = attach(terms=terms), batch()
-    assert run(model, inputs)[-1]["own"] == [inputs["input_ids"].numel()]
+    assert run(model, inputs)[-1]["own"][0] > len(EXAMPLES) * 12
     model.latent.step = 2
-    assert run(model, inputs)[-1]["own"] == [len(EXAMPLES) * 12]
+    part, _ = compare(model, inputs, monkeypatch)
+    assert part["own"] == [len(EXAMPLES) * 12]
+
+
+def test_a_trainer_leaves_units_out_from_the_step_on_at_which_their_term_stops(tmp_path):
+    terms = {
+        "pairs": next_alone(PAIR, weight={"value": 1.0, "stop": 2}),
+        "fours": next_alone(FOUR, weight={"value": 1.0, "stop": 4}),
+    }
+    model, given = attach(terms=terms), []
+
+    def note(block, args, kwargs):
+        given.append(((args[0] if args else kwargs["hidden_states"]).shape[1], torch.is_grad_enabled()))
+
+    model.model.layers[0].register_forward_pre_hook(note, with_kwargs=True)
+    more = {"max_steps": 6, "per_device_train_batch_size": 6, "remove_unused_columns": False}
+    data = {
+        "train_dataset": Dataset.from_list(EXAMPLES),
+        "data_collator": Collator(0, grains=("pair", "four"), alone=ALONE),
+    }
+    trainer_of(LatentTrainer, model, tmp_path, arguments_more=more, **data).train()
+    assert [width for width, own in given if own] == [12] * 6
+    first, second, third, fourth = [width for width, own in given if not own]
+    assert first == second > third == fourth
 
 
 def test_recomputed_blocks_are_given_the_part(monkeypatch):

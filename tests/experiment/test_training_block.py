@@ -167,7 +167,7 @@ def test_held_out_files_and_the_best_checkpoint(metric):
     ("words", "told"),
     [
         (["data.validation=0.2"], "no 'eval_data_loss' here; known: eval_loss, eval_bits_per_token\n"),
-        ([], "nothing is held out to evaluate on; set data.validation"),
+        ([], "nothing is held out; set data.validation"),
     ],
 )
 def test_a_metric_that_no_evaluation_has_is_refused_before_a_network_is_built(words, told, monkeypatch):
