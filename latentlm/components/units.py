@@ -31,7 +31,7 @@ class Unit:
     Checked:   tests/components/test_unit_positions.py - naive loops over random units, every option.
 
     Args:
-        grain: kind of unit: chunk, line, sentence, paragraph, turn, column, span, document, or one of data.units.
+        grain: kind of unit: chunk, line, step, sentence, paragraph, turn, column, span, document, or one of data.units.
         offset: 0 the anchor itself, 1 the next unit, -1 the previous one; with `parts_of` and `parent_of` counted in
             the grain of the coarser one.
         pick: which token of it stands for the unit, or ``all`` of them.

@@ -23,7 +23,7 @@ from latentlm.data.text.phrase_mining import Phrases
 from latentlm.data.text.span_pairs import Annotated, Chunks, SpanPairs
 from latentlm.data.text.tokenizers import bpe_tokenizer, word_tokenizer
 from latentlm.data.text.unit_collator import UnitCollator
-from latentlm.data.text.units import Chunk, Sentence, UnitRule, finders
+from latentlm.data.text.units import Chunk, Pattern, Sentence, UnitRule, finders
 
 Data = Text | Images | Mixture
 
@@ -52,6 +52,7 @@ __all__ = [
     "Packing",
     "ParentChild",
     "Part",
+    "Pattern",
     "People",
     "Phrases",
     "Problem",

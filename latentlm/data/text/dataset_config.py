@@ -61,7 +61,7 @@ class Text:
             with the token that ends it), ``last_assistant`` (the last of them), ``completion`` (what follows a
             prompt), ``all``, or ``auto``: one of the three, by what a document is.
         units: how the units of a grain are found where the usual rule does not fit: another ``size`` of chunks, another
-            ``language`` of sentences, or a second grain with a name of its own.
+            ``language`` of sentences, a ``pattern`` that marks them, or a second grain with a name of its own.
         packing: ``packed`` keeps several segments in a row (documents never see each other); ``padding_free`` keeps
             all of them in one row, as flash attention needs it; ``none`` gives each its own row, for models that mix
             segments.

@@ -171,8 +171,11 @@ class Encoder:
         if turned:
             marked["turn"] = turn_units(written, turns)
         said = token_text(ids, tokenizer, marked)
-        if not chat and said.text != text:  # a tokenizer that forgets line breaks would have no paragraphs
-            said = TokenText(text, offsets, marked)
+        if not _keeps(said, written, marked["turn"] if chat else [UnitSpan(0, len(ids))]):
+            # in what a tokenizer without line breaks says there would be no paragraphs
+            special = special_tokens(ids, tokenizer)
+            plain = [(low, low) if special[k] else (low, high) for k, (low, high) in enumerate(offsets)]
+            said = TokenText(text, plain, marked)
         return replace(found, units=find_units(said, self.grains))
 
     def _labelled(self, document: Document, ids: list[int], written: TokenText, turns: Turns) -> list[bool]:
@@ -341,6 +344,12 @@ def _span_pair(
     last = len(read) - 1
     due = [last + k for k in range(len(wrong) + 1)]
     return SpanPair(last, target_ids, read + wrong, -1, due, isolated_target)
+
+
+def _keeps(said: TokenText, written: TokenText, units: Iterable[UnitSpan]) -> bool:
+    """Whether these tokens still say what was written."""
+    texts = ([each.part(unit.first, unit.stop).text.strip() for each in (said, written)] for unit in units)
+    return all(one == other for one, other in texts)
 
 
 def _tokens_of(text: str, span: Span, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -63,6 +63,9 @@ class TokenText:
 
 
 Finder = Callable[[TokenText], list[UnitSpan]]
+_EMPTY_LINE = re.compile(r"\n[ \t]*\n")
+# "1. ", "2) ", "(3) ", "Step 4: ", behind the signs of a heading, bullet or emphasis; "Step 5" alone in its line
+_STEP = r"(?im)^[ \t*#_>-]*(?:\(?\d{1,3}[*_]*[.):]+|step[ \t]*\d{1,3}[*_]*(?:[.):]+|(?=[ \t]*$)))[*_]*(?=\s|$)"
 
 
 @dataclass(frozen=True)
@@ -113,19 +116,46 @@ class Sentence:
         return tokens.units(_saying(tokens.text, parts))
 
 
-UnitRule = Chunk | Sentence
-
-
 @dataclass(frozen=True)
-class _Separated:
-    """What stands between matches of a pattern."""
+class Pattern:
+    r"""What a regular expression of Python's `re` marks: headings, bullets, rulers, steps of another kind.
 
-    pattern: str
+    Args:
+        grain: its name for the terms; that of a usual grain replaces it.
+        between: matches stand between units and belong to none, as ``\n---\n``.
+        begins: a unit begins where it matches and ends before the next; the last one ends at an empty line.
+    """
+
+    grain: str
+    between: str | None = None
+    begins: str | None = None
+
+    def __post_init__(self):
+        if (self.between is None) == (self.begins is None):
+            raise ValueError(f"pattern: give the grain {self.grain} one of between and begins")
+        key, pattern = ("between", self.between) if self.begins is None else ("begins", self.begins)
+        try:
+            matches_nothing = re.compile(pattern or "").match("")
+        except re.error as error:
+            raise ValueError(f"pattern: {key} {pattern!r} is no regular expression ({error})") from error
+        if matches_nothing:
+            raise ValueError(f"pattern: {key} {pattern!r} matches everywhere; let it need a character")
 
     def __call__(self, tokens: TokenText) -> list[UnitSpan]:
-        marks = [match.span() for match in re.finditer(self.pattern, tokens.text)]
-        starts, ends = [0, *(end for _, end in marks)], [*(start for start, _ in marks), len(tokens.text)]
+        """The units of a document."""
+        marks = [match.span() for match in re.finditer(self.between or self.begins or "", tokens.text)]
+        if self.begins is None:
+            starts, ends = [0, *(end for _, end in marks)], [*(start for start, _ in marks), len(tokens.text)]
+        elif marks:
+            rest = _EMPTY_LINE.search(tokens.text, marks[-1][1])
+            starts = [start for start, _ in marks]
+            ends = [*starts[1:], rest.start() if rest else len(tokens.text)]
+        else:
+            return []
         return tokens.units(_saying(tokens.text, zip(starts, ends, strict=True)))
+
+
+UnitRule = Chunk | Sentence | Pattern
 
 
 @dataclass(frozen=True)
@@ -151,8 +181,9 @@ def _whole(tokens: TokenText) -> list[UnitSpan]:
 STANDARD: dict[str, Finder] = {
     "chunk": Chunk(),
     "sentence": Sentence(),
-    "line": _Separated(r"\n"),
-    "paragraph": _Separated(r"\n[ \t]*\n"),
+    "line": Pattern("line", between=r"\n"),
+    "step": Pattern("step", begins=_STEP),
+    "paragraph": Pattern("paragraph", between=_EMPTY_LINE.pattern),
     "turn": _Known("turn"),
     "column": _Known("column"),
     "span": _Known("span"),
@@ -162,6 +193,7 @@ NEEDS = {
     "turn": "conversations (a column messages), or columns prompt and completion",
     "column": "columns text_a and text_b, or a list texts",
     "span": "a column spans, or data.span_pairs.kind=phrases",
+    "step": "numbers at the start of lines: 1. or 2) or Step 3:",
 }
 
 

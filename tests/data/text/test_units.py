@@ -1,9 +1,12 @@
 """Units are found in the tokens: sentences, paragraphs, lines, chunks, turns, columns."""
 
-import pytest
-from tiny_chats import CHATS, tokenizer
+from copy import deepcopy
 
-from latentlm.data import Chunk, Document, Sentence, encode_dataset, finders
+import pytest
+from tiny_chats import CHATS, TEMPLATES, tokenizer
+from tokenizers import Regex, normalizers
+
+from latentlm.data import Chunk, Document, Pattern, Sentence, encode_dataset, finders
 from latentlm.data.text.encode import Encoder
 from latentlm.data.text.encoding_report import EncodingReport
 from latentlm.data.text.units import STANDARD, find_units, token_text
@@ -36,6 +39,49 @@ def test_paragraphs_lines_and_the_whole():
     assert said(TEXT, "paragraph") == [TEXT.split("\n\n")[0], TEXT.split("\n\n")[2]]
     assert said(TEXT, "line") == [part for part in TEXT.split("\n") if part.strip("-")]
     assert said(TEXT, "document") == [TEXT]
+
+
+STEPS = ["1. Add 3.14 and 2.\n1999 is not one.", "2) Halve it.\n\nIt is small.", "**Step 3:** Say so. See 4. below."]
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        STEPS,
+        ["Step 1: One.", "step 2: Two."],
+        ["## Step 1\nOne.", "## Step 2\nTwo."],
+        ["  (1) One.", "  (2) Two."],
+        ["- 1. One.", "- **2.** Two."],
+    ],
+    ids=["mixed", "step", "headings", "brackets", "bullets"],
+)
+def test_numbered_steps_end_before_the_next_and_the_last_at_an_empty_line(forms):
+    text = "Let me think, in 2 steps.\n" + "\n".join(forms) + "\n\nThe answer is 2."
+    assert said(text, "step") == [form.strip() for form in forms]
+    assert said("In 1999. It was.\n1999. A year.\n3.5 miles", "step") == []
+
+
+def test_a_pattern_of_ones_own():
+    text = "# One\nA b.\n# Two\nC d.\n\nE f."
+    assert said(text, "section", [Pattern("section", begins=r"(?m)^# ")]) == ["# One\nA b.", "# Two\nC d."]
+    assert said(text, "part", [Pattern("part", between=r"(?m)^# .*\n")]) == ["A b.", "C d.\n\nE f."]
+    assert said("No mark.", "section", [Pattern("section", begins="#")]) == []
+    assert said("No mark.", "part", [Pattern("part", between="#")]) == ["No mark."]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, "one of between and begins"),
+        ({"between": "a", "begins": "b"}, "one of between and begins"),
+        ({"begins": "(a"}, r"begins '\(a' is no regular expression"),
+        ({"between": "a*"}, r"between 'a\*' matches everywhere"),
+        ({"begins": ""}, "begins '' matches everywhere"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_is_refused(options, line):
+    with pytest.raises(ValueError, match=line):
+        Pattern("section", **options)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -84,6 +130,32 @@ def test_in_a_conversation_sentences_stop_at_the_turns():
     assert [role for _, _, role in example.units["sentence"]] == [1, 1, 2, 2, 1, 2]
 
 
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_a_tokenizer_that_forgets_line_breaks_has_the_same_units(template):
+    first, second = "One two. Three!\n\nFour five.", "1. Six.\n2. Seven."
+    messages = [{"role": "user", "content": first}, {"role": "assistant", "content": second}]
+    documents = [Document(first), Document(second), Document("", messages=messages)]
+    how = finders(["line", "step", "sentence", "paragraph"])
+    units = []
+    for forgets in (False, True):
+        tok = deepcopy(tokenizer(template))
+        if forgets:
+            tok.backend_tokenizer.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
+            assert "\n" not in tok.decode(tok(first)["input_ids"])
+        made = [Encoder(tok, 256, grains=how)(document, EncodingReport())[0] for document in documents]
+        units.append(
+            [
+                {
+                    grain: [tok.decode(each.input_ids[a:b]).split() for a, b, _ in found]
+                    for grain, found in each.units.items()
+                }
+                for each in made
+            ]
+        )
+    assert units[0] == units[1]
+    assert [len(units[0][2][grain]) for grain in how] == [4, 2, 5, 3]
+
+
 def test_a_unit_that_max_length_cuts_is_left_out_and_counted(caplog):
     document = Document("One two three. Four five six. Seven eight nine.")
     tok = tokenizer()
@@ -104,6 +176,7 @@ def test_a_unit_that_max_length_cuts_is_left_out_and_counted(caplog):
     [
         ("turn", "no document has a turn; they are marked by conversations"),
         ("column", "no document has a column; they are marked by columns text_a"),
+        ("step", "no document has a step; they are marked by numbers at the start of lines"),
         ("span", "no document has a span; they are marked by a column spans"),
     ],
 )
