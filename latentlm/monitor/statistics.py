@@ -40,7 +40,7 @@ def rank(latents: Float[Tensor, "m d"]) -> float:
 
 @torch.no_grad()
 def pair_health(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> dict[str, float]:
-    """Compare guesses with targets: ``r2``, ``cosine_margin`` and `set_health` of both.
+    """Compare guesses with targets: ``r2``, `cosine_margin` and `set_health` of both.
 
     r2 = 1 - mean|guess - goal|^2 / mean|goal - mean goal|^2 separates learning from collapse; it is meaningful for
     losses that regress, and `measure` gives it for these alone. The gap is meaningful for all.
@@ -49,16 +49,22 @@ def pair_health(guess: Float[Tensor, "m d"], goal: Float[Tensor, "m d"]) -> dict
     spread = (goal - goal.mean(0)).square().sum(-1).mean()
     r2 = float(1 - (guess - goal).square().sum(-1).mean() / spread.clamp(min=1e-12))
     target = {f"target_{key}": value for key, value in set_health(goal).items()}
-    return {"r2": r2, "cosine_margin": cosine_margin(guess, goal)} | set_health(guess) | target
+    return {"r2": r2} | cosine_margin(guess, goal) | set_health(guess) | target
 
 
 @torch.no_grad()
-def cosine_margin(one: Float[Tensor, "m d"], other: Float[Tensor, "m d"]) -> float:
-    """cos(paired) - cos(unpaired), both centred: 0 where a row tells nothing of its own partner."""
+def cosine_margin(one: Float[Tensor, "m d"], other: Float[Tensor, "m d"]) -> dict[str, float]:
+    """cos(paired) - cos(unpaired), both centred: 0 where a row tells nothing of its own partner.
+
+    ``cosine_margin`` is its mean over the rows, ``cosine_margin_stderr`` the standard error of that: of few pairs, such
+    as the paragraphs of a small batch, a margin says little.
+    """
     one, other = one.float() - one.float().mean(0), other.float() - other.float().mean(0)
     stranger = other.roll(len(other) // 2, 0)  # not the neighbour, who may be alike
-    cosines = [F.cosine_similarity(one, each, dim=-1).mean() for each in (other, stranger)]
-    return float(cosines[0] - cosines[1])
+    paired, unpaired = (F.cosine_similarity(one, each, dim=-1) for each in (other, stranger))
+    margin = paired - unpaired
+    error = margin.std() / len(margin) ** 0.5
+    return {"cosine_margin": float(margin.mean()), "cosine_margin_stderr": float(error)}
 
 
 @torch.no_grad()
@@ -189,5 +195,5 @@ def _set(term: RegularizeTerm, context: StepContext) -> tuple[dict[str, float], 
         return None
     health = set_health(samples)
     if isinstance(term.spec.loss, ViewLoss):
-        health["cosine_margin"] = cosine_margin(samples[0], samples[1])
+        health |= cosine_margin(samples[0], samples[1])
     return health, samples.shape[-1]

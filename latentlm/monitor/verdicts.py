@@ -19,6 +19,7 @@ VERDICTS = {
 }
 """What each verdict means."""
 
+LEARNED = 0.1  # margin of the cosine that a term which has learned its pairs has; few pairs do not rule it out
 EARLY = ("no-better-than-random-pairing", "worse-than-constant")  # at first nothing is learned: no failure yet
 
 
@@ -59,7 +60,8 @@ def verdicts(values: dict[str, float], dim: int) -> list[str]:
     dead = bool(of) and not flat and _flat(values["std"], values["norm"], dim)
     if dead:
         found.append("dead-head")
-    if values.get("cosine_margin", 1.0) < 0.01 and not flat and not dead:
+    margin, error = values.get("cosine_margin", 1.0), values.get("cosine_margin_stderr", 0.0)
+    if margin < 0.01 and margin + 2 * error < LEARNED and not flat and not dead:
         found.append("no-better-than-random-pairing")
     if values.get("classes", dim) < 1.05:
         found.append("one-class")

@@ -18,6 +18,7 @@ from latentlm.monitor.statistics import (
     alike_within,
     class_health,
     constant_guess,
+    cosine_margin,
     hit_rate,
     measure,
     pair_health,
@@ -85,6 +86,32 @@ def test_few_others_are_all_of_them():
 def test_the_gap_is_to_a_stranger_and_not_to_a_neighbour():
     slow = draw(64, DIM).cumsum(0)  # neighbours nearly alike
     assert pair_health(slow, slow)["cosine_margin"] > 0.5
+
+
+def test_the_margin_of_few_pairs_does_not_rule_out_that_they_are_learned():
+    def named(pairs, dim, learned):
+        found = []
+        for seed in range(50):
+            goal = draw(pairs, dim, seed=seed)
+            health = pair_health(learned * goal + draw(pairs, dim, seed=1000 + seed), goal)
+            found.append((health["cosine_margin"] < 0.01, "no-better-than-random-pairing" in verdicts(health, dim)))
+        return [sum(each) for each in zip(*found, strict=True)]
+
+    few_low, few_named = named(9, 3, 0.5)
+    assert few_low > 0 == few_named  # paragraphs of a small batch, whose targets have few directions
+    many_low, many_named = named(1024, DIM, 0.0)
+    assert many_named == many_low > 30
+
+
+def test_standard_error_of_the_margin_by_hand():
+    one, other = draw(6, 4), draw(6, 4, seed=1)
+    one, other = one - one.mean(0), other - other.mean(0)
+    cos = [[float(a @ b / a.norm() / b.norm()) for b in (other[k], other[(k + 3) % 6])] for k, a in enumerate(one)]
+    margins = [own - stranger for own, stranger in cos]
+    mean = sum(margins) / 6
+    error = math.sqrt(sum((margin - mean) ** 2 for margin in margins) / 5 / 6)
+    found = cosine_margin(one + 3, other - 2)
+    assert found == pytest.approx({"cosine_margin": mean, "cosine_margin_stderr": error}, rel=1e-4)
 
 
 HEALTHY = draw(256, DIM)

@@ -43,8 +43,8 @@ class Corpus:
         subset: configuration of a hub data set.
         split: e.g. ``train`` or ``train[:1%]``; a file has only ``train``.
         max_documents: how many to take from the start; None: all.
-        streaming: rows are read one by one, without a copy of all of them on disk. All are kept in memory; for what does
-            not fit there give ``kind: mixture`` one part with ``streaming: true``.
+        streaming: rows are read one by one, without a copy of all of them on disk. All are kept in memory; for what
+            does not fit there give ``kind: mixture`` one part with ``streaming: true``.
     """
 
     path: str
