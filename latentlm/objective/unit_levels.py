@@ -8,7 +8,7 @@ from typing import Literal
 
 from latentlm.components.data_targets import Tokens
 from latentlm.components.predictors import Linear, PerTokenLinear, Predictor
-from latentlm.components.tap import Depth, Tap, read_depth
+from latentlm.components.tap import Depth, Tap, read_depth, resolve_depth
 from latentlm.components.units import Unit
 from latentlm.losses import InfoNce, NextToken, PairLoss, RowLoss
 from latentlm.objective.level_table import LevelTarget
@@ -24,33 +24,42 @@ class UnitLevel:
 
     Args:
         grain: kind of unit, from small to large in the table.
-        depth: whose state at the last token of a unit predicts.
+        depth: whose state at the last token of a unit predicts; of several, such as ``[1/4, 1/2]``, each for itself.
         predicts: ``next`` and ``previous``: the unit beside it; ``parts``: the units of the level before in the table
             that lie in it, in their order; ``parent``: the unit of the following level that it lies in; ``data``: the
             tokens of the next unit.
-        weight: of each of these, a number or a schedule; times that of the table.
+        weight: of each of these at each depth, a number or a schedule; times that of the table.
     """
 
     grain: str
-    depth: Depth
+    depth: Depth | tuple[Depth, ...]
     predicts: tuple[Predicts, ...] = ("next",)
     weight: float | Weight = 1.0
 
     def __post_init__(self):
-        read_depth(self.depth)
+        if not self.depths:
+            raise ValueError(f"unit_levels: the level {self.grain} has no depth; give it one or several")
+        for depth in self.depths:
+            read_depth(depth)
         if not self.predicts:
             raise ValueError(f"unit_levels: the level {self.grain} predicts nothing; give it next, data or another")
+
+    @property
+    def depths(self) -> tuple[Depth, ...]:
+        """All depths, as written."""
+        return self.depth if isinstance(self.depth, tuple) else (self.depth,)
 
 
 @dataclass(frozen=True)
 class UnitLevels:
     """A ladder over grains: chunks low, sentences above them, paragraphs or turns on top, each predicting others.
 
-        L = sum_g w_g sum_r loss(P_gr(h_g(u)), target(r(u))),   r one of next, previous, parts, parent, data
+        L = sum_g w_g sum_d sum_r loss(P_gdr(h_gd(u)), target(r(u))),   r one of next, previous, parts, parent, data
 
-    with h_g(u) the state at the depth of the grain g at the last token of its unit u, in its document. The unit that is
-    predicted is read alone, so that its state cannot hold what the source has already seen; the target is that state at
-    the depth of its own grain. ``data`` is the next unit's tokens through the network's own output head.
+    with h_gd(u) the state at a depth d of the grain g at the last token of its unit u, in its document. The unit that
+    is predicted is read alone, so that its state cannot hold what the source has already seen. The target is that state
+    at the same depth, for parts at the last depth of their grain and for a parent at the first of its grain. ``data``
+    is the next unit's tokens through the network's own output head.
 
     Scale:     that of the losses; with the default contrast log of the number of units in the batch at most.
     Ranks:     as the loss; the default contrasts with the units of all ranks.
@@ -102,20 +111,32 @@ class UnitLevels:
         return self.loss.per_sample
 
     def cells(self, name: str) -> dict[str, Predict]:
-        """All terms as they would be written one by one, named ``name/grain_relation``."""
+        """All terms as they would be written one by one, named ``name/grain_relation``.
+
+        Of a grain with several depths ``name/grain_relation_1`` is at the first of them.
+        """
         return {
-            f"{name}/{level.grain}_{relation}": self._cell(place, relation)
+            f"{name}/{level.grain}_{relation}{f'_{number}' if len(level.depths) > 1 else ''}": self._cell(
+                place, depth, relation
+            )
             for place, level in enumerate(self.levels)
             for relation in level.predicts
+            for number, depth in enumerate(level.depths, 1)
         }
 
     def expand(self, name: str, num_layers: int) -> dict[str, Predict]:
         """The terms of a network of `num_layers` blocks."""
+        for level in self.levels:
+            blocks = [resolve_depth(depth, num_layers) for depth in level.depths]
+            if len(set(blocks)) < len(blocks):
+                raise ValueError(
+                    f"{name}: two depths of {level.grain} are the same block of {num_layers}; use fewer or other depths"
+                )
         return {label: cell.resolve(num_layers) for label, cell in self.cells(name).items()}
 
-    def _cell(self, place: int, relation: Predicts) -> Predict:
+    def _cell(self, place: int, depth: Depth, relation: Predicts) -> Predict:
         level = self.levels[place]
-        source = Tap(level.depth, at=Unit(level.grain), into=self.into)
+        source = Tap(depth, at=Unit(level.grain), into=self.into)
         own, table = level.weight, schedule(self.weight)
         weight = own.times(table.value) if isinstance(own, Weight) else table.times(schedule(own).value)
         if relation == "data":
@@ -126,7 +147,11 @@ class UnitLevels:
                 reduction="per_example",
             )  # fmt: skip
         predictor: Predictor = PerTokenLinear(self.most) if relation == "parts" else self.predictor
-        target = self.target.at(Tap(self._depth(place, relation), at=self._related(place, relation)))
+        if relation == "parts":
+            depth = self.levels[place - 1].depths[-1]
+        elif relation == "parent":
+            depth = self.levels[place + 1].depths[0]
+        target = self.target.at(Tap(depth, at=self._related(place, relation)))
         return Predict(source, target, self.loss, predictor, weight, shuffle=self.shuffle, teacher=self.teacher)
 
     def _related(self, place: int, relation: Predicts) -> Unit:
@@ -138,6 +163,3 @@ class UnitLevels:
         else:
             unit = Unit(grain, offset=1 if relation == "next" else -1)
         return replace(unit, read=self.read)
-
-    def _depth(self, place: int, relation: Predicts) -> Depth:
-        return self.levels[place + {"parts": -1, "parent": 1}.get(relation, 0)].depth

@@ -82,6 +82,44 @@ def test_a_table_is_its_terms():
     assert objective(TABLE).resolve(4) == by_hand(BY_HAND)
 
 
+def test_a_grain_at_several_depths_has_the_terms_of_each():
+    levels = """
+terms:
+  ladder:
+    kind: unit_levels
+    levels:
+      - {grain: chunk, depth: 1/4, predicts: [parent], weight: 0.5}
+      - {grain: sentence, depth: [1/4, 1/2], predicts: [next, data, parts, parent], weight: 0.5}
+      - {grain: turn, depth: [1/2, 3/4], predicts: [parts]}
+"""
+    terms = objective(levels).resolve(4)
+    depths = {
+        name.removeprefix("ladder/"): (
+            int(term.source.depth),
+            getattr(getattr(term.target, "tap", None), "depth", None),
+        )
+        for name, term in terms.items()
+    }
+    assert depths == {
+        "chunk_parent": (1, 1),
+        "sentence_next_1": (1, 1),
+        "sentence_next_2": (2, 2),
+        "sentence_data_1": (1, None),
+        "sentence_data_2": (2, None),
+        "sentence_parts_1": (1, 1),
+        "sentence_parts_2": (2, 1),
+        "sentence_parent_1": (1, 2),
+        "sentence_parent_2": (2, 2),
+        "turn_parts_1": (2, 2),
+        "turn_parts_2": (3, 2),
+    }
+    assert terms["ladder/sentence_next_2"].weight.value == 0.5
+    with pytest.raises(ValueError, match="two depths of sentence are the same block of 2"):
+        objective(levels).resolve(2)
+    with pytest.raises(ValueError, match="the level turn has no depth"):
+        objective(levels.replace("[1/2, 3/4]", "[]"))
+
+
 def test_every_hierarchy_reads_its_units_alone():
     for name in ("hierarchy", "hierarchy_chat", "hierarchy_documents"):
         from latentlm.attach.api import as_objective
