@@ -149,8 +149,9 @@ def read(column: Column, results: dict[str, dict[str, float]]) -> list[float]:
 def _cell(values: list[float]) -> str:
     if not values:
         return "-"
-    spread = f" ({min(values):.1f} - {max(values):.1f})" if len(values) > 1 else ""
-    return f"{sum(values) / len(values):.1f}{spread}"
+    digits = 1 if max(map(abs, values)) >= 10 else 3  # nats and bits differ behind the point
+    spread = f" ({min(values):.{digits}f} - {max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.{digits}f}{spread}"
 
 
 def main() -> None:
