@@ -1,6 +1,6 @@
 """Trainers: what a Hugging Face trainer would leave out of a model with latent terms, as a thin mixin."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from latentlm.attach.state import LatentState, latent_state
 from latentlm.attach.teacher_forward import start_teacher
 from latentlm.data.text.collate import Collator
 from latentlm.data.text.unit_collator import UnitCollator
+from latentlm.data.text.units import UnitRule
 from latentlm.objective.index_sets import sets_read, units_read
 from latentlm.trainers.parameter_groups import depth_scales, scale_rates
 from latentlm.trainers.per_step import ClipEachWeight, WeightDecaySchedule
@@ -36,6 +37,7 @@ class LatentTrainerMixin(SafeTrainingMixin):
         layer_decay: learning rate of a block as a share of that of the block above it.
         final_weight_decay: weight decay at the last step, reached along half a cosine.
         max_weight_grad_norm: limit of each weight's own gradient; goes with ``max_grad_norm=0``.
+        units: rules for grains of one's own, as ``data.units`` of a recipe; see `with_units`.
         when_not_finite: ``stop`` or ``skip``, see `SafeTrainingMixin`.
     """
 
@@ -46,6 +48,7 @@ class LatentTrainerMixin(SafeTrainingMixin):
         layer_decay: float | None = None,
         final_weight_decay: float | None = None,
         max_weight_grad_norm: float | None = None,
+        units: Sequence[UnitRule] = (),
         **kwargs: Any,
     ):
         self._head_learning_rate, self._layer_decay = head_learning_rate, layer_decay
@@ -72,12 +75,19 @@ class LatentTrainerMixin(SafeTrainingMixin):
             warn_accumulated(watched.names, f"gradient_accumulation_steps={self.args.gradient_accumulation_steps}")
         watched.warned = True
         self.add_callback(_CountSteps(self))
-        self._find_units()
+        self._find_units(units)
 
-    def _find_units(self) -> None:
+    def _find_units(self, rules: Sequence[UnitRule]) -> None:
         """Let the batches have the units that the terms read, where the collator does not give them already."""
         grains, _ = units_read(self._latent.objective.terms.values())
         if not grains or isinstance(self.data_collator, Collator | UnitCollator):
+            if rules:
+                why = (
+                    "the collator finds units itself; give it the rules"
+                    if grains
+                    else "no term reads any; leave it out"
+                )
+                raise ValueError(f"units: {why}")
             return
         tokenizer = getattr(self, "processing_class", None)
         if not hasattr(tokenizer, "decode"):
@@ -86,7 +96,7 @@ class LatentTrainerMixin(SafeTrainingMixin):
                 "collator with latentlm.with_units"
             )
         limit = getattr(self.args, "max_length", None)
-        self.data_collator = with_units(self.data_collator, tokenizer, self.model, max_length=limit)
+        self.data_collator = with_units(self.data_collator, tokenizer, self.model, units=rules, max_length=limit)
 
     @property
     def _latent(self) -> LatentState:

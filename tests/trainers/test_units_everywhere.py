@@ -16,7 +16,7 @@ from trl import SFTConfig
 
 from latentlm import get_latent_model, with_units
 from latentlm.attach.state import latent_state
-from latentlm.data import Collator, Document, conversation, encode_dataset, finders
+from latentlm.data import Collator, Document, Pattern, conversation, encode_dataset, finders
 from latentlm.data.text.chat_turns import headers
 from latentlm.objective.index_sets import units_read
 from latentlm.trainers.latent_trainer import LatentTrainer
@@ -149,6 +149,44 @@ def test_the_same_terms_in_every_way(how, kind, layout, tuning, tmp_path):
     terms = {"ladder/" + f"{level['grain']}_{r}" for level in TABLES[kind] for r in level.get("predicts", ["next"])}
     assert {key.removesuffix("/value") for key in wanted if key.endswith("/value")} == {"data", *terms}
     assert {key: found[key] for key in wanted} == pytest.approx(wanted, rel=2e-5)
+
+
+def _with_parts():
+    """The table of prose, its paragraphs under a name of one's own."""
+    levels = [*TABLES["prose"][:1], {"grain": "part", "depth": 1}]
+    ladder = {"kind": "unit_levels", "levels": levels, "target": {"teacher": "online"}}
+    network = build("llama", vocab_size=500, max_position_embeddings=512)
+    return get_latent_model(network, {"terms": {"ladder": ladder}, "monitor_every": 0}).train()
+
+
+PARTS = Pattern("part", between=r"\n\n")
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL's, about attention and padding
+@pytest.mark.parametrize("trainer", [LatentTrainer, LatentSFTTrainer])
+def test_trainers_take_rules_of_ones_own(trainer, tmp_path):
+    tok = tokenizer("marked")
+    if trainer is LatentSFTTrainer:
+        rows, more = of_trl("prose", "right")
+        config, more = arguments(tmp_path, config=SFTConfig, dataset_kwargs=None, **more), {}
+    else:
+        rows, more = plain("prose"), {"data_collator": collator("right")}
+        config = arguments(tmp_path, per_device_train_batch_size=4)
+    data = Dataset.from_list(rows)
+    found = trained(trainer(_with_parts(), config, train_dataset=data, processing_class=tok, units=[PARTS], **more))
+    wanted = {key.replace("paragraph", "part"): value for key, value in expected("prose", "full").items()}
+    assert {key: found[key] for key in wanted} == pytest.approx(wanted, rel=2e-5)
+
+
+def test_rules_that_nobody_would_read_are_refused(tmp_path):
+    tok, model = tokenizer("marked"), _with_parts()
+    data = Dataset.from_list(plain("prose"))
+    wrapped = with_units(collator("right"), tok, model, units=[PARTS])
+    with pytest.raises(ValueError, match="units: the collator finds units itself; give it the rules"):
+        LatentTrainer(model, arguments(tmp_path), train_dataset=data, data_collator=wrapped, units=[PARTS])
+    network = get_latent_model(build("llama", vocab_size=500), {"terms": {}})
+    with pytest.raises(ValueError, match="units: no term reads any; leave it out"):
+        LatentTrainer(network, arguments(tmp_path), train_dataset=data, units=[PARTS])
 
 
 PAIRWISE = {
