@@ -38,11 +38,12 @@ class GradientProbe:
         parts = []
         for name, report in reports.items():
             spec = terms[name].spec
-            if spec.source.of != "network":
-                continue  # a teacher's state has no gradient
+            if report.is_off or spec.source.of != "network":
+                continue  # of a term that is off no state is kept, and a teacher's state has no gradient
             trained_target = isinstance(spec, Predict) and spec.target.has_gradient
             depth = spec.source.blocks[-1]
-            state = context.view.tapped.get(depth, context.view.states[depth])
+            tapped = context.view.tapped
+            state = tapped[depth] if depth in tapped else context.view.states[depth]
             if trained_target or not state.requires_grad or not report.sum.requires_grad:
                 continue  # a target with gradient reaches the state through the network as well
             (grad,) = torch.autograd.grad(report.sum, state, retain_graph=True, allow_unused=True)

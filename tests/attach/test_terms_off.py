@@ -67,6 +67,16 @@ def test_what_is_off_leaves_no_trace_in_loss_and_gradient():
     assert all(weight.grad is not None and not weight.grad.any() for weight in model.latent.terms.parameters())
 
 
+@pytest.mark.parametrize("name", ["next_state", "slow", "shallow", "last", "normal"])
+@pytest.mark.parametrize("when", [EARLY, LATE], ids=["stop", "start"])
+def test_the_monitor_looks_at_the_terms_that_are_on(name, when):
+    model = attach(terms=scheduled(**{name: when}), monitor=1)
+    state, seen = latent_state(model), []
+    loop(model, 5, lambda _: seen.append({key for key in state.monitoring.probe.found if key.endswith("grad_ratio")}))
+    looked = [f"monitor/{name}/grad_ratio" in each for each in seen]
+    assert looked == ([True] * 5 if when is EARLY else [False] * 3 + [True] * 2)  # the last reading stays
+
+
 def test_a_teacher_moves_until_its_last_term_is_gone():
     model = attach(terms=scheduled(slow=EARLY, next_state=1.0))
     copies = []
