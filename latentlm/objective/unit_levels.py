@@ -15,7 +15,8 @@ from latentlm.objective.level_table import LevelTarget
 from latentlm.objective.terms import Predict
 from latentlm.objective.weight import Weight, schedule
 
-Predicts = Literal["next", "previous", "parts", "parent", "data"]
+Predicts = Literal["next", "after_next", "previous", "parts", "parent", "data"]
+_BESIDE = {"next": 1, "after_next": 2, "previous": -1}  # places in the document
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class UnitLevel:
     Args:
         grain: kind of unit, from small to large in the table.
         depth: whose state at the last token of a unit predicts; of several, such as ``[1/4, 1/2]``, each for itself.
-        predicts: ``next`` and ``previous``: the unit beside it; ``parts``: the units of the level before in the table
-            that lie in it, in their order; ``parent``: the unit of the following level that it lies in; ``data``: the
-            tokens of the next unit.
+        predicts: ``next`` and ``previous``: the unit beside it; ``after_next``: the one behind the next; ``parts``: the
+            units of the level before in the table that lie in it, in their order; ``parent``: the unit of the following
+            level that it lies in; ``data``: the tokens of the next unit.
         weight: of each of these at each depth, a number or a schedule; times that of the table.
     """
 
@@ -54,7 +55,7 @@ class UnitLevel:
 class UnitLevels:
     """A ladder over grains: chunks low, sentences above them, paragraphs or turns on top, each predicting others.
 
-        L = sum_g w_g sum_d sum_r loss(P_gdr(h_gd(u)), target(r(u))),   r one of next, previous, parts, parent, data
+        L = sum_g w_g sum_d sum_r loss(P_gdr(h_gd(u)), target(r(u))),   r one of next, after_next, ...
 
     with h_gd(u) the state at a depth d of the grain g at the last token of its unit u, in its document. The unit that
     is predicted is read alone, so that its state cannot hold what the source has already seen. The target is that state
@@ -161,5 +162,5 @@ class UnitLevels:
         elif relation == "parent":
             unit = Unit(self.levels[place + 1].grain, parent_of=grain)
         else:
-            unit = Unit(grain, offset=1 if relation == "next" else -1)
+            unit = Unit(grain, offset=_BESIDE[relation])
         return replace(unit, read=self.read)
