@@ -37,7 +37,8 @@ class Estimate:
     Attributes:
         value: the score.
         stderr: standard error, where there is one.
-        low, high: 95 % interval, where there is one.
+        low, high: 95 % interval, where there is one; a bound that only rounding has put on the wrong side of the value
+            is the value.
         higher_is_better: None where neither is.
     """
 
@@ -46,6 +47,12 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     higher_is_better: bool | None = None
+
+    def __post_init__(self):
+        # resamples that are all alike are summed in another order than the value
+        for name, bound in (("low", self.low), ("high", self.high)):
+            if bound is not None and math.isclose(bound, self.value, rel_tol=1e-12, abs_tol=1e-15):
+                object.__setattr__(self, name, self.value)
 
     @property
     def exists(self) -> bool:

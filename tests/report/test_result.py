@@ -47,6 +47,12 @@ def test_a_file_has_the_keys_of_lm_eval_and_comes_back_as_it_went(tmp_path):
     assert task.scores["exact"].interval == (0.3, 0.7)
 
 
+def test_rounding_does_not_put_a_bound_on_the_wrong_side_of_the_value():
+    value = 0.016666666666666684
+    assert Estimate(value, low=0.016666666666666687, high=0.016666666666666680).interval == (value, value)
+    assert Estimate(0.5, low=0.5 + 1e-9, high=0.4).interval == (0.5 + 1e-9, 0.4)  # what is no rounding stays
+
+
 def test_files_of_lm_eval_itself_are_read():
     data = {
         "results": {"arc": {"alias": "arc", "acc,none": 0.5, "acc_stderr,none": "N/A", "em,flexible": 1}},
