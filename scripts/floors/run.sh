@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=$PWD
 place=${LATENTLM_FLOORS:-$root/.venv-floors}
 tools=(beartype hypothesis jsonschema jaxtyping psutil pytest tensorboard pytest-xdist pyyaml rich safetensors scikit-learn sentencex "setuptools>=77" typer pillow)
-tests=(tests/attach tests/components tests/objective tests/losses tests/trainers tests/export tests/experiment/test_recipes.py tests/experiment/test_train.py)
+tests=(tests/attach tests/backbones tests/components tests/data tests/monitor tests/objective tests/losses tests/trainers tests/export tests/experiment/test_recipes.py tests/experiment/test_train.py)
 
 for name in ${*:-lowest newest}; do
   pins=scripts/floors/$name.txt

@@ -278,8 +278,10 @@ def _take(data: Dataset, columns: Iterable[str], max_documents: int | None, sour
     if not len(data):
         raise ValueError(f"source: {source} is empty; choose another source or split")
     count = len(data) if max_documents is None else min(max_documents, len(data))
+    names = list(columns)
     try:
-        return data.select_columns(list(columns)).select(range(count)).to_list()
+        taken = data.select_columns(names).select(range(count))[:]  # to_list leaves JSON as text before datasets 5
+        return [dict(zip(names, values, strict=True)) for values in zip(*(taken[name] for name in names), strict=True)]
     except UnicodeDecodeError as error:
         reason = _bad_line(Path(source)) or "it is not UTF-8 text"
         raise ValueError(f"source: cannot read {source} ({reason}); save it as UTF-8") from error
