@@ -171,7 +171,7 @@ class Encoder:
         if turned:
             marked["turn"] = turn_units(written, turns)
         said = token_text(ids, tokenizer, marked)
-        if not _keeps(said, written, marked["turn"] if chat else [UnitSpan(0, len(ids))]):
+        if not (_keeps(said, written, marked["turn"]) if chat else said.text == text):
             # in what a tokenizer without line breaks says there would be no paragraphs
             special = special_tokens(ids, tokenizer)
             plain = [(low, low) if special[k] else (low, high) for k, (low, high) in enumerate(offsets)]
@@ -347,7 +347,7 @@ def _span_pair(
 
 
 def _keeps(said: TokenText, written: TokenText, units: Iterable[UnitSpan]) -> bool:
-    """Whether these tokens still say what was written."""
+    """Whether these tokens still say what was written, around which a template may write special tokens."""
     texts = ([each.part(unit.first, unit.stop).text.strip() for each in (said, written)] for unit in units)
     return all(one == other for one, other in texts)
 
