@@ -18,7 +18,6 @@ from transformers import PreTrainedConfig
 from latentlm.attach.leak_checks import mixes_segments, sees_hidden
 from latentlm.backbones.geometry import geometry
 from latentlm.components.attention_mask import READ
-from latentlm.components.units import Unit
 from latentlm.config.schema import ConfigError
 from latentlm.data import (
     Annotated,
@@ -43,7 +42,7 @@ from latentlm.experiment.held_out import bytes_per_token
 from latentlm.experiment.recipe import Recipe
 from latentlm.experiment.run_dir import is_first
 from latentlm.experiment.vision_model import told_of_size, with_preprocessing
-from latentlm.objective.index_sets import places_read, sets_read
+from latentlm.objective.index_sets import neighbours_read, sets_read
 from latentlm.whole_files import write_json
 
 
@@ -253,13 +252,12 @@ def _check_spans(recipe: Recipe, data: Text, documents: list[Document]) -> None:
 def _check_neighbours(recipe: Recipe, dataset: Any) -> None:
     """Whether some text has two units of a grain, where a term relates a unit to the next one."""
     for name, term in recipe.objective.terms.items():
-        for unit in (at for places in places_read(term) for at in places if isinstance(at, Unit)):
-            grain = unit.parts_of or unit.grain
-            if not unit.offset or max(len(units[grain]) for units in dataset["units"]) > abs(unit.offset):
+        for grain, offset in neighbours_read([term]):
+            if max(len(units[grain]) for units in dataset["units"]) > abs(offset):
                 continue
             raise ConfigError(
-                f"objective.terms.{name}: reads the {grain} {unit.offset:+d} beside each one, but no text of "
-                f"{recipe.data.max_length} tokens has {abs(unit.offset) + 1}; use longer texts, raise data.max_length, "  # type: ignore[union-attr]
+                f"objective.terms.{name}: reads the {grain} {offset:+d} beside each one, but no text of "
+                f"{recipe.data.max_length} tokens has {abs(offset) + 1}; use longer texts, raise data.max_length, "  # type: ignore[union-attr]
                 "or leave the term out"
             )
 

@@ -23,6 +23,12 @@ def units_read(terms: Iterable[WrittenTerm]) -> tuple[tuple[str, ...], tuple[Uni
     return tuple(grains), units_alone(units)
 
 
+def neighbours_read(terms: Iterable[WrittenTerm]) -> tuple[tuple[str, int], ...]:
+    """Grain and offset of units that terms relate to one further on, or further back, in the same document."""
+    units = [at for term in terms for places in places_read(term) for at in places if isinstance(at, Unit)]
+    return tuple(dict.fromkeys((unit.parts_of or unit.grain, unit.offset) for unit in units if unit.offset))
+
+
 def places_read(term: WrittenTerm) -> tuple[list[At], list[At]]:
     """Positions that a term reads of the network itself (or of its data), and of its teachers."""
     own: list[At] = []

@@ -55,7 +55,7 @@ class UnitLevel:
 class UnitLevels:
     """A ladder over grains: chunks low, sentences above them, paragraphs or turns on top, each predicting others.
 
-        L = sum_g w_g sum_d sum_r loss(P_gdr(h_gd(u)), target(r(u))),   r one of next, after_next, ...
+        L = sum_g w_g sum_d sum_r loss(P_gdr(h_gd(u)), target(r(u))),   r what g predicts
 
     with h_gd(u) the state at a depth d of the grain g at the last token of its unit u, in its document. The unit that
     is predicted is read alone, so that its state cannot hold what the source has already seen. The target is that state

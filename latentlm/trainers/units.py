@@ -12,7 +12,7 @@ from latentlm.attach.state import latent_state
 from latentlm.data.text.collate import Collator
 from latentlm.data.text.unit_collator import UnitCollator
 from latentlm.data.text.units import STANDARD, UnitRule
-from latentlm.objective.index_sets import units_read
+from latentlm.objective.index_sets import neighbours_read, units_read
 
 
 def with_units(
@@ -41,7 +41,8 @@ def with_units(
             segments see each other.
     """
     state = latent_state(model)
-    grains, alone = units_read(state.objective.terms.values())
+    terms = state.objective.terms.values()
+    grains, alone = units_read(terms)
     if not grains:
         raise ValueError("with_units: the model's terms read no units; use the collator as it is")
     known = (*STANDARD, *(rule.grain for rule in units))
@@ -55,7 +56,7 @@ def with_units(
             "alone; use read: in_context"
         )
     segments = partial(_segments, pad_token_id=state.attachment.pad_token_id)  # a lambda would not reach workers
-    return UnitCollator(collator, tokenizer, segments, grains, alone, tuple(units), max_length)
+    return UnitCollator(collator, tokenizer, segments, grains, alone, tuple(units), max_length, neighbours_read(terms))
 
 
 def _segments(batch: Mapping[str, Any], pad_token_id: int | None) -> Tensor:

@@ -44,6 +44,7 @@ class UnitCollator:
         alone: which units are read alone.
         rules: as ``data.units`` of a recipe.
         max_length: tokens at which the data have been cut; the last unit of a document of that length is left out.
+        neighbours: grain and offset of units that terms relate to another one.
     """
 
     collator: Callable[[Any], dict[str, Any]]
@@ -53,6 +54,7 @@ class UnitCollator:
     alone: tuple[UnitsAlone, ...] = ()
     rules: tuple[UnitRule, ...] = ()
     max_length: int | None = None
+    neighbours: tuple[tuple[str, int], ...] = ()
 
     def __call__(self, features: Sequence[Any]) -> dict[str, Any]:
         """The other collator's batch with units."""
@@ -86,8 +88,8 @@ class UnitCollator:
         )
 
     @cached_property
-    def _found(self) -> Counter[str]:
-        """Units of each grain so far that a term can read, and batches."""
+    def _found(self) -> Counter[str | tuple[str, int]]:
+        """Units of each grain so far that a term can read, documents in which one has its neighbour, and batches."""
         return Counter()
 
     def _tell_missing(self, examples: list[Example]) -> None:
@@ -99,15 +101,26 @@ class UnitCollator:
             for grain, units in example.units.items():
                 read = wanted.get(grain, UnitsAlone(grain))
                 self._found[grain] += sum(read.has(number, role) for number, (_, _, role) in enumerate(units))
+            for grain, offset in self.neighbours:
+                self._found[grain, offset] += len(example.units[grain]) > abs(offset)
         self._found["batches"] += 1
+        if self._found["batches"] < LOOKS:
+            return
         missing = [grain for grain in self.grains if not self._found[grain]]
-        if self._found["batches"] == LOOKS and missing:
+        if missing:
             how = f"; they are marked by {NEEDS[missing[0]]}" if missing[0] in NEEDS else ""
             warnings.warn(
                 f"units: no {' and no '.join(missing)} that a term reads in the first {LOOKS} batches, so terms over "
                 f"it train nothing{how}",
                 stacklevel=3,
             )
+        for grain, offset in self.neighbours:
+            if grain not in missing and not self._found[grain, offset]:
+                warnings.warn(
+                    f"units: no document of the first {LOOKS} batches has {abs(offset) + 1} of '{grain}', so terms "
+                    f"that read the {grain} {offset:+d} beside each one train nothing; use longer texts",
+                    stacklevel=3,
+                )
 
     def _example(self, ids: list[int], labels: list[int]) -> Example:
         known = {"turn": turns_of(ids, self.tokenizer)}

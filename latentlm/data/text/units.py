@@ -139,7 +139,7 @@ class Pattern:
         except re.error as error:
             raise ValueError(f"pattern: {key} {pattern!r} is no regular expression ({error})") from error
         if matches_nothing:
-            raise ValueError(f"pattern: {key} {pattern!r} matches everywhere; let it need a character")
+            raise ValueError(f"pattern: {key} {pattern!r} matches the empty text; let it match a character")
 
     def __call__(self, tokens: TokenText) -> list[UnitSpan]:
         """The units of a document."""

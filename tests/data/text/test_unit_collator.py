@@ -192,3 +192,23 @@ def test_a_grain_that_no_batch_has_is_told_once():
     found = wrapped(padded("right"))
     for _ in range(5):
         found(examples(DATA["chats"]))
+
+
+@pytest.mark.parametrize("read", ["alone", "in_context"])
+def test_a_neighbour_that_no_document_has_is_told_once(read):
+    level = {"grain": "sentence", "depth": 1, "predicts": ["next", "after_next"]}
+    objective = {"terms": {"a": {"kind": "unit_levels", "levels": [level], "read": read}}}
+    model = get_latent_model(build("llama", vocab_size=500), objective)
+    collate = with_units(DataCollatorForLanguageModeling(tokenizer(), mlm=False), tokenizer(), model)
+    two, three = ([{"input_ids": tokenizer()(text)["input_ids"]}] for text in ("One. Two.", "One. Two. Three."))
+    for _ in range(3):
+        collate(two)
+    with pytest.warns(
+        UserWarning, match=r"has 3 of 'sentence', so terms that read the sentence \+2 .* train nothing"
+    ) as told:
+        collate(two)
+    assert len(told) == 1
+    collate(two)  # told once
+    other = with_units(DataCollatorForLanguageModeling(tokenizer(), mlm=False), tokenizer(), model)
+    for rows in (two, three, two, two):
+        other(rows)

@@ -75,8 +75,8 @@ def test_a_pattern_of_ones_own():
         ({}, "one of between and begins"),
         ({"between": "a", "begins": "b"}, "one of between and begins"),
         ({"begins": "(a"}, r"begins '\(a' is no regular expression"),
-        ({"between": "a*"}, r"between 'a\*' matches everywhere"),
-        ({"begins": ""}, "begins '' matches everywhere"),
+        ({"between": "a*"}, r"between 'a\*' matches the empty text"),
+        ({"begins": ""}, "begins '' matches the empty text"),
     ],
 )
 def test_a_pattern_that_cannot_be_used_is_refused(options, line):
